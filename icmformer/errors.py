@@ -1,0 +1,37 @@
+"""Typed errors. Everything a caller can do wrong ends in one of these, with a text that says what to do."""
+
+
+class IcmformerError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ConfigError(IcmformerError, ValueError):
+    """A network configuration, setting or option that cannot work."""
+
+
+class InputSizeError(IcmformerError, ValueError):
+    """An input size that the network's patches and windows do not allow."""
+
+
+class PromptError(IcmformerError, ValueError):
+    """Clicks, a box or a previous mask that do not fit the image or each other."""
+
+
+class ImageError(IcmformerError, ValueError):
+    """Bytes that are not an image this package opens, or an array that is not an RGB image."""
+
+
+class TruncatedImageError(ImageError):
+    """An image file that ends early or whose data stream is broken."""
+
+
+class ImageTooLargeError(ImageError):
+    """An image with more pixels than the limit allows; found from the header, before any decoding."""
+
+
+class WeightsError(IcmformerError, ValueError):
+    """A weights file that is missing, damaged, unsafe or does not fit its configuration."""
+
+
+class DeviceError(IcmformerError, RuntimeError):
+    """A device that this machine or this build of torch does not offer."""

@@ -1,0 +1,16 @@
+"""The networks and their registry."""
+
+from icmformer.models.build import build_network
+from icmformer.models.config import VARIANTS, NetworkConfig, SwinConfig, ViTConfig, network_config
+from icmformer.models.network import ClickNetwork, ImageFeatures
+
+__all__ = [
+    "VARIANTS",
+    "ClickNetwork",
+    "ImageFeatures",
+    "NetworkConfig",
+    "SwinConfig",
+    "ViTConfig",
+    "build_network",
+    "network_config",
+]

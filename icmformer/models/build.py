@@ -1,0 +1,49 @@
+"""From a config to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from icmformer.layers.attention import WindowAttention
+from icmformer.models.config import NetworkConfig, SwinConfig, network_config
+from icmformer.models.network import ClickNetwork
+from icmformer.models.swin import ICMFormerSwin
+from icmformer.models.vit import ICMFormerViT, SimpleClickViT
+
+
+def build_network(config: str | Mapping[str, Any] | NetworkConfig) -> ClickNetwork:
+    """Builds a network, freshly initialised, in evaluation mode.
+
+    Args:
+        config: A registered name (see `icmformer models`), a mapping as in `config.json`, or a frozen config.
+
+    Returns:
+        The network: `network(image, prev_mask, points) -> logits`.
+
+    Raises:
+        ConfigError: See `network_config`.
+    """
+    chosen = network_config(config)
+    network: ClickNetwork
+    if isinstance(chosen, SwinConfig):
+        network = ICMFormerSwin(chosen)
+    elif chosen.family == "icmformer-vit":
+        network = ICMFormerViT(chosen)
+    else:
+        network = SimpleClickViT(chosen)
+    _initialise(network)
+    return network.eval()
+
+
+def _initialise(network: ClickNetwork) -> None:
+    """Truncated normal of 0.02 for linear weights, zeros for biases, as ViT and Swin start; convolutions keep torch's."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, WindowAttention):
+            nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)

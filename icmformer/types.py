@@ -1,0 +1,150 @@
+"""The package's vocabulary: clicks, boxes, prompts and results.
+
+One coordinate convention holds everywhere inside the package: x runs right and y runs down, in pixels, as real numbers; the
+top-left corner of the top-left pixel is (0, 0) and its middle is (0.5, 0.5). The pixel under (x, y) is row floor(y),
+column floor(x). An adapter whose tool speaks otherwise (percent, say) converts at its own border.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icmformer.errors import PromptError
+
+BoolMask = NDArray[np.bool_]
+FloatMap = NDArray[np.float32]
+RGBImage = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Click:
+    """One click of the annotator.
+
+    Attributes:
+        x: Pixels from the left edge, continuous.
+        y: Pixels from the top edge, continuous.
+        positive: True on the object, False on what is not the object.
+    """
+
+    x: float
+    y: float
+    positive: bool = True
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.x) and math.isfinite(self.y)):
+            raise PromptError(f"a click needs finite coordinates, got x={self.x}, y={self.y}")
+
+    def pixel(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the (row, column) of the pixel under the click in an image of `height` x `width` pixels.
+
+        A click exactly on the right or bottom edge counts for the last pixel, as annotation tools send such clicks.
+
+        Raises:
+            PromptError: The click lies outside the image.
+        """
+        if not (0 <= self.x <= width and 0 <= self.y <= height):
+            raise PromptError(
+                f"click ({self.x:g}, {self.y:g}) lies outside the image of {width} x {height} pixels (width x height)"
+            )
+        return min(int(self.y), height - 1), min(int(self.x), width - 1)
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box around the object, as two opposite corners in continuous pixels; any corner order will do.
+
+    Attributes:
+        x1, y1, x2, y2: After construction x1 < x2 and y1 < y2.
+
+    Raises:
+        PromptError: Coordinates that are not finite, or a box without area.
+    """
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    def __post_init__(self) -> None:
+        values = (self.x1, self.y1, self.x2, self.y2)
+        if not all(math.isfinite(v) for v in values):
+            raise PromptError(f"a box needs finite coordinates, got {values}")
+        left, right = sorted((self.x1, self.x2))
+        top, bottom = sorted((self.y1, self.y2))
+        if left == right or top == bottom:
+            raise PromptError(f"a box needs an area, got {values}")
+        for name, value in zip(("x1", "y1", "x2", "y2"), (left, top, right, bottom), strict=True):
+            object.__setattr__(self, name, value)
+
+    def pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Returns (row min, row max, column min, column max), inclusive, of the pixels under the box, cut to the image.
+
+        Raises:
+            PromptError: The box lies wholly outside the image.
+        """
+        if self.x1 >= width or self.y1 >= height or self.x2 <= 0 or self.y2 <= 0:
+            raise PromptError(
+                f"box ({self.x1:g}, {self.y1:g}, {self.x2:g}, {self.y2:g}) lies outside the image of {width} x {height} pixels"
+            )
+        row_min, column_min = max(0, math.floor(self.y1)), max(0, math.floor(self.x1))
+        row_max = min(height, math.ceil(self.y2)) - 1
+        column_max = min(width, math.ceil(self.x2)) - 1
+        return row_min, row_max, column_min, column_max
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """All that an annotator has said about one object.
+
+    Attributes:
+        clicks: In click order where `ordered`, else in any order.
+        box: A box around the object, or None.
+        previous_mask: (H, W) float32 probabilities in [0, 1] of a mask to correct, or None.
+        ordered: Whether the order of the clicks is known. Ordered clicks are replayed one by one, as the evaluation
+            protocol plays them; unordered ones are fed together, so that the reply does not depend on their order.
+    """
+
+    clicks: tuple[Click, ...] = ()
+    box: Box | None = None
+    previous_mask: FloatMap | None = None
+    ordered: bool = True
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """The engine's answer to one prompt.
+
+    Attributes:
+        mask: (H, W) bool, True on the object.
+        probability: (H, W) float32 in [0, 1]; zero outside the region the network looked at. To keep correcting this
+            mask in a later call, pass it as `previous_mask`.
+        score: The network's own estimate of the mask's IoU with the object, in [0, 1]: the expected intersection over
+            the expected union if every pixel's probability is taken at its word. 0 for an empty mask.
+        roi: (row min, row max, column min, column max), inclusive: the region the network looked at last.
+        timings: Stage name -> milliseconds.
+    """
+
+    mask: BoolMask
+    probability: FloatMap
+    score: float
+    roi: tuple[int, int, int, int]
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    def __eq__(self, other: Any) -> bool:
+        """Equal when mask, probability, score and ROI are; timings do not count."""
+        if not isinstance(other, MaskResult):
+            return NotImplemented
+        return (
+            np.array_equal(self.mask, other.mask)
+            and np.array_equal(self.probability, other.probability)
+            and self.score == other.score
+            and self.roi == other.roi
+        )
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,1 @@
+"""The workshop: training, evaluation and fine-tuning of click-based segmentation networks."""

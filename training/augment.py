@@ -1,0 +1,119 @@
+"""Augmentation: which part of a photo the network sees, and how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Ranges of the augmentation.
+
+    Attributes:
+        whole: Probability of seeing the whole photo, squeezed to the input, as a first click does when serving.
+        zoom: Probability of a crop around the object, as later clicks see it; the rest are random crops.
+        zoom_expansion: Least and most side of such a crop over the object's bounding box.
+        resize: Least and most scale of a random crop.
+        brightness, contrast: Least and most relative change.
+        rgb_shift: Largest shift of each channel, of 255.
+        gray: Probability of a gray photo.
+    """
+
+    whole: float = 0.4
+    zoom: float = 0.35
+    zoom_expansion: tuple[float, float] = (1.1, 2.2)
+    resize: tuple[float, float] = (0.75, 1.40)
+    brightness: tuple[float, float] = (-0.25, 0.25)
+    contrast: tuple[float, float] = (-0.15, 0.40)
+    rgb_shift: int = 10
+    gray: float = 0.05
+
+
+def view(
+    photo: NDArray[np.uint8], mask: NDArray[np.uint8], size: int, config: AugmentConfig, rng: Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Cuts what the network sees.
+
+    Args:
+        photo: (H, W, 3) uint8 RGB.
+        mask: (H, W) uint8: 1 object, 0 background, 255 ignored.
+        size: Side of the square result.
+        config: Ranges.
+        rng: Randomness of this sample.
+
+    Returns:
+        Photo (size, size, 3) and mask (size, size), mirrored half of the time. Parts beyond the photo are ignored (255).
+    """
+    rows, columns = mask.shape
+    kind = rng.random()
+    if kind < config.whole or not (mask == 1).any():
+        top, left, bottom, right = 0.0, 0.0, float(rows), float(columns)
+    elif kind < config.whole + config.zoom:
+        top, left, bottom, right = _zoom_window(mask, config, rng)
+    else:
+        top, left, bottom, right = _random_window(mask, size, config, rng)
+    return _cut(photo, mask, (top, left, bottom, right), size, mirror=bool(rng.random() < 0.5))
+
+
+def _zoom_window(mask: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> tuple[float, float, float, float]:
+    """A window around the object, off-centre and of unequal sides, cut to the photo."""
+    rows, columns = np.where((mask == 1).any(1))[0], np.where((mask == 1).any(0))[0]
+    edges: list[tuple[float, float]] = []
+    for low, high, length in ((rows[0], rows[-1] + 1, mask.shape[0]), (columns[0], columns[-1] + 1, mask.shape[1])):
+        side = max((high - low) * rng.uniform(*config.zoom_expansion), 0.15 * length, 24)
+        slack = max(side - (high - low), 0)
+        start = low - slack * rng.uniform(0.2, 0.8)
+        edges.append((max(start, 0.0), min(start + side, float(length))))
+    return edges[0][0], edges[1][0], edges[0][1], edges[1][1]
+
+
+def _random_window(
+    mask: NDArray[np.uint8], size: int, config: AugmentConfig, rng: Generator
+) -> tuple[float, float, float, float]:
+    """A window of the input's size at a random scale that holds some pixel of the object."""
+    scale = rng.uniform(*config.resize) * size / max(mask.shape)  # input pixels per photo pixel, at scale 1 the long side fits
+    side = size / scale
+    rows, columns = np.nonzero(mask == 1)
+    pick = rng.integers(len(rows))
+    starts = []
+    for position, length in ((rows[pick], mask.shape[0]), (columns[pick], mask.shape[1])):
+        if side >= length:  # pad on both sides
+            starts.append(rng.uniform(length - side, 0))
+        else:
+            starts.append(rng.uniform(max(0, position - side + 1), min(position, length - side)))
+    return starts[0], starts[1], starts[0] + side, starts[1] + side
+
+
+def _cut(
+    photo: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    window: tuple[float, float, float, float],
+    size: int,
+    mirror: bool,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    top, left, bottom, right = window
+    sx, sy = size / (right - left), size / (bottom - top)
+    matrix = np.array([[sx, 0, -left * sx + 0.5 * (sx - 1)], [0, sy, -top * sy + 0.5 * (sy - 1)]], np.float64)
+    if mirror:
+        matrix[0] = [-matrix[0, 0], 0, size - 1 - matrix[0, 2]]
+    interpolation = cv2.INTER_LINEAR if max(sx, sy) > 0.7 else cv2.INTER_AREA
+    seen = cv2.warpAffine(photo, matrix, (size, size), flags=interpolation, borderValue=(124, 116, 104))
+    # Sharp at the sub-pixel: the object's share of each pixel, cut at one half.
+    share = cv2.warpAffine((mask == 1).astype(np.float32), matrix, (size, size), flags=cv2.INTER_LINEAR)
+    ignored = cv2.warpAffine((mask == 255).astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=1)
+    return seen, np.where(ignored == 1, np.uint8(255), (share > 0.5).astype(np.uint8))
+
+
+def colour(photo: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> NDArray[np.uint8]:
+    """Changes brightness, contrast and channel balance of a (H, W, 3) uint8 photo."""
+    gain = 1 + rng.uniform(*config.contrast)
+    shift = 255 * rng.uniform(*config.brightness) + rng.uniform(-config.rgb_shift, config.rgb_shift, 3)
+    table = np.clip(np.arange(256)[:, None] * gain + shift, 0, 255).astype(np.uint8)  # (256, 3)
+    if rng.random() < config.gray:
+        photo = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    return cv2.LUT(photo, table[None])

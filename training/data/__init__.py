@@ -1,0 +1,1 @@
+"""Reading photos with object masks, and making training samples of them."""

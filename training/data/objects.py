@@ -1,0 +1,48 @@
+"""From a label map to the one object a training sample asks for."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from training.data.shards import PhotoRecord
+
+IGNORE = 255
+_SALIENT_SETS = frozenset({"duts_tr", "ecssd"})  # one mask of all salient objects together
+
+
+def pick_object(
+    labels: NDArray[np.uint8], record: PhotoRecord, rng: Generator, merge: float, min_share: float = 0.002
+) -> NDArray[np.uint8] | None:
+    """Picks a target.
+
+    Args:
+        labels: (H, W) uint8 label map.
+        record: What is known of the photo.
+        rng: Randomness of this sample.
+        merge: Probability of merging two objects into one target.
+        min_share: Smallest share of the photo that a target must cover.
+
+    Returns:
+        (H, W) uint8: 1 the object, 0 the rest, 255 ignored; None if the photo holds no object large enough.
+    """
+    ids, counts = np.unique(labels, return_counts=True)
+    large = [int(i) for i, n in zip(ids, counts, strict=True) if i not in (0, IGNORE) and n >= min_share * labels.size]
+    if not large:
+        return None
+    chosen = [large[rng.integers(len(large))]]
+    if len(large) > 1 and rng.random() < merge:
+        chosen.append(large[rng.integers(len(large))])
+    mask = np.isin(labels, chosen)
+    splits = record.semantic_parts or record.set in _SALIENT_SETS
+    if splits and rng.random() < 0.5:
+        mask = _one_component(mask, rng, min_share)
+    return np.where(labels == IGNORE, np.uint8(IGNORE), mask.astype(np.uint8))
+
+
+def _one_component(mask: NDArray[np.bool_], rng: Generator, min_share: float) -> NDArray[np.bool_]:
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    large = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= min_share * mask.size]
+    return parts == large[rng.integers(len(large))] if large else mask

@@ -1,0 +1,140 @@
+"""Simulated clicks for training: the first clicks of a sample, and the corrections of its iterative rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+ABSENT = -1.0
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class PointsConfig:
+    """How first clicks are drawn.
+
+    Attributes:
+        max_points: Most clicks of each kind.
+        gamma: Ratio of the geometric distribution of their number.
+        centre_first: Probability that the first positive click is the object's deepest point.
+        erode: Probability that positive clicks keep away from the border.
+        erode_rounds: Rounds of that erosion.
+        negatives: Shares of negative clicks drawn from anywhere in the background, from other objects, and from the
+            object's border.
+    """
+
+    max_points: int = 24
+    gamma: float = 0.8
+    centre_first: float = 0.0
+    erode: float = 0.9
+    erode_rounds: int = 3
+    negatives: tuple[float, float, float] = (0.1, 0.4, 0.5)
+
+
+def first_clicks(
+    target: NDArray[np.uint8], others: Mask, slots: int, config: PointsConfig, rng: Generator
+) -> NDArray[np.float32]:
+    """Draws the clicks a sample starts with.
+
+    Args:
+        target: (H, W) uint8: 1 object, 0 background, 255 ignored.
+        others: (H, W) bool: other objects, for negative clicks.
+        slots: Room for clicks of each kind in the result; at least `config.max_points`.
+        config: Distribution.
+        rng: Randomness of this sample.
+
+    Returns:
+        (2 * slots, 3) float32: positive then negative clicks as (row, column, order), absent ones -1. At least one
+        positive click where there is an object; none else.
+    """
+    points = np.full((2 * slots, 3), ABSENT, np.float32)
+    positive = target == 1
+    order = 0
+    if positive.any():
+        inner = _eroded(positive, config.erode_rounds) if rng.random() < config.erode else positive
+        for i in range(_count(config, rng, least=1)):
+            if i == 0 and rng.random() < config.centre_first:
+                points[i] = (*_deepest(positive), order)
+            else:
+                points[i] = (*_any_pixel(inner, rng), order)
+            order += 1
+    background = target == 0
+    if background.any():
+        border = _border(positive, background)
+        for i in range(_count(config, rng, least=0)):
+            kind = rng.choice(3, p=config.negatives)
+            pool = (background, others & background, border)[kind]
+            points[slots + i] = (*_any_pixel(pool if pool.any() else background, rng), order)
+            order += 1
+    return points
+
+
+def next_click(prediction: Mask, target: NDArray[np.uint8], rng: Generator) -> tuple[int, int, bool] | None:
+    """Draws a correcting click from the inner half of the larger error (distance to its edge over half of the largest).
+
+    Args:
+        prediction: (H, W) bool.
+        target: (H, W) uint8: 1 object, 0 background, 255 ignored.
+        rng: Randomness of this sample and round.
+
+    Returns:
+        (row, column, positive), or None when nothing is wrong.
+    """
+    missed, extra = (target == 1) & ~prediction, (target == 0) & prediction
+    depth_missed, depth_extra = _depth(missed), _depth(extra)
+    deepest_missed, deepest_extra = depth_missed.max(), depth_extra.max()
+    if max(deepest_missed, deepest_extra) <= 0:
+        return None
+    positive = bool(deepest_missed > deepest_extra)
+    depth = depth_missed if positive else depth_extra
+    row, column = _any_pixel(depth > depth.max() / 2, rng)
+    return row, column, positive
+
+
+def add_click(points: NDArray[np.float32], click: tuple[int, int, bool]) -> None:
+    """Writes a click into the first free slot of its kind, in place; without a free slot it is dropped."""
+    row, column, positive = click
+    slots = len(points) // 2
+    half = points[:slots] if positive else points[slots:]
+    free = np.flatnonzero(half[:, 2] < 0)
+    if len(free):
+        half[free[0]] = (row, column, points[:, 2].max() + 1)
+
+
+def _count(config: PointsConfig, rng: Generator, least: int) -> int:
+    numbers = np.arange(least, config.max_points + 1)
+    weights = config.gamma ** (numbers - least)
+    return int(rng.choice(numbers, p=weights / weights.sum()))
+
+
+def _any_pixel(mask: Mask, rng: Generator) -> tuple[int, int]:
+    flat = np.flatnonzero(mask)
+    row, column = divmod(int(flat[rng.integers(len(flat))]), mask.shape[1])
+    return row, column
+
+
+def _depth(mask: Mask) -> NDArray[np.float32]:
+    padded = np.pad(mask.astype(np.uint8), 1)
+    return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+
+
+def _deepest(mask: Mask) -> tuple[int, int]:
+    row, column = divmod(int(_depth(mask).argmax()), mask.shape[1])
+    return row, column
+
+
+def _eroded(mask: Mask, rounds: int) -> Mask:
+    kernel = np.ones((3, 3), np.uint8)
+    inner = cv2.erode(mask.astype(np.uint8), kernel, iterations=rounds).astype(bool)
+    return inner if inner.any() else mask
+
+
+def _border(positive: Mask, background: Mask) -> Mask:
+    """Background close to the object: within a tenth of the object's size, at least 4 pixels."""
+    reach = max(4, round(0.1 * float(np.sqrt(positive.sum()))))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return cv2.dilate(positive.astype(np.uint8), kernel).astype(bool) & background

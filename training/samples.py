@@ -1,0 +1,112 @@
+"""Training samples: photo, target and first clicks, each a pure function of the seed and the sample's number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from training.augment import colour, view
+from training.config import TrainConfig
+from training.data.objects import pick_object
+from training.data.shards import Shards
+from training.losses import IGNORE
+from training.points import first_clicks
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample.
+
+    Attributes:
+        number: The sample's number in the run.
+        photo: (S, S, 3) uint8 RGB.
+        target: (S, S) uint8: 1 object, 0 background, 255 ignored.
+        points: (2N, 3) float32, as the networks take them.
+    """
+
+    number: int
+    photo: NDArray[np.uint8]
+    target: NDArray[np.uint8]
+    points: NDArray[np.float32]
+
+
+def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
+    """The randomness of sample `number`; streams 1, 2, ... are those of its iterative rounds."""
+    return np.random.default_rng((seed, number, stream))
+
+
+class SampleSet(Dataset[Sample]):
+    """Sample `n` of a run: photos drawn by weight, with replacement."""
+
+    def __init__(self, shards: Shards, config: TrainConfig) -> None:
+        self.shards = shards
+        self.config = config
+        weights = np.array([config.data.set_weights.get(r.set, 1.0) for r in shards.records])
+        self._edges = np.cumsum(weights / weights.sum())
+
+    def __getitem__(self, number: int) -> Sample:
+        config = self.config
+        rng = sample_rng(config.seed, number)
+        slots = config.points.max_points + config.max_rounds
+        for _attempt in range(20):
+            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.shards) - 1)
+            photo, labels = self.shards.load(index)
+            target = pick_object(labels, self.shards.records[index], rng, config.data.merge)
+            if target is None:
+                continue
+            stacked = np.where((target == 0) & (labels > 0), np.uint8(2), target)  # 2: other objects
+            seen, cut = view(photo, target, config.size, config.augment, rng)
+            if (cut == 1).sum() < 0.0015 * cut.size:
+                continue
+            others = np.zeros(cut.shape, bool) if not (stacked == 2).any() else cut == 0
+            points = first_clicks(cut, others, slots, config.points, rng)
+            return Sample(number, colour(seen, config.augment, rng), cut, points)
+        raise RuntimeError(f"no usable object in 20 photos drawn for sample {number}; check the data")
+
+
+class RunSampler(Sampler[int]):
+    """Numbers of the samples one process takes: batches go round by rank, from sample `start` on."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int, world: int) -> None:
+        self.start, self.stop, self.batch, self.rank, self.world = start, stop, batch, rank, world
+
+    def __iter__(self) -> Iterator[int]:
+        share = self.batch // self.world
+        for first in range(self.start, self.stop - self.batch + 1, self.batch):
+            yield from range(first + self.rank * share, first + (self.rank + 1) * share)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side.
+
+    Attributes:
+        numbers: Of the samples.
+        image: (B, 3, S, S) float32 in [0, 1].
+        target: (B, 1, S, S) int64: 1, 0, -1 ignored.
+        points: (B, 2N, 3) float32.
+    """
+
+    numbers: tuple[int, ...]
+    image: Tensor
+    target: Tensor
+    points: Tensor
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stacks samples."""
+    photos = torch.from_numpy(np.stack([s.photo for s in samples]))
+    targets = torch.from_numpy(np.stack([s.target for s in samples])).long()[:, None]
+    return Batch(
+        tuple(s.number for s in samples),
+        photos.permute(0, 3, 1, 2).contiguous().float() / 255,  # (B, S, S, 3) -> (B, 3, S, S)
+        torch.where(targets == 255, IGNORE, targets),
+        torch.from_numpy(np.stack([s.points for s in samples])),
+    )
