@@ -113,6 +113,12 @@ class SwinConfig:
 
 NetworkConfig = ViTConfig | SwinConfig
 
+_OPTIONS: Mapping[type, frozenset[str]] = {
+    ViTConfig: frozenset({"published_extras"}),
+    SwinConfig: frozenset({"img_size", "mlp_ratio", "cross_depth", "cross_num_heads", "published_extras"}),
+}
+"""What a mapping may leave out: the published networks know only one value of these."""
+
 
 def _check_common(config: ViTConfig | SwinConfig, dim: int, heads: int) -> None:
     _require(heads > 0 and dim > 0 and dim % heads == 0, f"{heads} heads do not divide a width of {dim}")
@@ -186,8 +192,14 @@ def network_config(config: str | Mapping[str, Any] | NetworkConfig) -> NetworkCo
 
 
 def config_mapping(config: NetworkConfig) -> dict[str, Any]:
-    """The JSON-ready mapping of a config; `network_config` turns it back."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+    """The JSON-ready mapping of a config; `network_config` turns it back. Options left at their default are left out."""
+    fields = {f.name: f.default for f in dataclasses.fields(config) if f.name in _OPTIONS[type(config)]}
+    mapping = dataclasses.asdict(config)
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in mapping.items()
+        if key not in fields or value != fields[key]
+    }
 
 
 def variant_name(config: NetworkConfig) -> str | None:

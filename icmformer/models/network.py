@@ -49,6 +49,10 @@ class ClickNetwork(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.reset_constants()
+
+    def reset_constants(self) -> None:
+        """Sets what is neither learned nor stored; needed after building on torch's meta device."""
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 

@@ -1,0 +1,252 @@
+"""Image files to RGB uint8 arrays, masks from and to files, and pictures of masks over images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from icmformer.errors import ImageError, ImageTooLargeError, TruncatedImageError
+from icmformer.types import BoolMask, Click, FloatMap, RGBImage
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
+"""Formats opened, by Pillow's names. Others (PostScript and the like) are refused unread."""
+
+DEFAULT_MAX_PIXELS = 100_000_000
+_WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class TruncatedImageWarning(UserWarning):
+    """An image was opened although its file ends early or is damaged."""
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image with the name of its content, so that caches need not read the pixels again.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, read-only.
+        digest: Equal only for equal content.
+    """
+
+    pixels: RGBImage
+    digest: bytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, for bounded caches."""
+        return self.pixels.nbytes
+
+    @staticmethod
+    def from_array(pixels: NDArray[np.uint8]) -> LoadedImage:
+        """Takes an RGB array.
+
+        Raises:
+            ImageError: Not (H, W, 3) uint8.
+        """
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            got = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+            raise ImageError(f"an image is a uint8 array (H, W, 3) in RGB order, got {got}")
+        if pixels.size == 0:
+            raise ImageError("the image has no pixels")
+        content = np.ascontiguousarray(pixels)
+        view = content.view()
+        view.flags.writeable = False
+        digest = hashlib.blake2b(content.data, digest_size=16, person=b"pixels")
+        digest.update(repr(content.shape).encode())
+        return LoadedImage(view, digest.digest())
+
+    @staticmethod
+    def from_bytes(
+        data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
+    ) -> LoadedImage:
+        """Decodes an image file; see `decode_image`. The digest is the file's."""
+        digest = content_digest(data)
+        pixels = decode_image(data, max_pixels, allow_truncated)
+        pixels.flags.writeable = False
+        return LoadedImage(pixels, digest)
+
+
+def content_digest(data: bytes) -> bytes:
+    """Names the content of an image file."""
+    return hashlib.blake2b(data, digest_size=16, person=b"file").digest()
+
+
+def decode_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> RGBImage:
+    """Decodes an image file as annotation tools show it.
+
+    EXIF rotation is applied; transparency is laid over white; CMYK, Lab, palette and gray become RGB; gray images of
+    more than 8 bits are scaled by their least and largest value; of animations the first frame is taken.
+
+    Args:
+        data: The file's bytes.
+        max_pixels: Largest image opened; checked on the header, before decoding.
+        allow_truncated: Open a damaged JPEG or PNG as far as it goes, with a `TruncatedImageWarning`.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageTooLargeError: More than `max_pixels`.
+        TruncatedImageError: The file ends early or its data is broken.
+        ImageError: Not an image, or of a format that is not opened.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.size, max_pixels)
+            return _to_rgb(_load(image))
+    except ImageError as error:
+        if allow_truncated and isinstance(error, TruncatedImageError):
+            return _decode_what_there_is(data, error)
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(f"the image is far too large: {error}") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise ImageError(f"these {len(data):,} bytes are not an image of a known format ({known})") from error
+    except MemoryError as error:
+        raise ImageTooLargeError("the image does not fit into memory") from error
+    except Exception as error:  # hostile files make Pillow raise nearly anything
+        raise ImageError(f"the image cannot be read: {type(error).__name__}: {error}") from error
+
+
+def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> LoadedImage:
+    """Opens an image file from disk; errors as in `decode_image`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot read the image {path}: {error.strerror}") from error
+    try:
+        return LoadedImage.from_bytes(data, max_pixels, allow_truncated)
+    except ImageError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"the image has no pixels ({width} x {height})")
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"the image has {width} x {height} = {width * height:,} pixels; the limit is {max_pixels:,} "
+            "(ICMFORMER_MAX_PIXELS)"
+        )
+
+
+def _load(image: Image.Image) -> Image.Image:
+    try:
+        image.load()
+    except (OSError, EOFError, SyntaxError) as error:
+        raise TruncatedImageError(f"the image file ends early or is damaged: {error}") from error
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data: the pixels are still good
+        return image
+
+
+def _to_rgb(image: Image.Image) -> RGBImage:
+    if image.mode in _WIDE_MODES:
+        return np.repeat(_scaled(np.asarray(image))[..., None], 3, axis=2)
+    if image.mode == "LAB":
+        profile = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        converted = ImageCms.applyTransform(image, profile)
+        assert converted is not None
+        return np.array(converted)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return np.array(Image.alpha_composite(white, layer).convert("RGB"))
+    return np.array(image.convert("RGB"))
+
+
+def _scaled(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scales numbers linearly to 0..255 by their least and largest finite value; a constant image becomes black."""
+    numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(numbers.min()), float(numbers.max())
+    if high <= low:
+        return np.zeros(values.shape, np.uint8)
+    return np.rint((numbers - low) * (255.0 / (high - low))).astype(np.uint8)
+
+
+def _decode_what_there_is(data: bytes, error: TruncatedImageError) -> RGBImage:
+    """OpenCV's decoders stop at the damage and keep what came before."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise TruncatedImageError(f"{error}; nothing of it can be recovered") from error
+    warnings.warn(f"opened as far as it goes: {error}", TruncatedImageWarning, stacklevel=3)
+    return _swapped(np.asarray(pixels, np.uint8))
+
+
+def _swapped(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB to BGR and back."""
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def read_mask(path: Path) -> FloatMap:
+    """Reads a mask file as probabilities: (H, W) float32, the first channel's values over their type's maximum.
+
+    Raises:
+        ImageError: A file that is not an image.
+    """
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ImageError(f"{path} is not a mask image that can be read (PNG is best)")
+    plane = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)
+    peak = np.iinfo(plane.dtype).max if np.issubdtype(plane.dtype, np.integer) else 1
+    return (plane.astype(np.float32) / np.float32(peak)).clip(0, 1)
+
+
+def write_mask(path: Path, mask: BoolMask) -> None:
+    """Writes a mask as an 8-bit image, 255 on the object and 0 elsewhere.
+
+    Raises:
+        ImageError: A path that cannot be written, or a suffix that names no lossless image format.
+    """
+    if path.suffix.lower() not in (".png", ".tif", ".tiff", ".bmp"):
+        raise ImageError(f"a mask is written as .png, .tif or .bmp, not {path.suffix or 'without suffix'} ({path})")
+    _write(path, mask.astype(np.uint8) * 255)
+
+
+def write_image(path: Path, pixels: RGBImage) -> None:
+    """Writes an RGB image in the format its suffix names.
+
+    Raises:
+        ImageError: A path that cannot be written, or an unknown suffix.
+    """
+    _write(path, _swapped(pixels))
+
+
+def _write(path: Path, pixels: NDArray[np.uint8]) -> None:
+    try:
+        done, data = cv2.imencode(path.suffix or ".", pixels)
+        if not done:
+            raise ImageError(f"{path}: encoding failed")
+        path.write_bytes(data.tobytes())
+    except cv2.error as error:
+        raise ImageError(f"{path}: {path.suffix or 'a name without suffix'} names no image format") from error
+    except OSError as error:
+        raise ImageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def overlay(image: RGBImage, mask: BoolMask, clicks: Iterable[Click] = ()) -> RGBImage:
+    """Draws a mask (green, outlined) and clicks (green positive, red negative) over a copy of the image."""
+    picture = image.copy()
+    picture[mask] = (0.55 * picture[mask] + 0.45 * np.array((60, 220, 90))).astype(np.uint8)
+    thickness = max(1, round(max(mask.shape) / 600))
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, (255, 255, 255), thickness)
+    radius = max(4, round(max(mask.shape) / 120))
+    for click in clicks:
+        row, column = click.pixel(*mask.shape)
+        cv2.circle(picture, (column, row), radius, (255, 255, 255), -1, cv2.LINE_AA)
+        colour = (0, 170, 60) if click.positive else (220, 40, 40)
+        cv2.circle(picture, (column, row), max(2, radius - max(1, radius // 4)), colour, -1, cv2.LINE_AA)
+    return picture

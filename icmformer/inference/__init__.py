@@ -1,0 +1,1 @@
+"""The click path: regions of interest, caches, the simulated annotator, and the engine that serves."""

@@ -1,0 +1,241 @@
+"""The engine: one image and one prompt in, one mask out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icmformer.errors import PromptError
+from icmformer.geometry import CleanUp
+from icmformer.imageio import LoadedImage
+from icmformer.inference.cache import ByteLRU, Cache, NullCache
+from icmformer.inference.profiles import Profile, find_device, find_profile
+from icmformer.inference.prompts import box_start, checked_mask
+from icmformer.inference.runner import SplitRunner
+from icmformer.inference.session import Answer, ClickPath, State
+from icmformer.inference.zoom import PixelClick, ZoomSettings, whole
+from icmformer.models import ImageFeatures
+from icmformer.settings import Settings
+from icmformer.telemetry import Timings
+from icmformer.types import Box, Click, FloatMap, MaskResult, Prompt
+from icmformer.weights import Weights, load
+
+THRESHOLD = 0.49
+"""Probability above which a pixel is in the mask, as published."""
+
+
+@dataclass(frozen=True)
+class Caches:
+    """What an engine keeps between requests. All of it changes latency only.
+
+    Attributes:
+        features: Image features by crop.
+        states: The network's answers by image and click prefix, so that one more click costs one more pass.
+    """
+
+    features: Cache[ImageFeatures] = field(default_factory=NullCache)
+    states: Cache[Answer] = field(default_factory=NullCache)
+
+    @staticmethod
+    def bounded(settings: Settings | None = None) -> Caches:
+        """LRU caches of the sizes in the settings."""
+        settings = settings or Settings.from_environment()
+        return Caches(ByteLRU(settings.feature_cache_mb << 20), ByteLRU(settings.state_cache_mb << 20))
+
+
+class Engine:
+    """Turns prompts into masks with one network. Safe to call from several threads.
+
+    A reply is a pure function of image and prompt: the same for any caller, in any order, with warm or cold caches.
+
+    Args:
+        weights: The network.
+        device: auto, cpu, cuda or cuda:N.
+        profile: exact or fast.
+        caches: Where features and states are kept; by default in memory, bounded by the settings.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        device: str = "cpu",
+        profile: str | Profile = "exact",
+        caches: Caches | None = None,
+    ) -> None:
+        self.weights = weights
+        self.profile = find_profile(profile)
+        self.device = find_device(device)
+        self.caches = caches or Caches.bounded()
+        network = weights.build().to(self.device)
+        side = network.config.img_size
+        network.check_size(side, side)
+        precision = self.profile.precision(self.device)
+        self._runner = SplitRunner(
+            network, self.device, precision, self.caches.features, (weights.sha256, str(precision))
+        )
+        self.path = ClickPath(self._runner, ZoomSettings(target_size=(side, side)), self.profile.flip)
+        self._identity: Hashable = (weights.sha256, self.profile, str(self.device))
+
+    @staticmethod
+    def from_weights(
+        path_or_name: str | Path,
+        device: str = "cpu",
+        profile: str | Profile = "exact",
+        caches: Caches | None = None,
+    ) -> Engine:
+        """Loads weights and makes an engine.
+
+        Args:
+            path_or_name: See `icmformer.weights.load`.
+            device, profile, caches: As for the engine.
+
+        Raises:
+            WeightsError: See `icmformer.weights.load`.
+            DeviceError: A device that is not there.
+            ConfigError: An unknown profile.
+        """
+        return Engine(load(path_or_name), device, profile, caches)
+
+    def segment(
+        self,
+        image: NDArray[np.uint8] | LoadedImage,
+        clicks: Sequence[Click] = (),
+        box: Box | None = None,
+        previous_mask: NDArray[np.bool_] | NDArray[np.floating] | None = None,
+        *,
+        ordered: bool = True,
+        clean_up: CleanUp | None = None,
+    ) -> MaskResult:
+        """Segments one object.
+
+        Ordered clicks without a previous mask are replayed one by one, as the evaluation protocol plays them. With
+        `ordered=False` they are fed together, so that the reply does not depend on their order. Negative clicks alone,
+        with nothing to take away from, give an empty mask.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, or a `LoadedImage`, which spares naming its content again.
+            clicks: On the object (positive) and off it.
+            box: A box around the object.
+            previous_mask: (H, W) bool, or float probabilities in [0, 1]: a mask to correct.
+            ordered: Whether `clicks` are in the order in which they were made.
+            clean_up: What to tidy in the mask; the probabilities stay as they are.
+
+        Returns:
+            The mask with its probabilities, score, region and timings.
+
+        Raises:
+            ImageError: Not an RGB image.
+            PromptError: Nothing to go by, or a prompt that does not fit the image.
+        """
+        timings = Timings()
+        with timings.stage("total"):
+            with timings.stage("hash"):
+                loaded = image if isinstance(image, LoadedImage) else LoadedImage.from_array(image)
+            height, width = loaded.pixels.shape[:2]
+            mask = None if previous_mask is None else checked_mask(previous_mask, height, width)
+            prompt = Prompt(tuple(clicks), box, mask, ordered)
+            answer = self._answer(loaded, prompt, timings)
+            with timings.stage("paste"):
+                probability = np.zeros((height, width), np.float32) if answer is None else _frame(answer)
+                result = probability > THRESHOLD
+            if clean_up is not None:
+                with timings.stage("clean_up"):
+                    result = clean_up(result, prompt.clicks)
+        roi = whole(height, width) if answer is None else answer.roi
+        score = 0.0 if answer is None or not result.any() else expected_iou(answer.patch)
+        return MaskResult(result, probability, score, roi, dict(timings))
+
+    def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
+        """Encodes the whole image, which the first click on any of its objects will ask for."""
+        loaded = image if isinstance(image, LoadedImage) else LoadedImage.from_array(image)
+        self.path.prefetch(loaded, self._runner)
+
+    def warm_up(self) -> None:
+        """Runs one pass on a blank image, so that the first request does not pay for lazy initialisation."""
+        self.segment(np.zeros((64, 64, 3), np.uint8), [Click(32, 32)])
+
+    def _answer(self, image: LoadedImage, prompt: Prompt, timings: Timings) -> Answer | None:
+        height, width = image.pixels.shape[:2]
+        clicks = tuple(PixelClick(*c.pixel(height, width), c.positive) for c in prompt.clicks)
+        if prompt.previous_mask is None and prompt.box is None:
+            if not clicks:
+                raise PromptError("nothing to go by: give at least one click, or a box")
+            if not any(c.positive for c in clicks):
+                return None
+        elif prompt.box is None and not clicks:
+            raise PromptError("a previous mask needs at least one click that corrects it")
+        start, start_key = State(given=prompt.previous_mask), _mask_key(prompt.previous_mask)
+        if prompt.box is not None:
+            start, clicks = box_start(prompt.box, prompt.previous_mask, clicks, height, width)
+            start_key = (start_key, prompt.box)
+        if prompt.ordered:
+            return self._replay(image, start, start_key, clicks, timings)
+        return self._together(image, start, start_key, clicks, timings)
+
+    def _replay(
+        self, image: LoadedImage, start: State, start_key: Hashable, clicks: tuple[PixelClick, ...], timings: Timings
+    ) -> Answer:
+        """One pass a click; passes already made for a prefix of the clicks come from the cache."""
+        first = 1 if start.probability is not None else [c.positive for c in clicks].index(True) + 1
+        answer = None
+        done = len(clicks)
+        while done >= first and (answer := self._kept(image, start_key, clicks[:done])) is None:
+            done -= 1
+        state = start if answer is None else answer.state()
+        for count in range(max(first, done + 1), len(clicks) + 1):
+            answer = self.path.advance(image, state, clicks[:count], timings)
+            self._keep(image, start_key, clicks[:count], answer)
+            state = answer.state()
+        assert answer is not None
+        return answer
+
+    def _together(
+        self, image: LoadedImage, start: State, start_key: Hashable, clicks: tuple[PixelClick, ...], timings: Timings
+    ) -> Answer:
+        """All clicks in each pass."""
+        key = frozenset(clicks)
+        answer = self._kept(image, start_key, key)
+        if answer is not None:
+            return answer
+        state = start
+        for _ in range(1 if start.probability is not None else self.profile.unordered_passes):
+            answer = self.path.advance(image, state, clicks, timings)
+            state = answer.state()
+        assert answer is not None
+        self._keep(image, start_key, key, answer)
+        return answer
+
+    def _kept(self, image: LoadedImage, start_key: Hashable, clicks: Hashable) -> Answer | None:
+        return self.caches.states.get((self._identity, image.digest, start_key, clicks))
+
+    def _keep(self, image: LoadedImage, start_key: Hashable, clicks: Hashable, answer: Answer) -> None:
+        self.caches.states.put((self._identity, image.digest, start_key, clicks), answer)
+
+
+def expected_iou(patch: FloatMap) -> float:
+    """The IoU to expect of a mask if every probability is taken at its word.
+
+    Args:
+        patch: Probabilities of the region looked at.
+
+    Returns:
+        Expected intersection over expected union of {p > threshold} and the object, in [0, 1].
+    """
+    inside = patch > THRESHOLD
+    union = float(inside.sum()) + float(patch[~inside].sum())
+    return float(patch[inside].sum()) / union if union else 0.0
+
+
+def _frame(answer: Answer) -> FloatMap:
+    frame = answer.state().probability
+    assert frame is not None
+    return frame
+
+
+def _mask_key(mask: FloatMap | None) -> Hashable:
+    return None if mask is None else hashlib.blake2b(np.ascontiguousarray(mask).data, digest_size=16).digest()

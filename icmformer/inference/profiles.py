@@ -1,0 +1,85 @@
+"""Serving profiles, and the devices they run on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from icmformer.errors import ConfigError, DeviceError
+from icmformer.inference.runner import Precision
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How a click is answered.
+
+    Attributes:
+        name: `exact` or `fast`.
+        flip: See the mirror image too and average the logits.
+        low_precision: Use bf16 where the processor has it, and TF32 on CUDA.
+        unordered_passes: Passes for clicks whose order is unknown: the first without a previous mask, each further one
+            with the mask of the one before (docs/click_path.md has the measurements behind the number).
+    """
+
+    name: str
+    flip: bool
+    low_precision: bool
+    unordered_passes: int = 2
+
+    def precision(self, device: torch.device) -> Precision:
+        """The arithmetic on a device."""
+        if not self.low_precision:
+            return Precision()
+        return Precision(torch.bfloat16 if has_bf16(device) else None, tf32=device.type == "cuda")
+
+
+PROFILES: Mapping[str, Profile] = {
+    "exact": Profile("exact", flip=True, low_precision=False),
+    "fast": Profile("fast", flip=False, low_precision=True),
+}
+"""`exact` is the published path; `fast` drops the mirror pass and the precision that serving does not need."""
+
+
+def find_profile(name: str | Profile) -> Profile:
+    """A profile by name.
+
+    Raises:
+        ConfigError: There is no such profile.
+    """
+    if isinstance(name, Profile):
+        return name
+    if name not in PROFILES:
+        raise ConfigError(f"unknown profile {name!r}; there are {' and '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def find_device(name: str) -> torch.device:
+    """A device by name; `auto` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        DeviceError: A device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs; "
+            "use --device cpu, or install a CUDA build of torch (TORCH_INDEX_URL)"
+        )
+    return device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products run at speed, rather than by emulation."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check() for check in checks if check is not None)

@@ -1,0 +1,177 @@
+"""The click path: how clicks, one after the other, become a mask.
+
+This is the published predictor ("NoBRS" with zoom-in, previous mask and flip) as a pure function of a state and the
+clicks so far. The evaluator, both servers and the command line all go through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icmformer.imageio import LoadedImage
+from icmformer.inference.runner import Runner, SplitRunner
+from icmformer.inference.zoom import (
+    ROI,
+    PixelClick,
+    ZoomSettings,
+    crop,
+    keeps,
+    map_clicks,
+    mirror_points,
+    object_roi,
+    paste,
+    whole,
+)
+from icmformer.telemetry import Timings
+from icmformer.types import FloatMap
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one pass of the network gave, as small as it came out.
+
+    Attributes:
+        roi: The region the network looked at.
+        object_roi: The region to go on with: the same, or None when the pass saw the whole image unzoomed.
+        patch: (h, w) float32 probabilities of the network's input.
+        frame_size: (H, W) of the image.
+    """
+
+    roi: ROI
+    object_roi: ROI | None
+    patch: FloatMap
+    frame_size: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, for bounded caches."""
+        return self.patch.nbytes
+
+    def state(self) -> State:
+        """The state after this pass; the full-frame map is made when first asked for."""
+        return _AnswerState(object_roi=self.object_roi, answer=self)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the next pass builds on.
+
+    Attributes:
+        object_roi: The region last looked at, or None.
+        given: (H, W) float32 probabilities of a mask the annotator started from, or None.
+    """
+
+    object_roi: ROI | None = None
+    given: FloatMap | None = None
+
+    @property
+    def probability(self) -> FloatMap | None:
+        """(H, W) float32 of the previous mask, zeros outside the region looked at; None before the first pass."""
+        return self.given
+
+
+@dataclass(frozen=True)
+class _AnswerState(State):
+    answer: Answer | None = field(default=None)
+
+    @cached_property
+    def _frame(self) -> FloatMap:
+        assert self.answer is not None
+        return paste(self.answer.patch, self.answer.roi, *self.answer.frame_size)
+
+    @property
+    def probability(self) -> FloatMap:
+        return self._frame
+
+
+@dataclass(frozen=True)
+class ClickPath:
+    """One network with the settings that turn clicks into masks.
+
+    Attributes:
+        runner: Runs the network.
+        zoom: How the input is cut.
+        flip: Whether the mirror image is seen too and the logits are averaged.
+    """
+
+    runner: Runner
+    zoom: ZoomSettings
+    flip: bool
+
+    def roi(self, state: State, clicks: Sequence[PixelClick], height: int, width: int) -> ROI | None:
+        """The region the next pass looks at; None for the whole image at its own size."""
+        if len(clicks) <= self.zoom.skip_clicks:
+            return None
+        candidate = None
+        if state.probability is not None:
+            candidate = object_roi(state.probability, clicks, self.zoom)
+        if candidate is None:
+            if self.zoom.skip_clicks >= 0:
+                return None
+            candidate = whole(height, width)
+        if state.object_roi is not None and keeps(state.object_roi, candidate, clicks, self.zoom):
+            return state.object_roi
+        return candidate
+
+    def advance(
+        self, image: LoadedImage, state: State, clicks: Sequence[PixelClick], timings: Timings | None = None
+    ) -> Answer:
+        """One pass of the network.
+
+        Args:
+            image: The image.
+            state: What came before.
+            clicks: All clicks so far, in order.
+            timings: Where stages are added.
+
+        Returns:
+            The pass's answer; `answer.state()` is the next state.
+        """
+        timings = Timings() if timings is None else timings
+        height, width = image.pixels.shape[:2]
+        with timings.stage("roi"):
+            zoomed = self.roi(state, clicks, height, width)
+        roi = zoomed or whole(height, width)
+        size = self.zoom.input_size(roi) if zoomed else (height, width)
+        with timings.stage("crop"):
+            previous = self._previous(state, roi, size)
+            points = map_clicks(clicks, roi, size)
+            if self.flip:
+                points = torch.cat((points, mirror_points(points, size[1])))
+
+        def pixels() -> Tensor:
+            return self._pixels(image, roi, size)
+
+        logits = self.runner.logits(self._key(image, roi, size), pixels, previous, points, timings)
+        if self.flip:
+            logits = (logits[:1] + logits[1:].flip(3)) / 2
+        return Answer(roi, zoomed, logits.sigmoid()[0, 0].numpy(), (height, width))
+
+    def prefetch(self, image: LoadedImage, runner: SplitRunner) -> None:
+        """Encodes what the first click on any object of the image will ask for."""
+        roi = whole(*image.pixels.shape[:2])
+        size = self.zoom.input_size(roi)
+        runner.features(self._key(image, roi, size), lambda: self._pixels(image, roi, size), Timings())
+
+    def _key(self, image: LoadedImage, roi: ROI, size: tuple[int, int]) -> Hashable:
+        return (image.digest, roi, size, self.flip)
+
+    def _pixels(self, image: LoadedImage, roi: ROI, size: tuple[int, int]) -> Tensor:
+        cut = torch.from_numpy(crop(image.pixels, roi, size)).permute(2, 0, 1)[None] / 255  # (h, w, 3) -> (1, 3, h, w)
+        return _with_mirror(cut) if self.flip else cut
+
+    def _previous(self, state: State, roi: ROI, size: tuple[int, int]) -> Tensor:
+        frame = state.probability
+        cut = np.zeros(size, np.float32) if frame is None else crop(frame, roi, size)
+        previous = torch.from_numpy(cut)[None, None]
+        return _with_mirror(previous) if self.flip else previous
+
+
+def _with_mirror(x: Tensor) -> Tensor:
+    return torch.cat((x, x.flip(3)))

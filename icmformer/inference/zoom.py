@@ -1,0 +1,222 @@
+"""Object regions of interest, and moving pixels and clicks between the image and the network's input.
+
+The rules are those of RITM's zoom-in as SimpleClick and iCMFormer publish it; all of it is pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from icmformer.errors import ConfigError
+from icmformer.types import BoolMask, FloatMap, RGBImage
+
+
+class PixelClick(NamedTuple):
+    """A click on a pixel."""
+
+    row: int
+    column: int
+    positive: bool
+
+
+class ROI(NamedTuple):
+    """A region of an image: ends are inclusive."""
+
+    row_min: int
+    row_max: int
+    column_min: int
+    column_max: int
+
+    @property
+    def height(self) -> int:
+        return self.row_max - self.row_min + 1
+
+    @property
+    def width(self) -> int:
+        return self.column_max - self.column_min + 1
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.row_min, self.row_max + 1), slice(self.column_min, self.column_max + 1)
+
+
+@dataclass(frozen=True)
+class ZoomSettings:
+    """How the network's input is cut from the image.
+
+    Attributes:
+        skip_clicks: With up to so many clicks the whole image is seen at its own size; -1: it is always resized.
+        target_size: (rows, columns) of the network's input, aspect not kept; or the long side, aspect kept.
+        expansion_ratio: ROI side over the mask's side.
+        min_crop_size: Least side of an ROI before rounding.
+        recompute_iou: A new ROI replaces the old one when their overlap falls below this.
+        mask_threshold: Probability above which the previous mask counts for the ROI.
+    """
+
+    skip_clicks: int = -1
+    target_size: tuple[int, int] | int = (448, 448)
+    expansion_ratio: float = 1.4
+    min_crop_size: int = 200
+    recompute_iou: float = 0.5
+    mask_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        sides = (self.target_size,) if isinstance(self.target_size, int) else self.target_size
+        if not all(isinstance(side, int) and side > 1 for side in sides) or len(sides) > 2:
+            raise ConfigError(f"target_size must be one or two sides in pixels, got {self.target_size!r}")
+        if self.skip_clicks != -1 and self.skip_clicks < 1:
+            raise ConfigError(f"skip_clicks must be -1 or at least 1, got {self.skip_clicks}")
+
+    def input_size(self, roi: ROI) -> tuple[int, int]:
+        """(rows, columns) of the network's input for an ROI."""
+        if not isinstance(self.target_size, int):
+            return self.target_size
+        scale = self.target_size / max(roi.height, roi.width)
+        return int(round(roi.height * scale)), int(round(roi.width * scale))
+
+
+def whole(height: int, width: int) -> ROI:
+    """The region that is the whole image."""
+    return ROI(0, height - 1, 0, width - 1)
+
+
+def bounding_box(mask: BoolMask) -> ROI | None:
+    """The tight box around a mask, or None for an empty one."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return None
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    return ROI(int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1]))
+
+
+def expand(box: ROI, height: int, width: int, settings: ZoomSettings) -> ROI:
+    """Widens a box by the expansion ratio, to the least size at least, and cuts it to the image."""
+
+    def ends(low: int, high: int, length: int) -> tuple[int, int]:
+        centre = 0.5 * (low + high)
+        side = max(settings.expansion_ratio * (high - low + 1), settings.min_crop_size)
+        return max(round(centre - side / 2), 0), min(round(centre + side / 2), length - 1)
+
+    return ROI(*ends(box.row_min, box.row_max, height), *ends(box.column_min, box.column_max, width))
+
+
+def object_roi(probability: FloatMap, clicks: Sequence[PixelClick], settings: ZoomSettings) -> ROI | None:
+    """The region around the previous mask and the positive clicks.
+
+    Args:
+        probability: (H, W) of the previous mask.
+        clicks: All clicks so far.
+        settings: Zoom settings.
+
+    Returns:
+        The ROI, or None when the previous mask is empty.
+    """
+    box = bounding_box(probability > settings.mask_threshold)
+    if box is None:
+        return None
+    positive = [c for c in clicks if c.positive]
+    rows, columns = [c.row for c in positive], [c.column for c in positive]
+    box = ROI(
+        min([box.row_min, *rows]),
+        max([box.row_max, *rows]),
+        min([box.column_min, *columns]),
+        max([box.column_max, *columns]),
+    )
+    height, width = probability.shape
+    return expand(box, height, width, settings)
+
+
+def keeps(roi: ROI, candidate: ROI, clicks: Sequence[PixelClick], settings: ZoomSettings) -> bool:
+    """Whether the old ROI stays: all positive clicks lie well inside it, and the candidate overlaps it enough."""
+    for click in clicks:
+        if click.positive and not (
+            roi.row_min <= click.row < roi.row_max and roi.column_min <= click.column < roi.column_max
+        ):
+            return False
+    rows = _segment_iou((roi.row_min, roi.row_max), (candidate.row_min, candidate.row_max))
+    columns = _segment_iou((roi.column_min, roi.column_max), (candidate.column_min, candidate.column_max))
+    return rows * columns >= settings.recompute_iou
+
+
+def _segment_iou(a: tuple[int, int], b: tuple[int, int]) -> float:
+    shared = max(0, min(a[1], b[1]) - max(a[0], b[0]) + 1)
+    return shared / max(1e-6, max(a[1], b[1]) - min(a[0], b[0]) + 1)
+
+
+def crop(plane: RGBImage | FloatMap, roi: ROI, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Cuts a region out and resizes it bilinearly (align_corners=True), reading only the pixels that matter.
+
+    Args:
+        plane: (H, W, 3) uint8 or (H, W) float32.
+        roi: The region.
+        size: (rows, columns) of the result.
+
+    Returns:
+        float32 of that size, in the units of `plane`.
+    """
+    rows, next_rows, row_weights = _taps(roi.row_min, roi.height, size[0])
+    columns, next_columns, column_weights = _taps(roi.column_min, roi.width, size[1])
+    extra = (1,) * (plane.ndim - 2)
+    row_weights = row_weights.reshape(-1, 1, *extra)
+    column_weights = column_weights.reshape(1, -1, *extra)
+
+    def blend(picked: NDArray[np.generic]) -> NDArray[np.float32]:
+        left = picked[:, columns].astype(np.float32)
+        right = picked[:, next_columns].astype(np.float32)
+        blended: NDArray[np.float32] = left * (1 - column_weights) + right * column_weights
+        return blended
+
+    result: NDArray[np.float32] = blend(plane[rows]) * (1 - row_weights) + blend(plane[next_rows]) * row_weights
+    return result
+
+
+def _taps(start: int, length: int, out: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Both source indices and the second one's weight for each output position, in torch's float32 arithmetic."""
+    scale = np.float32(length - 1) / np.float32(out - 1) if out > 1 else np.float32(0)
+    position = np.arange(out, dtype=np.float32) * scale
+    low = np.minimum(position.astype(np.int64), length - 1)
+    high = np.minimum(low + 1, length - 1)
+    return start + low, start + high, (position - low).astype(np.float32)
+
+
+def paste(patch: FloatMap, roi: ROI, height: int, width: int) -> FloatMap:
+    """Puts the network's probabilities back: resized into the ROI (bilinear, align_corners=True), zeros elsewhere."""
+    resized = F.interpolate(
+        torch.from_numpy(patch)[None, None], size=(roi.height, roi.width), mode="bilinear", align_corners=True
+    )[0, 0].numpy()
+    if (roi.height, roi.width) == (height, width):
+        return resized
+    frame = np.zeros((height, width), np.float32)
+    frame[roi.slices] = resized
+    return frame
+
+
+def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int]) -> Tensor:
+    """Clicks as the network takes them: (1, 2N, 3), positive then negative, in pixels of its input, not rounded."""
+    kinds: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
+    for order, click in enumerate(clicks):
+        row = size[0] * (click.row - roi.row_min) / roi.height
+        column = size[1] * (click.column - roi.column_min) / roi.width
+        kinds[click.positive].append((row, column, float(order)))
+    count = max(1, len(kinds[True]), len(kinds[False]))
+    points = torch.full((1, 2 * count, 3), -1.0)
+    for offset, positive in ((0, True), (count, False)):
+        if kinds[positive]:
+            points[0, offset : offset + len(kinds[positive])] = torch.tensor(kinds[positive])
+    return points
+
+
+def mirror_points(points: Tensor, width: int) -> Tensor:
+    """The same clicks on the mirrored input; absent clicks stay absent."""
+    absent = torch.maximum(points[..., 0], points[..., 1]) < 0
+    mirrored = points.clone()
+    mirrored[..., 1] = torch.where(absent, points[..., 1], width - 1 - points[..., 1])
+    return mirrored

@@ -1,0 +1,79 @@
+"""Settings from the environment, read once into one frozen object; nothing else in the package reads the environment.
+
+| variable | meaning | default |
+|---|---|---|
+| ICMFORMER_WEIGHTS | name or path of the weights | starter |
+| ICMFORMER_WEIGHTS_PATH | folders searched for weights by name, separated as in PATH | |
+| ICMFORMER_CACHE_DIR | folder for downloaded and converted files | icmformer in the user's cache folder |
+| ICMFORMER_DEVICE | auto, cpu, cuda or cuda:N; auto takes a GPU where there is one | auto |
+| ICMFORMER_PROFILE | exact or fast | fast |
+| ICMFORMER_THREADS | CPU threads of the network, 0 for torch's choice | 0 |
+| ICMFORMER_MAX_PIXELS | largest image opened | 100000000 |
+| ICMFORMER_IMAGE_CACHE_MB | decoded images kept | 256 |
+| ICMFORMER_FEATURE_CACHE_MB | encoded image features kept | 512 |
+| ICMFORMER_STATE_CACHE_MB | states of unfinished objects kept | 64 |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmformer.errors import ConfigError
+
+PIXEL_LIMIT = 178_000_000
+"""No setting admits larger images: Pillow takes more than this for a decompression bomb."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See the module's table."""
+
+    weights: str = "starter"
+    weights_path: tuple[Path, ...] = ()
+    cache_dir: Path = Path.home() / ".cache" / "icmformer"
+    device: str = "auto"
+    profile: str = "fast"
+    threads: int = 0
+    max_pixels: int = 100_000_000
+    image_cache_mb: int = 256
+    feature_cache_mb: int = 512
+    state_cache_mb: int = 64
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+        """Reads the variables of the module's table.
+
+        Raises:
+            ConfigError: A value that cannot be used; the text names the variable.
+        """
+        env = os.environ if environment is None else environment
+        base = Settings()
+        cache_home = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return Settings(
+            weights=env.get("ICMFORMER_WEIGHTS") or base.weights,
+            weights_path=tuple(Path(p) for p in env.get("ICMFORMER_WEIGHTS_PATH", "").split(os.pathsep) if p),
+            cache_dir=Path(env.get("ICMFORMER_CACHE_DIR") or cache_home / "icmformer"),
+            device=env.get("ICMFORMER_DEVICE") or base.device,
+            profile=env.get("ICMFORMER_PROFILE") or base.profile,
+            threads=_number(env, "ICMFORMER_THREADS", base.threads, 0, 1024),
+            max_pixels=_number(env, "ICMFORMER_MAX_PIXELS", base.max_pixels, 1, PIXEL_LIMIT),
+            image_cache_mb=_number(env, "ICMFORMER_IMAGE_CACHE_MB", base.image_cache_mb, 0, 1_000_000),
+            feature_cache_mb=_number(env, "ICMFORMER_FEATURE_CACHE_MB", base.feature_cache_mb, 0, 1_000_000),
+            state_cache_mb=_number(env, "ICMFORMER_STATE_CACHE_MB", base.state_cache_mb, 0, 1_000_000),
+        )
+
+
+def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise ConfigError(f"{name} must be a whole number, got {text!r}") from None
+    if not least <= value <= most:
+        raise ConfigError(f"{name} must lie between {least} and {most}, got {value}")
+    return value

@@ -1,0 +1,323 @@
+"""Weights: the native form, published checkpoints, and where they are looked for.
+
+The native form is a folder:
+
+    config.json        {"format": 1, "name": ..., "network": {...}, "about": {...}}
+    model.safetensors  the state dict, fp16 or fp32
+    SHA256SUMS         of both, as `sha256sum -c` reads it
+
+Published `.pth` files of iCMFormer and SimpleClick load too, without running anything in them. Nothing here uses the
+network, but for `fetch`, which does only what it is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from icmformer.errors import ConfigError, WeightsError
+from icmformer.models import ClickNetwork, build_network, network_config
+from icmformer.models.config import config_mapping
+from icmformer.models.published import published_config
+from icmformer.safe_pickle import load_torch_file
+from icmformer.settings import Settings
+
+FORMAT = 1
+CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
+RANDOM_PREFIX = "random:"
+_ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's configuration and values.
+
+    Attributes:
+        config: The network's mapping, as `icmformer.models.build_network` takes it.
+        state_dict: Parameter name -> tensor on the CPU, floats as float32.
+        name: For people.
+        sha256: Of the file the values came from; of the values themselves for random ones.
+        path: Where they came from, or None.
+        about: Free facts that travel with the weights (how they were trained, say).
+    """
+
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    name: str
+    sha256: str
+    path: Path | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> ClickNetwork:
+        """The network with these values, in evaluation mode, on the CPU."""
+        with torch.device("meta"):
+            network = build_network(self.config)
+        network.load_state_dict(self.state_dict, strict=True, assign=True)
+        network.reset_constants()
+        return network.eval()
+
+
+def load(path: str | Path) -> Weights:
+    """Loads weights.
+
+    Args:
+        path: A native folder, a `.safetensors` file, a published `.pth` file, a name to be searched for (see
+            `search_path`), or `random:VARIANT` for a registered network with seeded random values.
+
+    Returns:
+        Checked weights: every parameter of the configured network is there, of the right shape and finite.
+
+    Raises:
+        WeightsError: Not found, damaged, unsafe, or not fitting; the text says what to do.
+    """
+    if isinstance(path, str) and path.startswith(RANDOM_PREFIX):
+        return _random(path.removeprefix(RANDOM_PREFIX))
+    found = locate(path)
+    weights = _load_folder(found) if found.is_dir() else _load_single(found)
+    _check(weights)
+    return weights
+
+
+def search_path(settings: Settings | None = None) -> list[Path]:
+    """Folders in which a name is looked for, in order: ICMFORMER_WEIGHTS_PATH, the cache, what comes with the package."""
+    settings = settings or Settings.from_environment()
+    return [*settings.weights_path, settings.cache_dir / "weights", _ASSETS]
+
+
+def available() -> dict[str, Path]:
+    """Native weights on the search path by name, the first of each name."""
+    names: dict[str, Path] = {}
+    for folder in search_path():
+        for child in sorted(folder.glob("*")) if folder.is_dir() else ():
+            if (child / CONFIG_FILE).is_file() or child.suffix in (".pth", ".safetensors"):
+                names.setdefault(child.stem if child.is_file() else child.name, child)
+    return names
+
+
+def locate(path: str | Path) -> Path:
+    """The file or folder that a path or name stands for.
+
+    Raises:
+        WeightsError: There is none.
+    """
+    direct = Path(path).expanduser()
+    if direct.exists():
+        return direct
+    named = available()
+    if str(path) in named:
+        return named[str(path)]
+    folders = "\n  ".join(map(str, search_path()))
+    known = ", ".join(sorted(named)) or "none"
+    raise WeightsError(
+        f"no weights {str(path)!r}: no such path, and no such name (known: {known}) in\n  {folders}\n"
+        f"Give a path, set ICMFORMER_WEIGHTS_PATH, or use {RANDOM_PREFIX}VARIANT for untrained weights"
+    )
+
+
+def save(
+    folder: Path,
+    config: str | Mapping[str, Any],
+    state_dict: Mapping[str, Tensor],
+    name: str,
+    about: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> Path:
+    """Writes weights in the native form.
+
+    Args:
+        folder: Made if need be; files of the native form in it are replaced.
+        config: A registered name or a network mapping.
+        state_dict: All parameters.
+        name: For people.
+        about: Free facts.
+        half: Store floats as fp16.
+
+    Returns:
+        The folder.
+
+    Raises:
+        WeightsError: Parameters that do not fit the config, or a folder that cannot be written.
+    """
+    mapping = config_mapping(network_config(config))
+    floats = {k: v.detach().float() if v.is_floating_point() else v.detach() for k, v in state_dict.items()}
+    _check(Weights(mapping, floats, name, ""))
+    dtype = torch.float16 if half else torch.float32
+    stored = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu() for k, v in floats.items()}
+    description = {"format": FORMAT, "name": name, "network": mapping, "about": dict(about or {})}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
+        save_file(stored, folder / MODEL_FILE)
+        sums = "".join(f"{_sha256(folder / file)}  {file}\n" for file in (CONFIG_FILE, MODEL_FILE))
+        (folder / SUMS_FILE).write_text(sums)
+    except OSError as error:
+        raise WeightsError(f"cannot write weights to {folder}: {error.strerror}") from error
+    return folder
+
+
+def fetch(url: str, sha256: str | None, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """Downloads a weights file into the cache folder, on request only.
+
+    Args:
+        url: An https address (http on this machine).
+        sha256: The file's expected sum, or None to trust the transport.
+        progress: Called with bytes done and bytes in all (0 when unknown).
+
+    Returns:
+        The file's path; the name on the search path is its stem.
+
+    Raises:
+        WeightsError: Another scheme, a failed transfer, or a wrong sum (the file is not kept).
+    """
+    parts = urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise WeightsError(f"weights are fetched over https only, not {url}")
+    target = Settings.from_environment().cache_dir / "weights" / Path(parts.path).name
+    if target.suffix not in (".pth", ".safetensors"):
+        raise WeightsError(f"the address must end in a .pth or .safetensors file, got {url}")
+    partial = target.with_suffix(".part")
+    digest = hashlib.sha256()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with urlopen(url, timeout=30) as answer, partial.open("wb") as file:
+            total, done = int(answer.headers.get("Content-Length") or 0), 0
+            while block := answer.read(1 << 20):
+                file.write(block)
+                digest.update(block)
+                done += len(block)
+                progress(done, total)
+        if total and done != total:
+            raise WeightsError(f"{url} ended after {done:,} of {total:,} bytes; try again")
+        if sha256 and digest.hexdigest() != sha256.lower():
+            raise WeightsError(f"{url} has sha256 {digest.hexdigest()}, not {sha256}; it was not kept")
+        os.replace(partial, target)
+    except (OSError, URLError) as error:
+        raise WeightsError(f"cannot fetch {url}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _load_folder(folder: Path) -> Weights:
+    _verify_sums(folder)
+    try:
+        description = json.loads((folder / CONFIG_FILE).read_text())
+        mapping, name = description["network"], str(description["name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{folder / CONFIG_FILE} is missing or damaged ({error}); get the whole folder again") from error
+    if description.get("format") != FORMAT:
+        raise WeightsError(
+            f"{folder} has format {description.get('format')!r}, this version reads {FORMAT}; update icmformer"
+        )
+    model = folder / MODEL_FILE
+    return Weights(
+        _known_config(mapping, folder), _read_safetensors(model), name, _sha256(model), folder, description["about"]
+    )
+
+
+def _load_single(file: Path) -> Weights:
+    if file.suffix == ".safetensors":
+        if (file.parent / CONFIG_FILE).is_file() and file.name == MODEL_FILE:
+            return _load_folder(file.parent)
+        state, hints = _read_safetensors(file), dict[str, Any]()
+    else:
+        state, hints = _read_published(file)
+    config = published_config(state, hints, str(file))
+    return Weights(config_mapping(config), state, file.stem, _sha256(file), file)
+
+
+def _read_published(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    content = load_torch_file(file)
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{file} holds no state dict (name -> tensor); expected what iCMFormer or SimpleClick published")
+    hints = content.get("config") if content is not state else {}
+    return _as_float32(state), hints if isinstance(hints, dict) else {}
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return _as_float32(load_file(file))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{file} is missing, cut short or damaged ({error}); get it again") from error
+
+
+def _as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "module." if all(k.startswith("module.") for k in state) else ""
+    return {k.removeprefix(prefix): v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _random(variant: str) -> Weights:
+    try:
+        config = network_config(variant)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = build_network(config).state_dict()
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].numpy().tobytes())
+    return Weights(config_mapping(config), dict(state), RANDOM_PREFIX + variant, digest.hexdigest())
+
+
+def _known_config(mapping: Any, where: Path) -> dict[str, Any]:
+    try:
+        return config_mapping(network_config(mapping))
+    except ConfigError as error:
+        raise WeightsError(f"{where}: {error}") from error
+
+
+def _check(weights: Weights) -> None:
+    with torch.device("meta"):
+        expected = build_network(weights.config).state_dict()
+    where = weights.path or weights.name
+    given = weights.state_dict
+    missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+    if missing or unknown:
+        raise WeightsError(
+            f"{where} does not fit its network: {len(missing)} parameters missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}; it belongs to another variant"
+        )
+    for name, tensor in given.items():
+        if tensor.shape != expected[name].shape:
+            raise WeightsError(
+                f"{where}: {name} has shape {tuple(tensor.shape)}, the network needs {tuple(expected[name].shape)}; "
+                "the config belongs to another variant"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{where}: {name} holds values that are not finite; the file is damaged")
+
+
+def _verify_sums(folder: Path) -> None:
+    try:
+        lines = (folder / SUMS_FILE).read_text().split("\n")
+    except OSError as error:
+        raise WeightsError(f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error.strerror})") from error
+    sums = {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines if line)}
+    for file in (CONFIG_FILE, MODEL_FILE):
+        try:
+            actual = _sha256(folder / file)
+        except OSError as error:
+            raise WeightsError(f"{folder / file} cannot be read ({error.strerror}); get the whole folder again") from error
+        if sums.get(file) != actual:
+            raise WeightsError(f"{folder / file} does not have the sha256 of {SUMS_FILE}; it is damaged or was changed")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
