@@ -1,7 +1,7 @@
 """icmformer: click-to-mask annotation with cross-modality vision transformers.
 
-    engine = icmformer.Engine.from_weights("starter")
-    result = engine.segment(image, clicks=[icmformer.Click(x=120, y=80)])
+engine = icmformer.Engine.from_weights("starter")
+result = engine.segment(image, clicks=[icmformer.Click(x=120, y=80)])
 """
 
 from icmformer.errors import IcmformerError

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from icmformer.errors import ImageError, ImageTooLargeError, TruncatedImageError
 from icmformer.types import BoolMask, Click, FloatMap, RGBImage
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
 """Formats opened, by Pillow's names. Others (PostScript and the like) are refused unread."""
 
 DEFAULT_MAX_PIXELS = 100_000_000
@@ -65,9 +65,7 @@ class LoadedImage:
         return LoadedImage(view, digest.digest())
 
     @staticmethod
-    def from_bytes(
-        data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
-    ) -> LoadedImage:
+    def from_bytes(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> LoadedImage:
         """Decodes an image file; see `decode_image`. The digest is the file's."""
         digest = content_digest(data)
         pixels = decode_image(data, max_pixels, allow_truncated)
@@ -100,6 +98,7 @@ def decode_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_trunca
         ImageError: Not an image, or of a format that is not opened.
     """
     try:
+        Image.init()  # registers the formats that Pillow does not know from the start
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
             return _to_rgb(_load(image))

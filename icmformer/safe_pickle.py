@@ -128,7 +128,7 @@ def load_torch_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is refused: {error}. Nothing in it was run. Get the file from its authors, or ask them for safetensors"
+            f"{path} is refused: {error}. Nothing in it was run. Get the file from its authors, or as safetensors"
         ) from error
     except MemoryError as error:
         raise WeightsError(f"{path} does not fit into memory") from error
@@ -160,7 +160,8 @@ def _check_archive(path: Path) -> None:
         raise WeightsError(f"{path} is cut short or damaged ({error}); download it again") from error
     names = [m.filename.rsplit("/", 1)[-1] for m in members]
     if "constants.pkl" in names or "data.pkl" not in names:
-        raise WeightsError(f"{path} holds a TorchScript program or something else, not a state dict; ask for the state dict")
+        raise WeightsError(
+            f"{path} holds a TorchScript program or something else, not a state dict; ask for the state dict"
+        )
     if any(m.compress_type != zipfile.ZIP_STORED for m in members):
         raise WeightsError(f"{path} is a compressed archive, which torch.save never writes; it is refused")
-

@@ -1,8 +1,8 @@
 """The package's vocabulary: clicks, boxes, prompts and results.
 
-One coordinate convention holds everywhere inside the package: x runs right and y runs down, in pixels, as real numbers; the
-top-left corner of the top-left pixel is (0, 0) and its middle is (0.5, 0.5). The pixel under (x, y) is row floor(y),
-column floor(x). An adapter whose tool speaks otherwise (percent, say) converts at its own border.
+One coordinate convention holds everywhere inside the package: x runs right and y runs down, in pixels, as real
+numbers; the top-left corner of the top-left pixel is (0, 0) and its middle is (0.5, 0.5). The pixel under (x, y) is row
+floor(y), column floor(x). An adapter whose tool speaks otherwise (percent, say) converts at its own border.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Box:
         """
         if self.x1 >= width or self.y1 >= height or self.x2 <= 0 or self.y2 <= 0:
             raise PromptError(
-                f"box ({self.x1:g}, {self.y1:g}, {self.x2:g}, {self.y2:g}) lies outside the image of {width} x {height} pixels"
+                f"box ({self.x1:g}, {self.y1:g}, {self.x2:g}, {self.y2:g}) lies outside the image of {width} x {height}"
             )
         row_min, column_min = max(0, math.floor(self.y1)), max(0, math.floor(self.x1))
         row_max = min(height, math.ceil(self.y2)) - 1

@@ -92,7 +92,7 @@ def load(path: str | Path) -> Weights:
 
 
 def search_path(settings: Settings | None = None) -> list[Path]:
-    """Folders in which a name is looked for, in order: ICMFORMER_WEIGHTS_PATH, the cache, what comes with the package."""
+    """Folders in which a name is looked for, in order: ICMFORMER_WEIGHTS_PATH, the cache, the package's own."""
     settings = settings or Settings.from_environment()
     return [*settings.weights_path, settings.cache_dir / "weights", _ASSETS]
 
@@ -218,7 +218,9 @@ def _load_folder(folder: Path) -> Weights:
         description = json.loads((folder / CONFIG_FILE).read_text())
         mapping, name = description["network"], str(description["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder / CONFIG_FILE} is missing or damaged ({error}); get the whole folder again") from error
+        raise WeightsError(
+            f"{folder / CONFIG_FILE} is missing or damaged ({error}); get the whole folder again"
+        ) from error
     if description.get("format") != FORMAT:
         raise WeightsError(
             f"{folder} has format {description.get('format')!r}, this version reads {FORMAT}; update icmformer"
@@ -244,7 +246,9 @@ def _read_published(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     content = load_torch_file(file)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{file} holds no state dict (name -> tensor); expected what iCMFormer or SimpleClick published")
+        raise WeightsError(
+            f"{file} holds no state dict (name -> tensor); expected what iCMFormer or SimpleClick published"
+        )
     hints = content.get("config") if content is not state else {}
     return _as_float32(state), hints if isinstance(hints, dict) else {}
 
@@ -307,13 +311,17 @@ def _verify_sums(folder: Path) -> None:
     try:
         lines = (folder / SUMS_FILE).read_text().split("\n")
     except OSError as error:
-        raise WeightsError(f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error.strerror})") from error
+        raise WeightsError(
+            f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error.strerror})"
+        ) from error
     sums = {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines if line)}
     for file in (CONFIG_FILE, MODEL_FILE):
         try:
             actual = _sha256(folder / file)
         except OSError as error:
-            raise WeightsError(f"{folder / file} cannot be read ({error.strerror}); get the whole folder again") from error
+            raise WeightsError(
+                f"{folder / file} cannot be read ({error.strerror}); get the whole folder again"
+            ) from error
         if sums.get(file) != actual:
             raise WeightsError(f"{folder / file} does not have the sha256 of {SUMS_FILE}; it is damaged or was changed")
 

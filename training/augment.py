@@ -47,7 +47,7 @@ def view(
         rng: Randomness of this sample.
 
     Returns:
-        Photo (size, size, 3) and mask (size, size), mirrored half of the time. Parts beyond the photo are ignored (255).
+        Photo (size, size, 3) and mask (size, size), mirrored half of the time. What lies beyond the photo is 255.
     """
     rows, columns = mask.shape
     kind = rng.random()
@@ -76,7 +76,9 @@ def _random_window(
     mask: NDArray[np.uint8], size: int, config: AugmentConfig, rng: Generator
 ) -> tuple[float, float, float, float]:
     """A window of the input's size at a random scale that holds some pixel of the object."""
-    scale = rng.uniform(*config.resize) * size / max(mask.shape)  # input pixels per photo pixel, at scale 1 the long side fits
+    scale = (
+        rng.uniform(*config.resize) * size / max(mask.shape)
+    )  # input pixels per photo pixel, at scale 1 the long side fits
     side = size / scale
     rows, columns = np.nonzero(mask == 1)
     pick = rng.integers(len(rows))
@@ -105,7 +107,9 @@ def _cut(
     seen = cv2.warpAffine(photo, matrix, (size, size), flags=interpolation, borderValue=(124, 116, 104))
     # Sharp at the sub-pixel: the object's share of each pixel, cut at one half.
     share = cv2.warpAffine((mask == 1).astype(np.float32), matrix, (size, size), flags=cv2.INTER_LINEAR)
-    ignored = cv2.warpAffine((mask == 255).astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=1)
+    ignored = cv2.warpAffine(
+        (mask == 255).astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=1
+    )
     return seen, np.where(ignored == 1, np.uint8(255), (share > 0.5).astype(np.uint8))
 
 

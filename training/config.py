@@ -80,10 +80,10 @@ class TrainConfig:
     max_rounds: int = 3
     precision: Literal["fp32", "bf16"] = "bf16"
     seed: int = 0
-    data: DataConfig = DataConfig()
-    optim: OptimConfig = OptimConfig()
-    augment: AugmentConfig = AugmentConfig()
-    points: PointsConfig = PointsConfig()
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    points: PointsConfig = field(default_factory=PointsConfig)
 
     def __post_init__(self) -> None:
         network_config(self.network)

@@ -118,7 +118,9 @@ def _mean_iou(logits: Tensor, target: Tensor) -> float:
     return float((both / either).mean())
 
 
-def batches(samples: SampleSet, config: TrainConfig, start: int, workers: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+def batches(
+    samples: SampleSet, config: TrainConfig, start: int, workers: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
     """The run's batches from sample `start` on."""
     loader: DataLoader[Sample] = DataLoader(
         samples,

@@ -12,7 +12,7 @@ from training.config import OptimConfig
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices and kernels with weight decay; biases, norms, bias tables and position embeddings without."""
+    """Two groups: matrices and kernels with weight decay; biases, norms and embeddings without."""
     decayed, plain = [], []
     for name, parameter in network.named_parameters():
         bare = parameter.ndim < 2 or name.endswith(("pos_embed", "cls_token", "relative_position_bias_table"))

@@ -21,6 +21,7 @@ from training.samples import SampleSet
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
     parser.add_argument("config", type=Path, help="YAML config, see training/configs")
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the zip shards")
@@ -52,9 +53,10 @@ def _train(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.update(asked=True))
     deadline = time.monotonic() + 60 * args.time_budget if args.time_budget else float("inf")
     args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "log.jsonl").open("a") as log_file, tqdm(
-        total=config.samples, initial=trainer.seen, unit="sample", mininterval=10
-    ) as bar:
+    with (
+        (args.out / "log.jsonl").open("a") as log_file,
+        tqdm(total=config.samples, initial=trainer.seen, unit="sample", mininterval=10) as bar,
+    ):
 
         def log(values: dict[str, float]) -> None:
             bar.update(config.batch)

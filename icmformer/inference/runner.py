@@ -97,8 +97,8 @@ def _device_lock(device: str) -> threading.Lock:
 class SplitRunner:
     """Encodes a crop once and decodes each prompt from the kept features.
 
-    One pass runs at a time on a device: a pass already uses all of it. Hits and misses take the same two steps on the same
-    shapes, so they give the same bits.
+    One pass runs at a time on a device: a pass already uses all of it. Hits and misses take the same two steps on the
+    same shapes, so they give the same bits.
 
     Args:
         network: In evaluation mode, on `device`.

@@ -80,7 +80,7 @@ class ZoomSettings:
         if not isinstance(self.target_size, int):
             return self.target_size
         scale = self.target_size / max(roi.height, roi.width)
-        return int(round(roi.height * scale)), int(round(roi.width * scale))
+        return round(roi.height * scale), round(roi.width * scale)
 
 
 def whole(height: int, width: int) -> ROI:

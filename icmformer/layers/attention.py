@@ -81,7 +81,7 @@ class WindowAttention(nn.Module):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Windows (B * n, T, C) -> the same shape; `mask` (n, T, T) is added to the logits of each image's n windows."""
+        """Windows (B * n, T, C) -> the same shape; `mask` (n, T, T) is added to the scores of an image's n windows."""
         q, k, v = (_split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=-1))
         tokens = x.shape[1]
         bias = self.relative_position_bias_table[self.relative_position_index.view(-1)]

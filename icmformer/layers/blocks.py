@@ -79,7 +79,8 @@ def _attend(attention: SelfAttention, x: Tensor, window: Window) -> Tensor:
 
 class SwinBlock(nn.Module):
     """A Swin block. Padding comes after norm1 and is not masked, and the shift is kept on maps of a single window:
-    both as the published networks were trained."""
+    both as the published networks were trained.
+    """
 
     def __init__(self, dim: int, num_heads: int, window: int, shift: int, mlp_ratio: float, eps: float) -> None:
         super().__init__()

@@ -35,8 +35,8 @@ def reverse(windows: Tensor, height: int, width: int, rows: int, columns: int) -
 def plain_vit_window(tokens: int, patch_size: int) -> int:
     """The side of a local-attention window, in tokens, for a plain ViT with `tokens` a side.
 
-    A side holds as many windows as windows of 224 pixels fit into it, and they share it evenly: 14 tokens at 448 and 672
-    (patch 16), 16 at 512 and 1024.
+    A side holds as many windows as windows of 224 pixels fit into it, and they share it evenly: 14 tokens at 448 and
+    672 (patch 16), 16 at 512 and 1024.
 
     Raises:
         InputSizeError: The side is under 224 pixels, or cannot be shared evenly.
@@ -46,8 +46,8 @@ def plain_vit_window(tokens: int, patch_size: int) -> int:
     if count == 0 or tokens % count:
         side = tokens * patch_size
         raise InputSizeError(
-            f"an input side of {side} pixels gives {tokens} tokens, which do not divide into {count or 'any'} windows of "
-            f"at least {unit}; sides that work: {', '.join(map(str, allowed_sides(patch_size)))}, ..."
+            f"an input side of {side} pixels gives {tokens} tokens, which do not divide into {count or 'any'} windows "
+            f"of at least {unit}; sides that work: {', '.join(map(str, allowed_sides(patch_size)))}, ..."
         )
     return tokens // count
 

@@ -39,7 +39,7 @@ def build_network(config: str | Mapping[str, Any] | NetworkConfig) -> ClickNetwo
 
 
 def _initialise(network: ClickNetwork) -> None:
-    """Truncated normal of 0.02 for linear weights, zeros for biases, as ViT and Swin start; convolutions keep torch's."""
+    """Linear layers start as in ViT and Swin: truncated normal of 0.02, biases zero. Convolutions keep torch's."""
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

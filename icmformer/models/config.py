@@ -149,7 +149,9 @@ VARIANTS: Mapping[str, NetworkConfig] = {
     "simpleclick_vit_large448": _vit(1024, 24, 16, _NECK_LARGE, _SIMPLE),
     "simpleclick_vit_huge448": _vit(1280, 32, 16, _NECK_HUGE, _SIMPLE, patch_size=14),
     # Small ones of our own, for CPUs.
-    "icmformer_vit_tiny224": _vit(192, 8, 3, (32, 64, 128, 256), img_size=224, head_channels=64, published_extras=False),
+    "icmformer_vit_tiny224": _vit(
+        192, 8, 3, (32, 64, 128, 256), img_size=224, head_channels=64, published_extras=False
+    ),
     "icmformer_vit_tiny448": _vit(192, 8, 3, (32, 64, 128, 256), head_channels=64, published_extras=False),
     "icmformer_vit_small448": _vit(384, 12, 6, (64, 128, 256, 512), head_channels=128, published_extras=False),
     "icmformer_swin_tiny224": SwinConfig(
@@ -192,7 +194,7 @@ def network_config(config: str | Mapping[str, Any] | NetworkConfig) -> NetworkCo
 
 
 def config_mapping(config: NetworkConfig) -> dict[str, Any]:
-    """The JSON-ready mapping of a config; `network_config` turns it back. Options left at their default are left out."""
+    """The JSON-ready mapping of a config, without options at their default; `network_config` turns it back."""
     fields = {f.name: f.default for f in dataclasses.fields(config) if f.name in _OPTIONS[type(config)]}
     mapping = dataclasses.asdict(config)
     return {

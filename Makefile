@@ -1,0 +1,53 @@
+# `make help` lists what there is. Everything runs in .venv, which is made on first use.
+PYTHON ?= python3
+CONSTRAINTS ?= constraints/cpu.txt
+# Address of a package index with the torch build you want (CPU only, or another CUDA version); see the README.
+TORCH_INDEX_URL ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SHARED ?= ../shared
+
+# Several processes may share the cores here: threads that wait must not spin.
+export OMP_WAIT_POLICY := passive
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-slow lint format bench clean
+
+help: ## list the commands
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## install everything into .venv
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 1; }
+	@echo "Setting up $(VENV): torch alone is some 200 MB (CPU build) to several GB (CUDA build)."
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+ifneq ($(TORCH_INDEX_URL),)
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --index-url $(TORCH_INDEX_URL) torch
+endif
+	$(BIN)/python -m pip install --progress-bar on --constraint $(CONSTRAINTS) --editable '.[test,lint]'
+	@touch $@
+
+test: $(STAMP) ## run the tests (minutes)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## run the tests that take longer
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(STAMP) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## put the code into the house format
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## time a click, as ratios within one run
+	$(BIN)/python -m training.bench
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

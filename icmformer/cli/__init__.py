@@ -1,0 +1,1 @@
+"""The `icmformer` command."""

@@ -1,0 +1,42 @@
+"""`icmformer`: segment an image, look at networks and weights, check an installation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+
+from icmformer import __version__
+from icmformer.cli import doctor, models, segment, weights
+from icmformer.errors import IcmformerError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0; 2 for anything the user can mend, said in one line; 1 where `doctor` or `verify` finds something wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="icmformer",
+        description="Click on an object, get its mask.",
+        epilog="settings come from ICMFORMER_* variables too: see `icmformer doctor`",
+    )
+    parser.add_argument("--version", action="version", version=f"icmformer {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (segment, models, weights, doctor):
+        command.register(commands)
+    args = parser.parse_args(argv)
+    warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
+    try:
+        code: int = args.run(args)
+    except IcmformerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, `| head` for one
+        sys.stderr.close()
+        return 0
+    return code

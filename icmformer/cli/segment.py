@@ -1,0 +1,119 @@
+"""`icmformer segment`: one image, one prompt, one mask."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icmformer.errors import PromptError
+from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
+from icmformer.imageio import overlay, read_image, read_mask, write_image, write_mask
+from icmformer.inference.engine import Engine
+from icmformer.inference.profiles import PROFILES
+from icmformer.settings import Settings
+from icmformer.types import Box, Click, MaskResult
+
+
+class _AppendClick(argparse.Action):
+    """Collects clicks of both kinds in the order given."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        x, y = values
+        try:
+            namespace.clicks = [*namespace.clicks, Click(x, y, option_string != "--negative")]
+        except PromptError as error:
+            parser.error(f"{option_string}: {error}")
+
+
+def register(commands: Any) -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "segment",
+        help="segment one object of an image",
+        description="Segments one object of an image. Coordinates are pixels from the top left corner, x to the right.",
+        epilog="example: icmformer segment photo.jpg --click 320,200 --negative 400,260 -o mask.png --overlay look.jpg",
+    )
+    parser.add_argument("image", type=Path, help="image file")
+    clicks: dict[str, Any] = {"metavar": "X,Y", "type": _pair, "action": _AppendClick, "dest": "clicks", "default": []}
+    parser.add_argument("--click", help="a click on the object; may be repeated, order counts", **clicks)
+    parser.add_argument("--negative", help="a click on what is not the object; may be repeated", **clicks)
+    parser.add_argument("--box", metavar="X1,Y1,X2,Y2", type=_four, help="a box around the object")
+    parser.add_argument("--mask", type=Path, metavar="PREVIOUS.png", help="a mask to correct, as written by -o")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="mask to write: .png, .tif or .bmp, 255 on the object"
+    )
+    parser.add_argument("--overlay", type=Path, help="also write a picture of mask and clicks over the image")
+    parser.add_argument("--weights", help="name or path (ICMFORMER_WEIGHTS, else starter)")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (ICMFORMER_DEVICE, else auto)")
+    parser.add_argument("--profile", choices=list(PROFILES), help="ICMFORMER_PROFILE, else fast")
+    parser.add_argument("--unordered", action="store_true", help="feed all clicks together instead of one by one")
+    parser.add_argument("--keep-clicked", action="store_true", help="keep only the parts that were clicked on")
+    parser.add_argument("--fill-holes", type=int, default=0, metavar="PIXELS", help="fill holes up to this size")
+    parser.add_argument("--min-area", type=int, default=0, metavar="PIXELS", help="drop parts below this size")
+    parser.add_argument("--max-points", type=int, metavar="N", help="point budget of the polygons in --json")
+    parser.add_argument("--allow-truncated", action="store_true", help="open a damaged image as far as it goes")
+    parser.add_argument("--json", action="store_true", help="print score, area, timings and polygons as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _numbers(text: str, count: int) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != count:
+        raise argparse.ArgumentTypeError(f"needs {count} numbers separated by commas, got {text!r}")
+    return values
+
+
+def _pair(text: str) -> tuple[float, ...]:
+    return _numbers(text, 2)
+
+
+def _four(text: str) -> tuple[float, ...]:
+    return _numbers(text, 4)
+
+
+def _run(args: argparse.Namespace) -> int:
+    settings = Settings.from_environment()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    clean_up = CleanUp(args.keep_clicked, args.fill_holes, args.min_area)
+    box = Box(*args.box) if args.box else None
+    image = read_image(args.image, settings.max_pixels, args.allow_truncated)
+    previous = read_mask(args.mask) if args.mask else None
+    engine = Engine.from_weights(
+        args.weights or settings.weights, args.device or settings.device, args.profile or settings.profile
+    )
+    result = engine.segment(image, args.clicks, box, previous, ordered=not args.unordered, clean_up=clean_up)
+    write_mask(args.output, result.mask)
+    if args.overlay:
+        write_image(args.overlay, overlay(image.pixels, result.mask, args.clicks))
+    if args.json:
+        print(json.dumps(_description(result, mask_to_polygons(result.mask, args.max_points))))
+    else:
+        area = int(result.mask.sum())
+        share = area / result.mask.size
+        print(
+            f"{args.output}: {area:,} pixels ({share:.1%}), score {result.score:.2f}, {result.timings['total']:.0f} ms"
+        )
+        if not area:
+            print("the mask is empty: click in the middle of the object, or give a box")
+    return 0
+
+
+def _description(result: MaskResult, polygons: list[Polygon]) -> dict[str, Any]:
+    return {
+        "score": round(result.score, 4),
+        "area": int(result.mask.sum()),
+        "roi": list(result.roi),
+        "timings_ms": {name: round(value, 2) for name, value in result.timings.items()},
+        "polygons": [
+            {"exterior": p.exterior.round(2).tolist(), "holes": [h.round(2).tolist() for h in p.holes]}
+            for p in polygons
+        ],
+    }

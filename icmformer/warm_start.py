@@ -1,0 +1,127 @@
+"""Starting a network from other weights: a pretrained backbone, or a sister network.
+
+Backbones: plain ViTs in timm's and MAE's naming, Swins in Microsoft's and timm's. Sister: a SimpleClick checkpoint,
+every tensor of which exists in the iCMFormer of its size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from icmformer.errors import WeightsError
+from icmformer.layers.embed import resize_position_embedding
+from icmformer.models import ClickNetwork, SwinConfig
+
+_WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_state")
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """What became of each parameter.
+
+    Attributes:
+        loaded: Taken over as they are.
+        resized: Taken over after resizing (position embeddings, patch kernels, position bias tables).
+        fresh: Parameters of the network that start as initialised.
+        unused: Entries of the source that the network has no place for.
+    """
+
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...]
+    fresh: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def warm_start(network: ClickNetwork, source: Mapping[str, object]) -> StartReport:
+    """Copies into a network what fits it by name.
+
+    Args:
+        network: Changed in place.
+        source: A state dict, or a checkpoint that holds one, of a whole network or of a backbone alone.
+
+    Returns:
+        What was taken and what was not.
+
+    Raises:
+        WeightsError: Not one transformer block fits; nothing was changed.
+    """
+    tensors = _named_like(network, _unwrap(source))
+    targets = dict(network.named_parameters())
+    plan: dict[str, Tensor] = {}
+    resized = []
+    for name, target in targets.items():
+        value = tensors.get(name)
+        if value is None:
+            continue
+        if value.shape != target.shape:
+            value = _fitted(name, value.float(), target)
+            if value is None:
+                continue
+            resized.append(name)
+        plan[name] = value
+    if not any(".blocks." in name and name.endswith("mlp.fc1.weight") for name in plan):
+        raise WeightsError(
+            "none of the transformer blocks fits this network: the source belongs to another architecture or width"
+        )
+    for name, value in plan.items():
+        targets[name].data.copy_(value)
+    return StartReport(
+        loaded=tuple(n for n in plan if n not in resized),
+        resized=tuple(resized),
+        fresh=tuple(n for n in targets if n not in plan),
+        unused=tuple(n for n in tensors if n not in plan),
+    )
+
+
+def _unwrap(source: Mapping[str, object]) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        inner = source.get(wrapper)
+        if isinstance(inner, Mapping):
+            return _unwrap(inner)
+    tensors = {k: v for k, v in source.items() if isinstance(v, Tensor)}
+    prefix = "module." if tensors and all(k.startswith("module.") for k in tensors) else ""
+    return {k.removeprefix(prefix): v for k, v in tensors.items()}
+
+
+def _named_like(network: ClickNetwork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's names become those of the network; a whole network's stay."""
+    if any(name.startswith("backbone.") for name in tensors):
+        return tensors
+    if isinstance(network.config, SwinConfig):
+        tensors = _downsample_at_stage_end(tensors)
+    return {f"backbone.{name}": value for name, value in tensors.items()}
+
+
+def _downsample_at_stage_end(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm keeps a downsampling with the stage it leads to; here, as in Microsoft's code, it ends the stage before."""
+    if any(name.startswith("layers.0.downsample.") for name in tensors):
+        return tensors
+    moved = {}
+    for name, value in tensors.items():
+        parts = name.split(".")
+        if parts[0] == "layers" and parts[2] == "downsample":
+            parts[1] = str(int(parts[1]) - 1)
+        moved[".".join(parts)] = value
+    return moved
+
+
+def _fitted(name: str, value: Tensor, target: Tensor) -> Tensor | None:
+    """Resizes what has a spatial meaning; None for what does not fit."""
+    if name.endswith("pos_embed") and value.shape[2] == target.shape[2]:
+        side = math.isqrt(target.shape[1] - 1)
+        extra = value.shape[1] - math.isqrt(value.shape[1]) ** 2  # 1 with a class token, 0 without
+        grid = resize_position_embedding(value[:, extra:], side, side).flatten(1, 2)
+        head = value[:, :1] if extra else target[:, :1]
+        return F.pad(grid, (0, 0, 1, 0)) + F.pad(head, (0, 0, 0, grid.shape[1]))
+    if name.endswith("patch_embed.proj.weight") and value.shape[:2] == target.shape[:2]:
+        return F.interpolate(value, size=target.shape[2:], mode="bicubic", align_corners=False)
+    if name.endswith("relative_position_bias_table") and value.shape[1] == target.shape[1]:
+        old, new = math.isqrt(value.shape[0]), math.isqrt(target.shape[0])
+        table = value.T.reshape(1, -1, old, old)
+        return F.interpolate(table, size=(new, new), mode="bicubic", align_corners=False).flatten(2)[0].T
+    return None

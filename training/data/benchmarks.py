@@ -1,0 +1,173 @@
+"""The benchmarks in their published layouts, and any folder of image and mask pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.io import loadmat
+
+from icmformer.errors import ConfigError
+from icmformer.imageio import LoadedImage, read_image
+
+Truth = NDArray[np.int32]
+IGNORE = -1
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class EvalObject:
+    """One object to be segmented.
+
+    Attributes:
+        name: Unique within the data set.
+        image: The image file.
+        mask: The file its truth is in.
+        kind: How that file is read.
+        label: The object's id in the file, where it holds several.
+    """
+
+    name: str
+    image: Path
+    mask: Path
+    kind: str
+    label: int = 1
+
+    def load(self) -> tuple[LoadedImage, Truth]:
+        """The image, and its truth as (H, W) int32: 1 object, 0 background, -1 ignored.
+
+        Raises:
+            ConfigError: Image and mask of different sizes.
+        """
+        image = read_image(self.image)
+        values = _READERS[self.kind](self.mask)
+        truth = np.where(values == IGNORE, IGNORE, values == self.label).astype(np.int32)
+        if truth.shape != image.pixels.shape[:2]:
+            raise ConfigError(f"{self.image} and {self.mask} are of different sizes")
+        return image, truth
+
+
+def _read_gray(path: Path) -> NDArray[np.uint8]:
+    """The largest value of each pixel's channels, without alpha."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ConfigError(f"{path} cannot be read as a mask")
+    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2), np.uint8)
+
+
+def _trimap(path: Path) -> Truth:
+    gray = _read_gray(path)
+    return np.where(gray == 128, IGNORE, gray > 128).astype(np.int32)
+
+
+def _any_channel(path: Path) -> Truth:
+    return (_read_gray(path) > 0).astype(np.int32)
+
+
+def _label_map(path: Path) -> Truth:
+    return np.asarray(_read_gray(path), np.int32)
+
+
+def _sbd(path: Path) -> Truth:
+    return np.asarray(loadmat(str(path))["GTinst"][0, 0]["Segmentation"], np.int32)
+
+
+def _voc(path: Path) -> Truth:
+    with Image.open(path) as image:  # palette image: the indices are the ids, 255 is void
+        ids = np.asarray(image, np.int32)
+    return np.where(ids == 255, IGNORE, ids)
+
+
+_READERS: Mapping[str, Callable[[Path], Truth]] = {
+    "trimap": _trimap,
+    "any": _any_channel,
+    "labels": _label_map,
+    "sbd": _sbd,
+    "voc": _voc,
+}
+
+
+def _pairs(images: Path, masks: Path, kind: str) -> Iterator[EvalObject]:
+    """One object an image; image and mask share their stem."""
+    by_stem = {path.stem: path for path in sorted(_listing(masks))}
+    for image in sorted(_listing(images)):
+        if image.suffix.lower() not in _IMAGES:
+            continue
+        if image.stem not in by_stem:
+            raise ConfigError(f"{image} has no mask of that name in {masks}")
+        yield EvalObject(image.stem, image, by_stem[image.stem], kind)
+
+
+def _several(image: Path, mask: Path, kind: str) -> Iterator[EvalObject]:
+    """One object an id."""
+    for label in np.unique(_READERS[kind](mask)):
+        if label > 0:
+            yield EvalObject(f"{image.stem}_{label}", image, mask, kind, int(label))
+
+
+def _listing(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; --root must be the data set's own folder")
+    return list(folder.iterdir())
+
+
+def _names(file: Path) -> list[str]:
+    if not file.is_file():
+        raise ConfigError(f"there is no {file}; --root must be the data set's own folder")
+    return [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+
+
+def _sbd_objects(root: Path) -> Iterator[EvalObject]:
+    for name in _names(root / "val.txt"):
+        yield from _several(root / "img" / f"{name}.jpg", root / "inst" / f"{name}.mat", "sbd")
+
+
+def _voc_objects(root: Path) -> Iterator[EvalObject]:
+    for name in _names(root / "ImageSets" / "Segmentation" / "val.txt"):
+        image, mask = root / "JPEGImages" / f"{name}.jpg", root / "SegmentationObject" / f"{name}.png"
+        yield from _several(image, mask, "voc")
+
+
+def _label_map_objects(root: Path) -> Iterator[EvalObject]:
+    for pair in _pairs(root / "images", root / "masks", "labels"):
+        yield from _several(pair.image, pair.mask, "labels")
+
+
+BENCHMARKS: Mapping[str, Callable[[Path], Iterator[EvalObject]]] = {
+    "GrabCut": lambda root: _pairs(root / "data_GT", root / "boundary_GT", "trimap"),
+    "Berkeley": lambda root: _pairs(root / "images", root / "masks", "trimap"),
+    "DAVIS": lambda root: _pairs(root / "img", root / "gt", "any"),
+    "COCO_MVal": lambda root: _pairs(root / "img", root / "gt", "any"),
+    "SBD": _sbd_objects,
+    "PascalVOC": _voc_objects,
+    "folder": lambda root: _pairs(root / "images", root / "masks", "any"),
+    "label-maps": _label_map_objects,
+}
+"""Name -> the objects below a root folder. `folder`: images/ and masks/, paired by name, nonzero is the object;
+`label-maps`: the same with an object for each value but 0."""
+
+
+def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[EvalObject]:
+    """Lists a benchmark's objects.
+
+    Args:
+        name: A key of `BENCHMARKS`.
+        root: The data set's folder.
+        limit: Take only so many, spread evenly over the set.
+
+    Raises:
+        ConfigError: An unknown name, or files that are not where the layout wants them.
+    """
+    if name not in BENCHMARKS:
+        raise ConfigError(f"unknown data set {name!r}; there are {', '.join(BENCHMARKS)}")
+    objects = list(BENCHMARKS[name](root))
+    if not objects:
+        raise ConfigError(f"no objects found in {root} for {name}")
+    if limit is not None and limit < len(objects):
+        objects = [objects[i * len(objects) // limit] for i in range(limit)]
+    return objects

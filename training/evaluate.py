@@ -1,0 +1,292 @@
+"""Benchmarks click-based segmentation: `python -m training.evaluate --dataset GrabCut --root DIR --out DIR`.
+
+Plays the simulated annotator on every object and writes results.json, curve.png and, object by object while it runs,
+objects.jsonl; run it again with the same --out to go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from icmformer import Caches, Engine, IcmformerError, LoadedImage
+from icmformer.errors import ConfigError
+from icmformer.inference.cache import ByteLRU
+from icmformer.inference.profiles import PROFILES, find_profile
+from icmformer.inference.runner import WholeRunner
+from icmformer.inference.session import ClickPath
+from icmformer.inference.zoom import ZoomSettings
+from icmformer.models import network_config
+from icmformer.weights import load
+from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
+from training.play import Served, Trace, as_served, play, protocol
+from training.report import OverlayStrip, print_table, save_curve, summarise
+
+MAX_CLICKS = 20
+_UNZOOMED = 10**9
+
+
+def trace(
+    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    image: NDArray[np.uint8],
+    gt_mask: NDArray[np.integer],
+    zoom_in: Mapping[str, Any] | None,
+    flip: bool = True,
+    threshold: float = 0.49,
+    target_iou: float | None = 0.9,
+    max_clicks: int = MAX_CLICKS,
+) -> Trace:
+    """Plays the protocol on one object with any network.
+
+    Args:
+        network: `network(image, prev_mask, points) -> logits`, as `icmformer.models.ClickNetwork`.
+        image: (H, W, 3) uint8 RGB.
+        gt_mask: (H, W): 1 object, 0 background, -1 ignored.
+        zoom_in: Fields of `ZoomSettings` (`skip_clicks`, `target_size`, ...); None shows the network the whole image.
+        flip: Average with the mirror image.
+        threshold: Probability above which a pixel is in the mask.
+        target_iou: Where to stop; None plays all clicks.
+        max_clicks: Most clicks.
+
+    Returns:
+        Clicks, IoUs, regions, and the last probabilities.
+    """
+    settings = dict(zoom_in) if zoom_in is not None else {"skip_clicks": _UNZOOMED}
+    size = settings.get("target_size")
+    if size is not None and not isinstance(size, int):
+        settings["target_size"] = tuple(size)
+    path = ClickPath(WholeRunner(network), ZoomSettings(**settings), flip)
+    answer = protocol(path, LoadedImage.from_array(image))
+    return play(answer, np.asarray(gt_mask, np.int32), threshold, target_iou, max_clicks)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What decides an evaluation's figures."""
+
+    weights: str
+    sha256: str
+    dataset: str
+    profile: str
+    mode: str
+    target_iou: float | None
+    served: Served | None
+    passes: int | None
+    limit: int | None
+
+
+class Worker:
+    """Plays objects in one process."""
+
+    def __init__(self, run: Run, device: str, threads: int, overlays: Path | None) -> None:
+        torch.set_num_threads(threads)
+        profile = find_profile(run.profile)
+        if run.passes is not None:
+            profile = dataclasses.replace(profile, unordered_passes=run.passes)
+        self.run, self.overlays = run, overlays
+        self.engine = Engine.from_weights(run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)))
+        size = target_size(run.mode, run.dataset, network_config(self.engine.weights.config).img_size)
+        self.path = dataclasses.replace(self.engine.path, zoom=ZoomSettings(target_size=size))
+
+    def __call__(self, item: EvalObject) -> dict[str, Any]:
+        image, truth = item.load()
+        answer = as_served(self.engine, image, self.run.served) if self.run.served else protocol(self.path, image)
+        strip = OverlayStrip(image.pixels, truth) if self.overlays else None
+        played = play(answer, truth, 0.49, self.run.target_iou, MAX_CLICKS, strip.add if strip else None)
+        if strip and self.overlays:
+            strip.save(self.overlays / f"{item.name}.jpg")
+        return {"name": item.name, "clicks": played.clicks, "ious": played.ious, "seconds": played.seconds}
+
+
+def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
+    """The network's input for a zoom mode.
+
+    Args:
+        mode: `native`, the weights' own input size; `cvpr`, 448, and 672 on DAVIS; `fixedN` or `fixedN,M`.
+        dataset: The benchmark.
+        native: The weights' input size.
+
+    Raises:
+        ConfigError: Another mode.
+    """
+    if mode == "native":
+        return native, native
+    if mode == "cvpr":
+        side = 672 if dataset == "DAVIS" else 448
+        return side, side
+    sides = mode.removeprefix("fixed").split(",")
+    if mode.startswith("fixed") and len(sides) <= 2 and all(s.isdigit() and int(s) > 1 for s in sides):
+        return int(sides[0]), int(sides[-1])
+    raise ConfigError(f"unknown zoom mode {mode!r}; use native, cvpr, fixedN or fixedN,M")
+
+
+def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, overlays: bool) -> dict[str, Any]:
+    """Plays all objects not yet played and writes the results.
+
+    Raises:
+        ConfigError: `out` holds another run.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    objects = load_benchmark(run.dataset, root, run.limit)
+    log = out / "objects.jsonl"
+    rows = _resume(log, run)
+    todo = [item for item in objects if item.name not in rows]
+    if overlays:
+        (out / "overlays").mkdir(exist_ok=True)
+    with log.open("a") as file, tqdm(total=len(objects), initial=len(rows), unit="object", desc=run.dataset) as bar:
+        for row in _play_all(run, todo, devices, jobs, out / "overlays" if overlays else None):
+            rows[row["name"]] = row
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            bar.update()
+            bar.set_postfix(clicks=f"{np.mean([len(r['ious']) for r in rows.values()]):.2f}")
+    ordered = [rows[item.name] for item in objects]
+    results = {**summarise(ordered, run.target_iou, MAX_CLICKS), **_facts(run, devices)}
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    save_curve(ordered, results, MAX_CLICKS, out / "curve.png")
+    return results
+
+
+def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
+    return {
+        "dataset": run.dataset,
+        "weights": {"name": run.weights, "sha256": run.sha256},
+        "profile": run.profile,
+        "mode": run.mode,
+        "as_served": run.served,
+        "unordered_passes": run.passes,
+        "target_iou": run.target_iou,
+        "devices": devices,
+    }
+
+
+def _resume(log: Path, run: Run) -> dict[str, dict[str, Any]]:
+    """Rows already played; a last line cut short by a kill is dropped."""
+    header = json.dumps({"run": asdict(run)})
+    lines = log.read_text().splitlines() if log.exists() else []
+    if not lines:
+        log.write_text(header + "\n")
+        return {}
+    if lines[0] != header:
+        raise ConfigError(f"{log} holds another run (other weights, data or settings); give another --out or delete it")
+    rows = {}
+    kept = [header]
+    for line in lines[1:]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        rows[row["name"]] = row
+        kept.append(line)
+    log.write_text("\n".join(kept) + "\n")
+    return rows
+
+
+def _play_all(
+    run: Run, todo: list[EvalObject], devices: list[str], jobs: int, overlays: Path | None
+) -> Iterator[dict[str, Any]]:
+    processes = min(len(devices) * jobs, len(todo))
+    threads = max(1, (os.cpu_count() or 1) // max(processes, 1))
+    if processes <= 1:
+        if todo:
+            worker = Worker(run, devices[0], threads, overlays)
+            yield from map(worker, todo)
+        return
+    context = multiprocessing.get_context("spawn")
+    queue: Any = context.SimpleQueue()
+    for index in range(processes):
+        queue.put(devices[index % len(devices)])
+    with context.Pool(processes, _start_worker, (run, queue, threads, overlays)) as pool:
+        yield from pool.imap_unordered(_play_one, todo)
+
+
+_worker: Worker | None = None  # of a child process
+
+
+def _start_worker(run: Run, devices: Any, threads: int, overlays: Path | None) -> None:
+    global _worker
+    _worker = Worker(run, devices.get(), threads, overlays)
+
+
+def _play_one(item: EvalObject) -> dict[str, Any]:
+    assert _worker is not None
+    return _worker(item)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", default="starter", help="name or path of the weights (default: starter)")
+    parser.add_argument("--dataset", required=True, choices=list(BENCHMARKS), help="benchmark, or folder / label-maps")
+    parser.add_argument("--root", type=Path, required=True, help="the data set's own folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
+    parser.add_argument("--profile", choices=list(PROFILES), default="exact")
+    parser.add_argument("--mode", default="native", help="native (the weights' input size), cvpr, fixedN or fixedN,M")
+    parser.add_argument("--target-iou", type=float, default=0.9, metavar="IOU", help="stop an object there (0.9)")
+    parser.add_argument("--all-clicks", action="store_true", help="play all 20 clicks, for mIoU and AuC")
+    parser.add_argument(
+        "--as-served",
+        choices=["ordered", "unordered", "fixed-order"],
+        help="stateless, as Label Studio (ordered) or CVAT (unordered) call it, at the weights' input size",
+    )
+    parser.add_argument("--passes", type=int, metavar="N", help="passes for unordered clicks (the profile's)")
+    parser.add_argument("--device", default="cpu", help="one device, or several separated by commas")
+    parser.add_argument("--jobs", type=int, default=1, help="processes on each device")
+    parser.add_argument("--overlays", action="store_true", help="write a picture of every click of every object")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    args = _parser().parse_args(argv)
+    try:
+        if not 0 < args.target_iou <= 1:
+            raise ConfigError(f"--target-iou must lie in (0, 1], got {args.target_iou}")
+        if (
+            (args.passes is not None and args.passes < 1)
+            or args.jobs < 1
+            or (args.limit is not None and args.limit < 1)
+        ):
+            raise ConfigError("--passes, --jobs and --limit start at 1")
+        run = Run(
+            weights=args.weights,
+            sha256=load(args.weights).sha256,
+            dataset=args.dataset,
+            profile=args.profile,
+            mode=args.mode,
+            target_iou=None if args.all_clicks else args.target_iou,
+            served=args.as_served,
+            passes=args.passes,
+            limit=args.limit,
+        )
+        target_size(args.mode, args.dataset, 448)
+        results = evaluate(run, args.root, args.out, args.device.split(","), args.jobs, args.overlays)
+    except IcmformerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stopped; what was played is kept, run the same command to go on: {args.out}", file=sys.stderr)
+        return 130
+    print_table(results)
+    print(f"\nwritten to {args.out}: results.json, curve.png, objects.jsonl")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

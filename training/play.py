@@ -1,0 +1,111 @@
+"""Plays the evaluation protocol on one object: the simulated annotator against a click path, or against an engine as
+an annotation tool calls it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from icmformer import Click, Engine
+from icmformer.imageio import LoadedImage
+from icmformer.inference.clicker import Clicker
+from icmformer.inference.session import ClickPath, State
+from icmformer.inference.zoom import ROI, PixelClick, whole
+from icmformer.types import BoolMask, FloatMap
+from training.data.benchmarks import Truth
+
+Served = Literal["ordered", "unordered", "fixed-order"]
+"""How a tool sends clicks: in their order (Label Studio); as two lists whose mutual order is lost (CVAT); or, to
+measure that variant, with the positive ones replayed first and the negative ones after them."""
+
+Answerer = Callable[[Sequence[PixelClick]], tuple[FloatMap, ROI]]
+"""All clicks so far -> (H, W) float32 probabilities and the region looked at."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One play.
+
+    Attributes:
+        clicks: (row, column, positive) of each click.
+        ious: IoU after each click.
+        rois: Region looked at for each click: (row min, row max, column min, column max), inclusive.
+        probability: (H, W) float32 after the last click.
+        seconds: Time of each answer.
+    """
+
+    clicks: tuple[PixelClick, ...]
+    ious: tuple[float, ...]
+    rois: tuple[ROI, ...]
+    probability: FloatMap
+    seconds: tuple[float, ...]
+
+
+def play(
+    answer: Answerer,
+    truth: Truth,
+    threshold: float = 0.49,
+    target_iou: float | None = 0.9,
+    max_clicks: int = 20,
+    watch: Callable[[Sequence[PixelClick], BoolMask, float], None] | None = None,
+) -> Trace:
+    """Clicks until the target is reached, the clicks are used up, or nothing is wrong any more.
+
+    Args:
+        answer: Turns clicks into probabilities.
+        truth: (H, W): 1 object, 0 background, -1 ignored.
+        threshold: Probability above which a pixel is in the mask.
+        target_iou: Where to stop; None plays on.
+        max_clicks: Most clicks.
+        watch: Shown the clicks, the mask and the IoU after each click.
+    """
+    clicker = Clicker(truth)
+    mask = np.zeros(truth.shape, bool)
+    probability = np.zeros(truth.shape, np.float32)
+    clicks: list[PixelClick] = []
+    ious, rois, seconds = [], [], []
+    while len(clicks) < max_clicks and (click := clicker.next_click(mask)) is not None:
+        clicks.append(click)
+        start = time.perf_counter()
+        probability, roi = answer(clicks)
+        seconds.append(time.perf_counter() - start)
+        mask = probability > threshold
+        ious.append(clicker.iou(mask))
+        rois.append(roi)
+        if watch:
+            watch(clicks, mask, ious[-1])
+        if target_iou is not None and ious[-1] >= target_iou:
+            break
+    return Trace(tuple(clicks), tuple(ious), tuple(rois), probability, tuple(seconds))
+
+
+def protocol(path: ClickPath, image: LoadedImage) -> Answerer:
+    """The published protocol: one pass a click, each building on the one before."""
+    state = State()
+
+    def answer(clicks: Sequence[PixelClick]) -> tuple[FloatMap, ROI]:
+        nonlocal state
+        given = path.advance(image, state, clicks)
+        state = given.state()
+        assert state.probability is not None
+        return state.probability, given.object_roi or whole(*image.pixels.shape[:2])
+
+    return answer
+
+
+def as_served(engine: Engine, image: LoadedImage, how: Served) -> Answerer:
+    """An annotation tool: each request carries all clicks and nothing else."""
+
+    def answer(clicks: Sequence[PixelClick]) -> tuple[FloatMap, ROI]:
+        if how == "fixed-order":
+            clicks = sorted(clicks, key=lambda c: not c.positive)
+        points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
+        result = engine.segment(image, points, ordered=how != "unordered")
+        return result.probability, ROI(*result.roi)
+
+    return answer
