@@ -1,0 +1,47 @@
+"""Shared fixtures. Reference data beside the checkout is used where it is there; tests that need it skip where not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from icmformer import Engine
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+TINY = "random:icmformer_vit_tiny224"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference numbers and data, ICMFORMER_SHARED or ../shared."""
+    folder = Path(os.environ.get("ICMFORMER_SHARED", ROOT.parent / "shared"))
+    if not (folder / "reference").is_dir():
+        pytest.skip(f"needs the reference data in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A real photo, 451 x 300 pixels."""
+    return data.chelsea()
+
+
+@pytest.fixture(scope="session")
+def exact() -> Engine:
+    return Engine.from_weights(TINY, profile="exact")
+
+
+@pytest.fixture(scope="session")
+def fast() -> Engine:
+    return Engine.from_weights(TINY, profile="fast")

@@ -1,0 +1,101 @@
+"""Who may import whom."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FOLDERS = ("icmformer", "training", "serverless", "ls_backend")
+LAYERS = {
+    "errors": 0,
+    "types": 1,
+    "settings": 1,
+    "telemetry": 1,
+    "geometry": 2,
+    "imageio": 2,
+    "safe_pickle": 2,
+    "layers": 3,
+    "models": 4,
+    "weights": 5,
+    "warm_start": 5,
+    "inference": 6,
+    "cli": 7,
+    "__main__": 8,
+}
+TORCHLESS = (
+    "icmformer/types.py",
+    "icmformer/errors.py",
+    "icmformer/settings.py",
+    "icmformer/geometry.py",
+    "icmformer/imageio.py",
+)
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            yield node.module
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_folders_import_only_the_package_and_themselves(folder):
+    for path in modules(folder):
+        for name in imports(path):
+            other = name.split(".")[0]
+            assert other not in FOLDERS or other in ("icmformer", folder), f"{path} imports {name}"
+
+
+def test_layers_of_the_package_point_one_way():
+    for path in modules("icmformer"):
+        relative = path.relative_to(ROOT / "icmformer")
+        own = relative.parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "icmformer" and len(parts) > 1:
+                assert LAYERS[parts[1]] <= LAYERS[own], f"{path} ({own}) imports {name}"
+
+
+@pytest.mark.parametrize("path", TORCHLESS)
+def test_vocabulary_and_geometry_know_no_torch(path):
+    assert not [name for name in imports(ROOT / path) if name.split(".")[0] == "torch"]
+
+
+def test_every_module_has_a_layer():
+    names = {
+        p.name.removesuffix(".py")
+        for p in (ROOT / "icmformer").iterdir()
+        if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
+    assert names - {"__init__"} == set(LAYERS)
+
+
+def test_importing_the_package_loads_nothing_foreign():
+    foreign = (
+        "timm",
+        "torchvision",
+        "flask",
+        "nuclio_sdk",
+        "label_studio_sdk",
+        "label_studio_ml",
+        "scipy",
+        "matplotlib",
+        "yaml",
+    )
+    code = f"import sys, icmformer; print([m for m in {foreign!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
