@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +23,16 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
 """Formats opened, by Pillow's names. Others (PostScript and the like) are refused unread."""
 
 DEFAULT_MAX_PIXELS = 100_000_000
+_RESCUE = """
+import io, sys
+from PIL import Image, ImageFile, ImageOps
+ImageFile.LOAD_TRUNCATED_IMAGES = True
+image = Image.open(io.BytesIO(sys.stdin.buffer.read()))
+image.load()
+out = io.BytesIO()
+ImageOps.exif_transpose(image).save(out, "TIFF")
+sys.stdout.buffer.write(out.getvalue())
+"""
 _WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -87,7 +99,7 @@ def decode_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_trunca
     Args:
         data: The file's bytes.
         max_pixels: Largest image opened; checked on the header, before decoding.
-        allow_truncated: Open a damaged JPEG or PNG as far as it goes, with a `TruncatedImageWarning`.
+        allow_truncated: Open a damaged file as far as it goes, with a `TruncatedImageWarning`.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -104,7 +116,7 @@ def decode_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_trunca
             return _to_rgb(_load(image))
     except ImageError as error:
         if allow_truncated and isinstance(error, TruncatedImageError):
-            return _decode_what_there_is(data, error)
+            return _decode_what_there_is(data, max_pixels, error)
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"the image is far too large: {error}") from error
@@ -175,13 +187,13 @@ def _scaled(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.rint((numbers - low) * (255.0 / (high - low))).astype(np.uint8)
 
 
-def _decode_what_there_is(data: bytes, error: TruncatedImageError) -> RGBImage:
-    """OpenCV's decoders stop at the damage and keep what came before."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
+def _decode_what_there_is(data: bytes, max_pixels: int, error: TruncatedImageError) -> RGBImage:
+    """Pillow's tolerant mode is a switch for the whole process, so it is thrown in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", _RESCUE], input=data, capture_output=True, timeout=60, check=False)
+    if done.returncode or not done.stdout:
         raise TruncatedImageError(f"{error}; nothing of it can be recovered") from error
     warnings.warn(f"opened as far as it goes: {error}", TruncatedImageWarning, stacklevel=3)
-    return _swapped(np.asarray(pixels, np.uint8))
+    return decode_image(done.stdout, max_pixels)
 
 
 def _swapped(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

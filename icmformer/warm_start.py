@@ -98,7 +98,7 @@ def _named_like(network: ClickNetwork, tensors: dict[str, Tensor]) -> dict[str, 
 
 
 def _downsample_at_stage_end(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A downsampling belongs in timm to the stage it leads to; here, as in Microsoft's code, it ends the stage before."""
+    """A downsampling belongs in timm to the stage it leads to, here and in Microsoft's code to the one before."""
     if any(name.startswith("layers.0.downsample.") for name in tensors):
         return tensors
     moved = {}

@@ -168,7 +168,7 @@ def save(
     return folder
 
 
-def fetch(url: str, sha256: str | None, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+def fetch(url: str, sha256: str | None = None, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
     """Downloads a weights file into the cache folder, on request only.
 
     Args:

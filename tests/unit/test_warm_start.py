@@ -1,0 +1,97 @@
+import pytest
+import torch
+
+from icmformer.errors import WeightsError
+from icmformer.models import build_network
+from icmformer.warm_start import warm_start
+
+VIT = {
+    "family": "icmformer-vit",
+    "img_size": 448,
+    "embed_dim": 48,
+    "depth": 4,
+    "num_heads": 3,
+    "neck_out_dims": [8, 8, 8, 8],
+}
+SWIN = {
+    "family": "icmformer-swin",
+    "embed_dim": 24,
+    "depths": [1, 1, 2, 1],
+    "num_heads": [1, 2, 4, 8],
+    "window_size": 7,
+}
+
+
+def backbone_of(network):
+    state = network.state_dict()
+    return {
+        k.removeprefix("backbone."): torch.randn_like(v)
+        for k, v in state.items()
+        if k.startswith("backbone.") and v.is_floating_point()
+    }
+
+
+def test_a_simpleclick_starts_all_of_an_icmformer_but_its_cross_blocks():
+    sister, network = build_network({**VIT, "family": "simpleclick-vit"}), build_network(VIT)
+    report = warm_start(network, {"state_dict": sister.state_dict()})
+    assert set(report.loaded) == set(sister.state_dict())
+    assert all(".blocks2." in name for name in report.fresh)
+    assert report.fresh
+    assert not report.unused
+    for name, value in sister.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value)
+
+
+def test_an_mae_backbone_fits_with_its_positions_resized():
+    small = build_network({**VIT, "img_size": 224})
+    source = {k: v for k, v in backbone_of(small).items() if not k.startswith("blocks2")}
+    source["norm.weight"] = torch.ones(48)
+    source["decoder_embed.weight"] = torch.ones(3, 48)
+    source["pos_embed"][:, 1:] = torch.arange(14.0).repeat_interleave(14)[None, :, None]  # row numbers
+    source["pos_embed"][:, 0] = 77
+    network = build_network(VIT)
+    report = warm_start(network, {"model": source})
+    assert report.resized == ("backbone.pos_embed",)
+    assert set(report.unused) == {"backbone.norm.weight", "backbone.decoder_embed.weight"}
+    positions = network.state_dict()["backbone.pos_embed"][0, :, 0]
+    assert positions[0] == 77
+    grid = positions[1:].view(28, 28)
+    assert (grid - grid[:, :1]).abs().max() < 1e-4  # constant along each row
+    assert torch.allclose(grid[4:24, 0], torch.arange(4, 24) / 2 - 0.25, atol=0.06)
+
+
+def test_a_position_embedding_without_class_token_fits():
+    network = build_network(VIT)
+    source = backbone_of(network)
+    source["pos_embed"] = torch.ones(1, 28 * 28, 48)
+    warm_start(network, source)
+    assert bool((network.state_dict()["backbone.pos_embed"][:, 1:] == 1).all())
+
+
+@pytest.mark.parametrize("naming", ["microsoft", "timm"])
+def test_swin_backbones_of_both_namings_and_another_window_fit(naming):
+    donor = build_network({**SWIN, "window_size": 12})
+    source = {k: v for k, v in backbone_of(donor).items() if not k.startswith(("blocks2", "norm"))}
+    if naming == "timm":
+        source = {
+            k if ".downsample." not in k else f"layers.{int(k.split('.')[1]) + 1}.{k.split('.', 2)[2]}": v
+            for k, v in source.items()
+        }
+    network = build_network(SWIN)
+    report = warm_start(network, {"model": source})
+    assert len(report.resized) == 5
+    assert all(name.endswith("relative_position_bias_table") for name in report.resized)
+    assert not report.unused
+    for stage in range(3):
+        name = f"layers.{stage}.downsample.reduction.weight"
+        expected = source[name] if naming == "microsoft" else source[f"layers.{stage + 1}.downsample.reduction.weight"]
+        assert torch.equal(network.state_dict()[f"backbone.{name}"], expected)
+
+
+def test_another_architecture_is_refused_and_nothing_changes():
+    network = build_network(VIT)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    for source in ({"conv1.weight": torch.ones(3)}, backbone_of(build_network({**VIT, "embed_dim": 96})), {}):
+        with pytest.raises(WeightsError, match="another architecture"):
+            warm_start(network, source)
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())

@@ -1,0 +1,205 @@
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import threading
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from icmformer import weights
+from icmformer.errors import WeightsError
+from icmformer.models import build_network
+from icmformer.models.config import config_mapping, network_config
+
+NAME = "icmformer_vit_tiny224"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network(NAME)
+
+
+@pytest.fixture
+def native(network, tmp_path):
+    return weights.save(tmp_path / "mine", NAME, network.state_dict(), "mine", {"data": "none"})
+
+
+def test_native_weights_come_back_bit_for_bit(native, network):
+    found = weights.load(native)
+    assert found.config == config_mapping(network_config(NAME))
+    assert (found.name, found.about) == ("mine", {"data": "none"})
+    assert found.sha256 == hashlib.sha256((native / "model.safetensors").read_bytes()).hexdigest()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(found.state_dict[name], tensor)
+    for name, tensor in found.build().state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name])
+
+
+def test_sums_are_those_of_sha256sum(native):
+    assert (
+        subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=native, capture_output=True, check=False).returncode == 0
+    )
+
+
+def test_half_precision_is_stored_small_and_loaded_as_float32(network, tmp_path):
+    folder = weights.save(tmp_path / "half", NAME, network.state_dict(), "half", half=True)
+    found = weights.load(folder)
+    for name, tensor in network.state_dict().items():
+        assert found.state_dict[name].dtype == torch.float32
+        assert torch.equal(found.state_dict[name], tensor.half().float())
+    assert (folder / "model.safetensors").stat().st_size < 2.1 * sum(t.numel() for t in found.state_dict.values())
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), "sha256"),
+        (lambda f: (f / "config.json").write_text("{}"), "sha256"),
+        (lambda f: (f / "SHA256SUMS").unlink(), "not a weights folder"),
+        (lambda f: (f / "model.safetensors").unlink(), "cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_refused(native, damage, text):
+    damage(native)
+    with pytest.raises(WeightsError, match=text):
+        weights.load(native)
+
+
+def resum(folder):
+    names = ("config.json", "model.safetensors")
+    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"format": 99}, "update icmformer"),
+        ({"network": {"family": "unet"}}, "unknown network family"),
+        ({"network": config_mapping(network_config("icmformer_vit_small448"))}, "another variant"),
+        ({"network": {**config_mapping(network_config(NAME)), "depth": "8"}}, "depth must be int"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(native, change, text):
+    description = json.loads((native / "config.json").read_text())
+    (native / "config.json").write_text(json.dumps({**description, **change}))
+    resum(native)
+    with pytest.raises(WeightsError, match=text):
+        weights.load(native)
+
+
+def test_wrong_shapes_missing_and_unknown_parameters_are_refused(network, tmp_path):
+    state = network.state_dict()
+    for change, text in (
+        ({"neck.down_16.0.bias": torch.zeros(7)}, "has shape"),
+        ({"extra": torch.zeros(1)}, "1 unknown"),
+        ({"neck.down_16.0.bias": torch.full_like(state["neck.down_16.0.bias"], torch.nan)}, "not finite"),
+    ):
+        with pytest.raises(WeightsError, match=text):
+            weights.save(tmp_path / "bad", NAME, {**state, **change}, "bad")
+    del state["neck.down_16.0.bias"]
+    with pytest.raises(WeightsError, match="1 parameters missing"):
+        weights.save(tmp_path / "bad", NAME, state, "bad")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_bare_safetensors_file_tells_its_network(network, tmp_path):
+    save_file(network.state_dict(), tmp_path / "bare.safetensors")
+    assert weights.load(tmp_path / "bare.safetensors").config == config_mapping(network_config(NAME))
+    (tmp_path / "broken.safetensors").write_bytes((tmp_path / "bare.safetensors").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="cut short"):
+        weights.load(tmp_path / "broken.safetensors")
+
+
+def test_the_published_checkpoint_loads(shared):
+    found = weights.load(shared / "reference" / "official_format_checkpoint.pth")
+    case = json.loads((shared / "reference" / "networks" / "icmformer_vit_d12" / "case.json").read_text())
+    assert found.config == case["config"]
+    assert found.build().config == network_config(case["config"])
+
+
+@pytest.mark.parametrize("variant", ["icmformer_swin_tiny224", "simpleclick_vit_tiny224", "icmformer_vit_base448"])
+def test_a_published_file_without_config_tells_its_network(variant, tmp_path):
+    with torch.device("meta"):
+        expected = build_network(variant).state_dict()
+    state = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in expected.items()}
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pth")
+    found = network_config(weights.load(tmp_path / "w.pth").config)
+    known = network_config(variant)
+    assert type(found) is type(known)
+    assert (found.embed_dim, found.num_heads, found.head_channels) == (
+        known.embed_dim,
+        known.num_heads,
+        known.head_channels,
+    )
+
+
+def test_a_backbone_alone_is_refused_with_advice(tmp_path):
+    torch.save({"model": {"blocks.0.norm1.weight": torch.ones(3)}}, tmp_path / "mae.pth")
+    with pytest.raises(WeightsError, match="state dict"):
+        weights.load(tmp_path / "mae.pth")
+    torch.save({"blocks.0.norm1.weight": torch.ones(3)}, tmp_path / "mae.pth")
+    with pytest.raises(WeightsError, match="backbone alone"):
+        weights.load(tmp_path / "mae.pth")
+
+
+def test_names_are_searched_for(native, monkeypatch, tmp_path):
+    monkeypatch.setenv("ICMFORMER_WEIGHTS_PATH", f"{tmp_path / 'nowhere'}{os.pathsep}{tmp_path}")
+    assert weights.load("mine").path == native
+    with pytest.raises(WeightsError, match="known: .*mine"):
+        weights.load("yours")
+
+
+def test_random_weights_are_the_same_every_time():
+    first, second = weights.load(f"random:{NAME}"), weights.load(f"random:{NAME}")
+    assert first.sha256 == second.sha256
+    assert all(torch.equal(first.state_dict[k], second.state_dict[k]) for k in first.state_dict)
+    with pytest.raises(WeightsError, match="registered"):
+        weights.load("random:resnet50")
+
+
+@pytest.fixture
+def server(network, tmp_path):
+    folder = tmp_path / "www"
+    folder.mkdir()
+    save_file(network.state_dict(), folder / "net.safetensors")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}", folder / "net.safetensors"
+        httpd.shutdown()
+        thread.join()
+
+
+def test_fetching_keeps_what_has_the_right_sum(server, monkeypatch, tmp_path):
+    url, file = server
+    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(WeightsError, match="not kept"):
+        weights.fetch(f"{url}/net.safetensors", "0" * 64)
+    assert not list((tmp_path / "cache").rglob("*.*"))
+    steps = []
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    path = weights.fetch(f"{url}/net.safetensors", digest, lambda done, total: steps.append((done, total)))
+    assert path.read_bytes() == file.read_bytes()
+    assert steps[-1] == (file.stat().st_size,) * 2
+    assert weights.load("net").path == path
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.org/w.pth", "file:///etc/passwd", "ftp://h/w.pth", "https://h/page.html"]
+)
+def test_other_addresses_are_not_fetched(url):
+    with pytest.raises(WeightsError, match=r"https only|must end in"):
+        weights.fetch(url)
+
+
+def test_a_failed_fetch_leaves_nothing(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(WeightsError, match="cannot fetch"):
+        weights.fetch(f"{server[0]}/missing.pth")
+    assert not list((tmp_path / "cache").rglob("*.*"))
