@@ -26,14 +26,17 @@ from tqdm import tqdm
 from icmformer import Caches, Engine, IcmformerError, LoadedImage
 from icmformer.errors import ConfigError
 from icmformer.inference.cache import ByteLRU
+from icmformer.inference.clicker import Clicker
+from icmformer.inference.engine import THRESHOLD
 from icmformer.inference.profiles import PROFILES, find_profile
+from icmformer.inference.prompts import BoxStart
 from icmformer.inference.runner import WholeRunner
 from icmformer.inference.session import ClickPath
 from icmformer.inference.zoom import ZoomSettings
 from icmformer.models import network_config
 from icmformer.weights import load
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
-from training.play import Served, Trace, as_served, play, protocol
+from training.play import Served, Trace, as_served, box_around, play, protocol
 from training.report import OverlayStrip, print_table, save_curve, summarise
 
 MAX_CLICKS = 20
@@ -86,6 +89,7 @@ class Run:
     target_iou: float | None
     served: Served | None
     passes: int | None
+    box: str | None
     limit: int | None
 
 
@@ -97,6 +101,9 @@ class Worker:
         profile = find_profile(run.profile)
         if run.passes is not None:
             profile = dataclasses.replace(profile, unordered_passes=run.passes)
+        if run.box is not None:
+            guess, _, centre = run.box.partition("+")
+            profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
         self.run, self.overlays = run, overlays
         self.engine = Engine.from_weights(run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)))
         size = target_size(run.mode, run.dataset, network_config(self.engine.weights.config).img_size)
@@ -104,12 +111,22 @@ class Worker:
 
     def __call__(self, item: EvalObject) -> dict[str, Any]:
         image, truth = item.load()
-        answer = as_served(self.engine, image, self.run.served) if self.run.served else protocol(self.path, image)
         strip = OverlayStrip(image.pixels, truth) if self.overlays else None
-        played = play(answer, truth, 0.49, self.run.target_iou, MAX_CLICKS, strip.add if strip else None)
+        watch = strip.add if strip else None
+        first, row = None, {"name": item.name}
+        if self.run.box is not None:
+            box = box_around(truth)
+            first = self.engine.segment(image, box=box).mask
+            row["box_iou"] = Clicker(truth).iou(first)
+            answer = as_served(self.engine, image, self.run.served or "ordered", box)
+        elif self.run.served:
+            answer = as_served(self.engine, image, self.run.served)
+        else:
+            answer = protocol(self.path, image)
+        played = play(answer, truth, THRESHOLD, self.run.target_iou, MAX_CLICKS, first, watch)
         if strip and self.overlays:
             strip.save(self.overlays / f"{item.name}.jpg")
-        return {"name": item.name, "clicks": played.clicks, "ious": played.ious, "seconds": played.seconds}
+        return {**row, "clicks": played.clicks, "ious": played.ious, "seconds": played.seconds}
 
 
 def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
@@ -169,6 +186,7 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
         "mode": run.mode,
         "as_served": run.served,
         "unordered_passes": run.passes,
+        "box": run.box,
         "target_iou": run.target_iou,
         "devices": devices,
     }
@@ -246,6 +264,11 @@ def _parser() -> argparse.ArgumentParser:
         help="stateless, as Label Studio (ordered) or CVAT (unordered) call it, at the weights' input size",
     )
     parser.add_argument("--passes", type=int, metavar="N", help="passes for unordered clicks (the profile's)")
+    parser.add_argument(
+        "--box",
+        choices=[f"{guess}{centre}" for guess in ("none", "ellipse", "box") for centre in ("", "+centre")],
+        help="start each object with its box, turned into a first guess this way; clicks then correct the answer",
+    )
     parser.add_argument("--device", default="cpu", help="one device, or several separated by commas")
     parser.add_argument("--jobs", type=int, default=1, help="processes on each device")
     parser.add_argument("--overlays", action="store_true", help="write a picture of every click of every object")
@@ -273,6 +296,7 @@ def main(argv: list[str] | None = None) -> int:
             target_iou=None if args.all_clicks else args.target_iou,
             served=args.as_served,
             passes=args.passes,
+            box=args.box,
             limit=args.limit,
         )
         target_size(args.mode, args.dataset, 448)

@@ -11,11 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from icmformer import Click, Engine
+from icmformer import Box, Click, Engine
+from icmformer.errors import ConfigError
 from icmformer.imageio import LoadedImage
 from icmformer.inference.clicker import Clicker
 from icmformer.inference.session import ClickPath, State
-from icmformer.inference.zoom import ROI, PixelClick, whole
+from icmformer.inference.zoom import ROI, PixelClick, bounding_box, whole
 from icmformer.types import BoolMask, FloatMap
 from training.data.benchmarks import Truth
 
@@ -52,6 +53,7 @@ def play(
     threshold: float = 0.49,
     target_iou: float | None = 0.9,
     max_clicks: int = 20,
+    first_mask: BoolMask | None = None,
     watch: Callable[[Sequence[PixelClick], BoolMask, float], None] | None = None,
 ) -> Trace:
     """Clicks until the target is reached, the clicks are used up, or nothing is wrong any more.
@@ -62,10 +64,11 @@ def play(
         threshold: Probability above which a pixel is in the mask.
         target_iou: Where to stop; None plays on.
         max_clicks: Most clicks.
+        first_mask: (H, W) bool that the first click corrects; an empty one by default.
         watch: Shown the clicks, the mask and the IoU after each click.
     """
     clicker = Clicker(truth)
-    mask = np.zeros(truth.shape, bool)
+    mask = np.zeros(truth.shape, bool) if first_mask is None else first_mask
     probability = np.zeros(truth.shape, np.float32)
     clicks: list[PixelClick] = []
     ious, rois, seconds = [], [], []
@@ -98,14 +101,22 @@ def protocol(path: ClickPath, image: LoadedImage) -> Answerer:
     return answer
 
 
-def as_served(engine: Engine, image: LoadedImage, how: Served) -> Answerer:
-    """An annotation tool: each request carries all clicks and nothing else."""
+def as_served(engine: Engine, image: LoadedImage, how: Served, box: Box | None = None) -> Answerer:
+    """An annotation tool: each request carries all clicks, the box if there is one, and nothing else."""
 
     def answer(clicks: Sequence[PixelClick]) -> tuple[FloatMap, ROI]:
         if how == "fixed-order":
             clicks = sorted(clicks, key=lambda c: not c.positive)
         points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
-        result = engine.segment(image, points, ordered=how != "unordered")
+        result = engine.segment(image, points, box, ordered=how != "unordered")
         return result.probability, ROI(*result.roi)
 
     return answer
+
+
+def box_around(truth: Truth) -> Box:
+    """The tight box around an object, as an annotator would draw it."""
+    roi = bounding_box(truth == 1)
+    if roi is None:
+        raise ConfigError("an empty object has no box")
+    return Box(roi.column_min, roi.row_min, roi.column_max + 1, roi.row_max + 1)

@@ -32,6 +32,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], target_iou: float | None, max_c
         "noc_std": {str(t): c.std if c else None for t, c in counts.items()},
         "nof": {str(t): c.failures if c else None for t, c in counts.items()},
         "never": {str(t): c.never if c else None for t, c in counts.items()},
+        "miou_at_box": float(np.mean([r["box_iou"] for r in rows])) if "box_iou" in rows[0] else None,
         "miou_at_1": float(np.mean([s[0] for s in ious])),
         "miou": curve,
         "auc": area_under_curve(curve) if curve else None,
@@ -49,6 +50,8 @@ def print_table(results: Mapping[str, Any]) -> None:
                 f"{target + '%':>8} {results['noc'][target]:7.2f} {results['noc_std'][target]:6.2f} "
                 f"{results['nof'][target]:5d} {results['never'][target]:6d}"
             )
+    if results["miou_at_box"] is not None:
+        print(f"mIoU after a box {results['miou_at_box']:.4f}, and ", end="")
     print(f"mIoU after one click {results['miou_at_1']:.4f}", end="")
     if results["miou"]:
         print(f", five {results['miou'][4]:.4f}, twenty {results['miou'][19]:.4f}; AuC {results['auc']:.4f}", end="")

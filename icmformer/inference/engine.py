@@ -15,7 +15,7 @@ from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
 from icmformer.inference.profiles import Profile, find_device, find_profile
-from icmformer.inference.prompts import box_start, checked_mask
+from icmformer.inference.prompts import checked_mask
 from icmformer.inference.runner import SplitRunner
 from icmformer.inference.session import Answer, ClickPath, State
 from icmformer.inference.zoom import PixelClick, ZoomSettings, whole
@@ -173,8 +173,14 @@ class Engine:
             raise PromptError("a previous mask needs at least one click that corrects it")
         start, start_key = State(given=prompt.previous_mask), _mask_key(prompt.previous_mask)
         if prompt.box is not None:
-            start, clicks = box_start(prompt.box, prompt.previous_mask, clicks, height, width)
             start_key = (start_key, prompt.box)
+            start, own = self.profile.box(prompt.box, prompt.previous_mask, height, width)
+            answer = self._kept(image, start_key, ()) or self.path.advance(image, start, own, timings)
+            self._keep(image, start_key, (), answer)
+            if not clicks:
+                return answer
+            start = answer.state()
+            clicks = clicks if any(c.positive for c in clicks) else (*own, *clicks)
         if prompt.ordered:
             return self._replay(image, start, start_key, clicks, timings)
         return self._together(image, start, start_key, clicks, timings)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from icmformer.errors import ConfigError, DeviceError
+from icmformer.inference.prompts import BoxStart
 from icmformer.inference.runner import Precision
 
 
@@ -20,13 +21,15 @@ class Profile:
         flip: See the mirror image too and average the logits.
         low_precision: Use bf16 where the processor has it, and TF32 on CUDA.
         unordered_passes: Passes for clicks whose order is unknown: the first without a previous mask, each further one
-            with the mask of the one before (docs/click_path.md has the measurements behind the number).
+            with the mask of the one before.
+        box: How a box becomes a start. docs/click_path.md has the measurements behind these two.
     """
 
     name: str
     flip: bool
     low_precision: bool
     unordered_passes: int = 2
+    box: BoxStart = field(default_factory=BoxStart)
 
     def precision(self, device: torch.device) -> Precision:
         """The arithmetic on a device."""

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import time
@@ -162,10 +163,8 @@ def test_damaged_files_never_raise_anything_else(data):
     raw = raw[: data.draw(st.integers(0, len(raw)))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
+        with contextlib.suppress(ImageError):
             assert decode_image(bytes(raw), max_pixels=10**6).ndim == 3
-        except ImageError as error:
-            assert str(error)
 
 
 def test_content_names_itself(photo):

@@ -1,4 +1,4 @@
-"""Every registered network builds, runs forward and backward, and its parts obey the rules the golden cases leave open."""
+"""Every registered network builds and runs, and its parts obey the rules that the golden cases leave open."""
 
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """What the reference traces leave open about the click path."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -71,7 +73,7 @@ def test_the_region_follows_the_mask_and_shrinks_with_it():
     rois = [answer.roi for answer in answers]
     assert rois[0] == ROI(0, 2399, 0, 3199)
     assert len(set(rois)) >= 3  # the square lies ever further inside
-    for old, new in zip(rois, rois[1:], strict=False):
+    for old, new in pairwise(rois):
         assert new.row_min >= old.row_min
         assert new.height <= old.height
 

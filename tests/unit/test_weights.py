@@ -150,7 +150,7 @@ def test_a_backbone_alone_is_refused_with_advice(tmp_path):
 def test_names_are_searched_for(native, monkeypatch, tmp_path):
     monkeypatch.setenv("ICMFORMER_WEIGHTS_PATH", f"{tmp_path / 'nowhere'}{os.pathsep}{tmp_path}")
     assert weights.load("mine").path == native
-    with pytest.raises(WeightsError, match="known: .*mine"):
+    with pytest.raises(WeightsError, match=r"known: .*mine"):
         weights.load("yours")
 
 

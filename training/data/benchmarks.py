@@ -14,6 +14,7 @@ from scipy.io import loadmat
 
 from icmformer.errors import ConfigError
 from icmformer.imageio import LoadedImage, read_image
+from training.data.shards import Shards
 
 Truth = NDArray[np.int32]
 IGNORE = -1
@@ -50,6 +51,32 @@ class EvalObject:
         if truth.shape != image.pixels.shape[:2]:
             raise ConfigError(f"{self.image} and {self.mask} are of different sizes")
         return image, truth
+
+
+@dataclass(frozen=True)
+class ShardObject(EvalObject):
+    """One object of a zip shard (`training.data.shards`); `image` and `mask` are the shard."""
+
+    index: int = 0
+
+    def load(self) -> tuple[LoadedImage, Truth]:
+        photo, labels = Shards([self.image], include_held_out=True).load(self.index)
+        truth = np.where(labels == 255, IGNORE, labels == self.label).astype(np.int32)
+        return LoadedImage.from_array(photo), truth
+
+
+def _shard_objects(path: Path) -> Iterator[EvalObject]:
+    """Objects of at least half a percent of their photo, three a photo at most; regions and parts are left out."""
+    if not path.is_file():
+        raise ConfigError(f"there is no shard {path}; --root must be the zip file")
+    shards = Shards([path], include_held_out=True)
+    for index, record in enumerate(shards.records):
+        if record.segments or record.semantic_parts:
+            continue
+        _, labels = shards.load(index)
+        large = [label for label in record.labels if (labels == label).mean() >= 0.005]
+        for label in large[:3]:
+            yield ShardObject(f"{record.set}_{record.key}_{label}", path, path, "labels", label, index)
 
 
 def _read_gray(path: Path) -> NDArray[np.uint8]:
@@ -147,9 +174,10 @@ BENCHMARKS: Mapping[str, Callable[[Path], Iterator[EvalObject]]] = {
     "PascalVOC": _voc_objects,
     "folder": lambda root: _pairs(root / "images", root / "masks", "any"),
     "label-maps": _label_map_objects,
+    "shard": _shard_objects,
 }
 """Name -> the objects below a root folder. `folder`: images/ and masks/, paired by name, nonzero is the object;
-`label-maps`: the same with an object for each value but 0."""
+`label-maps`: the same with an object for each value but 0; `shard`: a zip shard of training photos, named by --root."""
 
 
 def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[EvalObject]:

@@ -1,0 +1,166 @@
+"""Whole evaluations, through the command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from icmformer import Caches, Click, Engine
+from icmformer.imageio import write_image, write_mask
+from icmformer.inference.clicker import Clicker
+from tests.conftest import TINY
+from training.evaluate import main, target_size
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Four pictures of a bright disk."""
+    root = tmp_path_factory.mktemp("pairs")
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    rows, columns = np.mgrid[:160, :200]
+    for n in range(4):
+        disk = (rows - 60 - 10 * n) ** 2 + (columns - 90) ** 2 < (25 + 5 * n) ** 2
+        image = np.where(disk[..., None], np.uint8(220), np.uint8(60)) + np.zeros(3, np.uint8)
+        write_image(root / "images" / f"{n}.png", image.astype(np.uint8))
+        write_mask(root / "masks" / f"{n}.png", disk)
+    return root
+
+
+def run(pairs, out, *options):
+    code = main(["--weights", TINY, "--dataset", "folder", "--root", str(pairs), "--out", str(out), *options])
+    assert code == 0
+    return json.loads((out / "results.json").read_text())
+
+
+def rows(out):
+    lines = (out / "objects.jsonl").read_text().splitlines()[1:]
+    return {row["name"]: (row["clicks"], row["ious"]) for row in map(json.loads, lines)}
+
+
+def test_results_hold_what_was_promised(pairs, tmp_path):
+    results = run(pairs, tmp_path, "--overlays")
+    assert results["objects"] == 4
+    assert results["noc"].keys() == results["nof"].keys() == {"80", "85", "90", "95"}
+    assert results["noc"]["95"] is None  # the play stopped at 0.90
+    assert results["noc"]["90"] == np.mean([len(r[1]) if r[1][-1] >= 0.9 else 20 for r in rows(tmp_path).values()])
+    assert results["miou"] is None
+    assert results["auc"] is None
+    assert results["weights"]["name"] == TINY
+    assert len(results["weights"]["sha256"]) == 64
+    assert results["seconds_per_click"] > 0
+    assert (tmp_path / "curve.png").stat().st_size > 5000
+    assert len(list((tmp_path / "overlays").glob("*.jpg"))) == 4
+
+
+def test_all_clicks_give_curve_and_area(pairs, tmp_path):
+    results = run(pairs, tmp_path, "--all-clicks", "--limit", "2")
+    assert len(results["miou"]) == 20
+    assert results["miou"][0] == pytest.approx(results["miou_at_1"])
+    assert 0 <= results["auc"] <= 1
+    assert results["noc"]["95"] is not None
+
+
+def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, capsys):
+    run(pairs, tmp_path / "whole")
+    run(pairs, tmp_path / "cut")
+    log = tmp_path / "cut" / "objects.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join(lines[:3]) + '\n{"name": "2", "cli')  # killed while writing
+    run(pairs, tmp_path / "cut")
+    assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
+    assert (
+        main(
+            [
+                "--weights",
+                TINY,
+                "--dataset",
+                "folder",
+                "--root",
+                str(pairs),
+                "--out",
+                str(tmp_path / "cut"),
+                "--limit",
+                "1",
+            ]
+        )
+        == 2
+    )
+    assert "another run" in capsys.readouterr().err
+
+
+def test_two_processes_give_the_same_figures_as_one(pairs, tmp_path):
+    one, two = run(pairs, tmp_path / "1"), run(pairs, tmp_path / "2", "--jobs", "2")
+    assert rows(tmp_path / "1") == rows(tmp_path / "2")
+    assert {k: v for k, v in one.items() if k != "seconds_per_click"} == {
+        k: v for k, v in two.items() if k != "seconds_per_click"
+    }
+
+
+def test_ordered_clicks_as_served_are_the_protocol(pairs, tmp_path):
+    run(pairs, tmp_path / "protocol")
+    run(pairs, tmp_path / "served", "--as-served", "ordered")
+    assert rows(tmp_path / "protocol") == rows(tmp_path / "served")
+
+
+@pytest.mark.parametrize("profile", ["exact", "fast"])
+def test_unordered_clicks_as_served_are_what_a_stateless_engine_says(pairs, tmp_path, profile):
+    run(pairs, tmp_path, "--as-served", "unordered", "--profile", profile, "--limit", "1")
+    clicks, ious = rows(tmp_path)["0"]
+    from training.data.benchmarks import load_benchmark
+
+    image, truth = load_benchmark("folder", pairs)[0].load()
+    for count in (1, 2, len(clicks)):
+        engine = Engine.from_weights(TINY, profile=profile, caches=Caches())
+        points = [Click(c + 0.5, r + 0.5, p) for r, c, p in clicks[:count]][::-1]
+        assert Clicker(truth).iou(engine.segment(image.pixels, points, ordered=False).mask) == ious[count - 1]
+
+
+def test_a_box_start_is_measured(pairs, tmp_path):
+    results = run(pairs, tmp_path, "--box", "ellipse+centre", "--limit", "2")
+    assert 0 <= results["miou_at_box"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "dataset", "size"),
+    [
+        ("native", "DAVIS", (224, 224)),
+        ("cvpr", "SBD", (448, 448)),
+        ("cvpr", "DAVIS", (672, 672)),
+        ("fixed512", "SBD", (512, 512)),
+        ("fixed448,672", "SBD", (448, 672)),
+    ],
+)
+def test_zoom_modes(mode, dataset, size):
+    assert target_size(mode, dataset, 224) == size
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--mode", "fixed"], "unknown zoom mode"),
+        (["--mode", "fixed448,"], "unknown zoom mode"),
+        (["--mode", "fixed560"], "sides that work"),
+        (["--target-iou", "90"], "--target-iou"),
+        (["--jobs", "0"], "start at 1"),
+        (["--weights", "nowhere"], "no weights"),
+        (["--root", "/nowhere"], "no folder"),
+        (["--device", "tpu"], "device"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_two(pairs, tmp_path, capsys, options, text):
+    base = ["--weights", TINY, "--dataset", "folder", "--root", str(pairs), "--out", str(tmp_path / "o")]
+    assert main([*base, *options]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_grabcut_runs_whole(shared, tmp_path):
+    root = shared / "data" / "eval" / "GrabCut"
+    code = main(
+        ["--weights", TINY, "--dataset", "GrabCut", "--root", str(root), "--out", str(tmp_path), "--profile", "fast"]
+    )
+    assert code == 0
+    assert json.loads((tmp_path / "results.json").read_text())["objects"] == 50
