@@ -129,7 +129,7 @@ def batches(
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
-        persistent_workers=False,
+        generator=torch.Generator(),  # the loader's own draws must not move the run's random state
     )
     yield from loader
 

@@ -1,6 +1,6 @@
 """Draws docs/figures/click_path.png: one click, from the photo to the mask.
 
-    python docs/figures/click_path.py [WEIGHTS]
+python docs/figures/click_path.py [WEIGHTS]
 """
 
 import sys
@@ -24,6 +24,7 @@ CLICKS = [PixelClick(300, 210, True), PixelClick(100, 225, True), PixelClick(60,
 
 
 def main(weights: str) -> None:
+    """Plays three clicks and draws the last."""
     engine = Engine.from_weights(weights, profile="exact")
     image = LoadedImage.from_array(data.astronaut())
     state, answers = State(), []
@@ -59,6 +60,7 @@ def main(weights: str) -> None:
 
 
 def frame(roi: ROI) -> Rectangle:
+    """The outline of a region."""
     corner = (roi.column_min, roi.row_min)
     return Rectangle(corner, roi.width - 1, roi.height - 1, fill=False, edgecolor="yellow", linewidth=2)
 
