@@ -103,11 +103,10 @@ class Prompt:
     """All that an annotator has said about one object.
 
     Attributes:
-        clicks: In click order where `ordered`, else in any order.
+        clicks: In click order where `ordered`; else the order counts within each kind only.
         box: A box around the object, or None.
         previous_mask: (H, W) float32 probabilities in [0, 1] of a mask to correct, or None.
-        ordered: Whether the order of the clicks is known. Ordered clicks are replayed one by one, as the evaluation
-            protocol plays them; unordered ones are fed together, so that the reply does not depend on their order.
+        ordered: Whether the order between positive and negative clicks is known.
     """
 
     clicks: tuple[Click, ...] = ()

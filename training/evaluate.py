@@ -260,10 +260,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all-clicks", action="store_true", help="play all 20 clicks, for mIoU and AuC")
     parser.add_argument(
         "--as-served",
-        choices=["ordered", "unordered", "fixed-order"],
+        choices=["ordered", "unordered"],
         help="stateless, as Label Studio (ordered) or CVAT (unordered) call it, at the weights' input size",
     )
-    parser.add_argument("--passes", type=int, metavar="N", help="passes for unordered clicks (the profile's)")
+    parser.add_argument("--passes", type=int, metavar="N", help="feed unordered clicks together, N times, not in turn")
     parser.add_argument(
         "--box",
         choices=[f"{guess}{centre}" for guess in ("none", "ellipse", "box") for centre in ("", "+centre")],

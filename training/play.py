@@ -20,9 +20,8 @@ from icmformer.inference.zoom import ROI, PixelClick, bounding_box, whole
 from icmformer.types import BoolMask, FloatMap
 from training.data.benchmarks import Truth
 
-Served = Literal["ordered", "unordered", "fixed-order"]
-"""How a tool sends clicks: in their order (Label Studio); as two lists whose mutual order is lost (CVAT); or, to
-measure that variant, with the positive ones replayed first and the negative ones after them."""
+Served = Literal["ordered", "unordered"]
+"""How a tool sends clicks: in their order (Label Studio), or as two lists whose mutual order is lost (CVAT)."""
 
 Answerer = Callable[[Sequence[PixelClick]], tuple[FloatMap, ROI]]
 """All clicks so far -> (H, W) float32 probabilities and the region looked at."""
@@ -105,10 +104,10 @@ def as_served(engine: Engine, image: LoadedImage, how: Served, box: Box | None =
     """An annotation tool: each request carries all clicks, the box if there is one, and nothing else."""
 
     def answer(clicks: Sequence[PixelClick]) -> tuple[FloatMap, ROI]:
-        if how == "fixed-order":
+        if how == "unordered":  # nothing of the order between the kinds gets through
             clicks = sorted(clicks, key=lambda c: not c.positive)
         points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
-        result = engine.segment(image, points, box, ordered=how != "unordered")
+        result = engine.segment(image, points, box, ordered=how == "ordered")
         return result.probability, ROI(*result.roi)
 
     return answer

@@ -115,8 +115,8 @@ class Engine:
     ) -> MaskResult:
         """Segments one object.
 
-        Ordered clicks without a previous mask are replayed one by one, as the evaluation protocol plays them. With
-        `ordered=False` they are fed together, so that the reply does not depend on their order. Negative clicks alone,
+        Clicks are replayed one by one, as the evaluation protocol plays them: in their order, or, with
+        `ordered=False`, the positive ones in their order and then the negative ones in theirs. Negative clicks alone,
         with nothing to take away from, give an empty mask.
 
         Args:
@@ -124,7 +124,8 @@ class Engine:
             clicks: On the object (positive) and off it.
             box: A box around the object.
             previous_mask: (H, W) bool, or float probabilities in [0, 1]: a mask to correct.
-            ordered: Whether `clicks` are in the order in which they were made.
+            ordered: Whether `clicks` are in the order in which they were made; False where a tool keeps positive and
+                negative clicks apart.
             clean_up: What to tidy in the mask; the probabilities stay as they are.
 
         Returns:
@@ -183,7 +184,10 @@ class Engine:
             clicks = clicks if any(c.positive for c in clicks) else (*own, *clicks)
         if prompt.ordered:
             return self._replay(image, start, start_key, clicks, timings)
-        return self._together(image, start, start_key, clicks, timings)
+        if self.profile.unordered_passes is None:
+            positive_first = tuple(sorted(clicks, key=lambda c: not c.positive))  # stable: each kind keeps its order
+            return self._replay(image, start, start_key, positive_first, timings)
+        return self._together(image, start, start_key, clicks, self.profile.unordered_passes, timings)
 
     def _replay(
         self, image: LoadedImage, start: State, start_key: Hashable, clicks: tuple[PixelClick, ...], timings: Timings
@@ -203,15 +207,21 @@ class Engine:
         return answer
 
     def _together(
-        self, image: LoadedImage, start: State, start_key: Hashable, clicks: tuple[PixelClick, ...], timings: Timings
+        self,
+        image: LoadedImage,
+        start: State,
+        start_key: Hashable,
+        clicks: tuple[PixelClick, ...],
+        passes: int,
+        timings: Timings,
     ) -> Answer:
-        """All clicks in each pass."""
+        """All clicks in each pass; the order of the clicks does not matter."""
         key = frozenset(clicks)
         answer = self._kept(image, start_key, key)
         if answer is not None:
             return answer
         state = start
-        for _ in range(1 if start.probability is not None else self.profile.unordered_passes):
+        for _ in range(passes if start.probability is None else 1):
             answer = self.path.advance(image, state, clicks, timings)
             state = answer.state()
         assert answer is not None

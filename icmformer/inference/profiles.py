@@ -20,15 +20,16 @@ class Profile:
         name: `exact` or `fast`.
         flip: See the mirror image too and average the logits.
         low_precision: Use bf16 where the processor has it, and TF32 on CUDA.
-        unordered_passes: Passes for clicks whose order is unknown: the first without a previous mask, each further one
-            with the mask of the one before.
+        unordered_passes: How clicks become a mask where the order between positive and negative ones is unknown. None:
+            the positive ones are replayed in their order, then the negative ones in theirs. A number: all clicks are
+            fed together so many times, each time with the mask of the time before; cheaper for many clicks, and worse.
         box: How a box becomes a start. docs/click_path.md has the measurements behind these two.
     """
 
     name: str
     flip: bool
     low_precision: bool
-    unordered_passes: int = 2
+    unordered_passes: int | None = None
     box: BoxStart = field(default_factory=BoxStart)
 
     def precision(self, device: torch.device) -> Precision:

@@ -1,5 +1,6 @@
 """The engine: pure replies, prompts and their errors, agreement with the protocol."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -48,10 +49,22 @@ def test_ordered_clicks_give_the_protocols_masks(photo, exact):
     assert result.roi == played.rois[-1]
 
 
-def test_the_order_matters_only_when_it_is_known(photo, exact):
-    backwards = CLICKS[::-1]
-    assert exact.segment(photo, CLICKS, ordered=False) == exact.segment(photo, backwards, ordered=False)
-    assert exact.segment(photo, CLICKS) != exact.segment(photo, backwards)
+def test_the_order_between_the_kinds_matters_only_when_it_is_known(photo, exact):
+    positive, negative = [c for c in CLICKS if c.positive], [c for c in CLICKS if not c.positive]
+    shuffles = [positive + negative, negative + positive, CLICKS]
+    replies = [exact.segment(photo, clicks, ordered=False) for clicks in shuffles]
+    assert replies[0] == replies[1] == replies[2] == exact.segment(photo, positive + negative)
+    assert exact.segment(photo, CLICKS) != replies[0]
+
+
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_clicks_fed_together_have_no_order_at_all(photo, passes):
+    profile = dataclasses.replace(PROFILES["fast"], unordered_passes=passes)
+    engine = fresh(profile, Caches())
+    reply = engine.segment(photo, CLICKS, ordered=False)
+    assert reply == engine.segment(photo, CLICKS[::-1], ordered=False)
+    if passes == 1:
+        assert reply.roi == (0, photo.shape[0] - 1, 0, photo.shape[1] - 1)
 
 
 def test_one_more_click_costs_one_more_pass(photo):
