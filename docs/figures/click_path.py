@@ -20,13 +20,13 @@ from icmformer.inference.session import State
 from icmformer.inference.zoom import ROI, PixelClick, crop, map_clicks
 from icmformer.layers.clickmap import disk_maps
 
-CLICKS = [PixelClick(300, 210, True), PixelClick(100, 225, True), PixelClick(60, 400, False)]
+CLICKS = [PixelClick(120, 200, True), PixelClick(215, 150, True), PixelClick(60, 60, False)]
 
 
 def main(weights: str) -> None:
     """Plays three clicks and draws the last."""
     engine = Engine.from_weights(weights, profile="exact")
-    image = LoadedImage.from_array(data.astronaut())
+    image = LoadedImage.from_array(data.chelsea())
     state, answers = State(), []
     for count in range(1, len(CLICKS) + 1):
         before = state
