@@ -7,30 +7,31 @@ placeholders, and refuses every file that names a function it would have to call
 from __future__ import annotations
 
 import collections
+import io
+import math
 import pickle
 import sys
-import warnings
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from icmformer.errors import WeightsError
 
-_TENSOR_PARTS = frozenset(
-    {
-        ("torch._utils", "_rebuild_tensor_v2"),
-        ("torch._utils", "_rebuild_parameter"),
-        ("torch", "Size"),
-        ("torch", "device"),
-    }
-)
-_STORAGES = frozenset(
-    f"{kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-)
-_DTYPES = frozenset({"float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"})
+_STORAGES = {
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
 _CONTAINERS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
@@ -95,6 +96,27 @@ def _nothing(*_args: Any) -> Placeholder:
     return Placeholder.__new__(Placeholder)
 
 
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_unused: Any) -> Tensor:
+    """A view of a storage that lies wholly within it and is not larger than it."""
+    if not isinstance(storage, Tensor) or len(size) != len(stride) or min((offset, *size, *stride), default=0) < 0:
+        raise pickle.UnpicklingError("it describes a tensor that cannot be")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) and (last >= len(storage) or math.prod(size) > len(storage)):
+        raise pickle.UnpicklingError("it describes a tensor larger than its storage")
+    return storage.as_strided(size, stride, offset)
+
+
+def _rebuild_parameter(data: Tensor, *_unused: Any) -> Tensor:
+    return data
+
+
+_REBUILDERS: dict[tuple[str, str], Any] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch", "Size"): tuple,
+}
+
+
 class SafeUnpickler(pickle.Unpickler):
     """Resolves names to tensor parts and containers, other packages' names to placeholders, and refuses the rest."""
 
@@ -102,8 +124,10 @@ class SafeUnpickler(pickle.Unpickler):
         module = {"__builtin__": "builtins"}.get(module, module)
         if (module, name) in _CONTAINERS:
             return _CONTAINERS[module, name]
-        if (module, name) in _TENSOR_PARTS or (module == "torch" and name in _STORAGES | _DTYPES):
-            return super().find_class(module, name)
+        if (module, name) in _REBUILDERS:
+            return _REBUILDERS[module, name]
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
         if (module, name) in _INERT_CALLS:
             return _nothing
         if module.split(".")[0] in sys.stdlib_module_names and (module, name) not in _INERT_CLASSES:
@@ -112,7 +136,9 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def load_torch_file(path: Path) -> Any:
-    """Reads a file written by `torch.save`.
+    """Reads a file written by `torch.save` (torch 1.6 or newer: a zip archive of one pickle and its storages).
+
+    The archive is read by this module alone: `torch.load` takes other kinds of files too, some of which run code.
 
     Returns:
         Its content, tensors on the CPU, unknown objects as `Placeholder`.
@@ -120,48 +146,60 @@ def load_torch_file(path: Path) -> Any:
     Raises:
         WeightsError: Not such a file, damaged, or one that asks for code to run.
     """
-    _check_archive(path)
-    reader = SimpleNamespace(Unpickler=SafeUnpickler, load=_load, __name__="icmformer.safe_pickle")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
+        with zipfile.ZipFile(path) as archive:
+            return _ArchiveUnpickler(archive, _pickle_name(archive, path)).load()
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is refused: {error}. Nothing in it was run. Get the file from its authors, or as safetensors"
         ) from error
+    except zipfile.BadZipFile as error:
+        raise WeightsError(
+            f"{path} is cut short, damaged, or not a torch file; expected .safetensors, or .pth as torch.save has written "
+            "it since torch 1.6 (load and save an older one with a newer torch). Download it again"
+        ) from error
+    except FileNotFoundError as error:
+        raise WeightsError(f"there is no file {path}") from error
     except MemoryError as error:
         raise WeightsError(f"{path} does not fit into memory") from error
-    except Exception as error:  # damaged archives make torch raise nearly anything
-        raise WeightsError(
-            f"{path} is damaged or not a torch file ({type(error).__name__}: {error}); download it again"
-        ) from error
+    except WeightsError:
+        raise
+    except Exception as error:  # damaged pickles raise nearly anything
+        raise WeightsError(f"{path} is damaged ({type(error).__name__}: {error}); download it again") from error
 
 
-def _load(file: Any, **kwargs: Any) -> Any:
-    return SafeUnpickler(file, **kwargs).load()
-
-
-def _check_archive(path: Path) -> None:
-    """Refuses what torch.load must not see: other archives, and members that unpack to more than they are."""
-    try:
-        with path.open("rb") as file:
-            magic = file.read(8)
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from error
-    if not magic.startswith(b"PK"):
-        if magic[:1] == b"\x80":
-            return  # torch's format before 1.6: a sequence of pickles
-        raise WeightsError(f"{path} is not a torch file; expected .safetensors, or .pth as written by torch.save")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise WeightsError(f"{path} is cut short or damaged ({error}); download it again") from error
-    names = [m.filename.rsplit("/", 1)[-1] for m in members]
-    if "constants.pkl" in names or "data.pkl" not in names:
-        raise WeightsError(
-            f"{path} holds a TorchScript program or something else, not a state dict; ask for the state dict"
-        )
+def _pickle_name(archive: zipfile.ZipFile, path: Path) -> str:
+    members = archive.infolist()
+    names = [m.filename for m in members]
+    pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1 or any(name.endswith("constants.pkl") for name in names):
+        raise WeightsError(f"{path} holds a TorchScript program or something else; ask for the state dict")
     if any(m.compress_type != zipfile.ZIP_STORED for m in members):
         raise WeightsError(f"{path} is a compressed archive, which torch.save never writes; it is refused")
+    return pickles[0]
+
+
+class _ArchiveUnpickler(SafeUnpickler):
+    """Resolves storages from the archive's members."""
+
+    def __init__(self, archive: zipfile.ZipFile, pickle_name: str) -> None:
+        super().__init__(io.BytesIO(archive.read(pickle_name)))
+        self._archive = archive
+        self._folder = pickle_name.removesuffix("data.pkl")
+        self._storages: dict[str, Tensor] = {}
+        order = self._folder + "byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise pickle.UnpicklingError("its numbers are stored big-endian")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """One storage, as a flat tensor."""
+        kind, dtype, key, _location, count = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError(f"it refers to {kind!r}, which is no tensor storage")
+        if key not in self._storages:
+            data = bytearray(self._archive.read(f"{self._folder}data/{key}"))
+            self._storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        storage = self._storages[key]
+        if storage.dtype != dtype or len(storage) < count:
+            raise pickle.UnpicklingError(f"storage {key} is not as long as the file says")
+        return storage

@@ -1,6 +1,8 @@
 import argparse
 import os
 import pickle
+import tarfile
+import unittest.mock
 import zipfile
 from collections import OrderedDict
 
@@ -29,11 +31,11 @@ class Authors:
         self.weight = 3
 
 
-@pytest.fixture(params=[True, False], ids=["zip", "legacy"])
-def write(request, tmp_path):
+@pytest.fixture
+def write(tmp_path):
     def write(content):
         path = tmp_path / "file.pth"
-        torch.save(content, path, _use_new_zipfile_serialization=request.param)
+        torch.save(content, path)
         return path
 
     return write
@@ -91,6 +93,62 @@ def test_the_payload_would_run_in_an_ordinary_load(tmp_path):
     assert flag.exists()
 
 
+def test_a_program_hidden_behind_a_harmless_listing_is_not_run(tmp_path):
+    """Two archives in one file: Python's reader finds the one at the end, torch's the one its offset points to."""
+
+    class Writes(torch.nn.Module):
+        def forward(self, x):
+            return x
+
+    script, plain = tmp_path / "script.pt", tmp_path / "plain.pth"
+    torch.jit.save(torch.jit.script(Writes()), script)
+    torch.save({"a": torch.ones(1)}, plain)
+    both = tmp_path / "both.pth"
+    both.write_bytes(script.read_bytes() + plain.read_bytes())
+    with unittest.mock.patch("torch.load") as general, unittest.mock.patch("torch.jit.load") as program:
+        assert list(load_torch_file(both)) == ["a"]
+    assert not general.called
+    assert not program.called
+
+
+@pytest.mark.parametrize("size", [(10**7, 10**6), (5,), (-1,)])
+def test_tensors_that_are_not_in_their_storage_are_refused(write, size):
+    path = write({"a": torch.ones(4)})
+    raw = path.read_bytes()
+    assert raw.count(b"K\x04\x85") == 1  # the size, a tuple of one small integer
+    with zipfile.ZipFile(path) as archive:
+        members = {i.filename: archive.read(i) for i in archive.infolist()}
+    pickled = pickle.dumps(size, 2)[2:-1]
+    stride = pickle.dumps((0,) * len(size), 2)[2:-1]
+    name = next(n for n in members if n.endswith("data.pkl"))
+    before, after = members[name].split(b"K\x04\x85", 1)
+    after = after[after.index(b"K\x01\x85") + 3 :]  # the stride follows
+    tail = after[after.index(b"\x89") :]
+    members[name] = before + pickled + stride + tail
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+    with pytest.raises(WeightsError):
+        load_torch_file(path)
+
+
+def test_files_of_other_formats_are_refused(tmp_path):
+    old = tmp_path / "old.pth"
+    torch.save({"a": torch.ones(1)}, old, _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match=r"since torch 1\.6"):
+        load_torch_file(old)
+    tar = tmp_path / "tar.pth"
+    with tarfile.open(tar, "w") as archive:
+        archive.addfile(tarfile.TarInfo("\x80x"))
+    with pytest.raises(WeightsError, match="not a torch file"):
+        load_torch_file(tar)
+    bare = tmp_path / "bare.pth"
+    bare.write_bytes(pickle.dumps(Call(os.mkdir, str(tmp_path / "ran"))))
+    with pytest.raises(WeightsError):
+        load_torch_file(bare)
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.9, 0.999])
 def test_a_file_cut_short_is_refused(write, share):
     path = write({"state_dict": {"a": torch.ones(1000)}})
@@ -114,5 +172,5 @@ def test_archives_of_other_kinds_are_refused(tmp_path):
     text.write_text("<html>Quota exceeded</html>")
     with pytest.raises(WeightsError, match="not a torch file"):
         load_torch_file(text)
-    with pytest.raises(WeightsError, match="cannot read"):
+    with pytest.raises(WeightsError, match="there is no file"):
         load_torch_file(tmp_path / "missing.pth")
