@@ -23,11 +23,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
 """Formats opened, by Pillow's names. Others (PostScript and the like) are refused unread."""
 
 DEFAULT_MAX_PIXELS = 100_000_000
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"\0\0\0\x0cjP  ")
 _RESCUE = """
 import io, sys
 from PIL import Image, ImageFile, ImageOps
+Image.init()
 ImageFile.LOAD_TRUNCATED_IMAGES = True
-image = Image.open(io.BytesIO(sys.stdin.buffer.read()))
+image = Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=sys.argv[1:])
 image.load()
 out = io.BytesIO()
 ImageOps.exif_transpose(image).save(out, "TIFF")
@@ -69,12 +71,11 @@ class LoadedImage:
             raise ImageError(f"an image is a uint8 array (H, W, 3) in RGB order, got {got}")
         if pixels.size == 0:
             raise ImageError("the image has no pixels")
-        content = np.ascontiguousarray(pixels)
-        view = content.view()
-        view.flags.writeable = False
+        content = np.array(pixels, order="C")  # a copy: the caller may go on writing to its own
+        content.flags.writeable = False
         digest = hashlib.blake2b(content.data, digest_size=16, person=b"pixels")
         digest.update(repr(content.shape).encode())
-        return LoadedImage(view, digest.digest())
+        return LoadedImage(content, digest.digest())
 
     @staticmethod
     def from_bytes(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> LoadedImage:
@@ -110,22 +111,33 @@ def decode_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_trunca
         ImageError: Not an image, or of a format that is not opened.
     """
     try:
+        return _decode(data, max_pixels)
+    except TruncatedImageError as error:
+        if allow_truncated:
+            return _decode_what_there_is(data, max_pixels, error)
+        raise
+
+
+def _decode(data: bytes, max_pixels: int) -> RGBImage:
+    try:
         Image.init()  # registers the formats that Pillow does not know from the start
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
             return _to_rgb(_load(image))
-    except ImageError as error:
-        if allow_truncated and isinstance(error, TruncatedImageError):
-            return _decode_what_there_is(data, max_pixels, error)
+    except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"the image is far too large: {error}") from error
     except UnidentifiedImageError as error:
+        if _starts_like_an_image(data):
+            raise TruncatedImageError(f"the image file ends early or is damaged ({len(data):,} bytes)") from error
         known = ", ".join(FORMATS)
         raise ImageError(f"these {len(data):,} bytes are not an image of a known format ({known})") from error
     except MemoryError as error:
         raise ImageTooLargeError("the image does not fit into memory") from error
     except Exception as error:  # hostile files make Pillow raise nearly anything
+        if _starts_like_an_image(data):
+            raise TruncatedImageError(f"the image file ends early or is damaged: {error}") from error
         raise ImageError(f"the image cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -139,6 +151,11 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated
         return LoadedImage.from_bytes(data, max_pixels, allow_truncated)
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def _starts_like_an_image(data: bytes) -> bool:
+    """Whether the first bytes are those of a format that is opened."""
+    return data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -189,8 +206,10 @@ def _scaled(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def _decode_what_there_is(data: bytes, max_pixels: int, error: TruncatedImageError) -> RGBImage:
     """Pillow's tolerant mode is a switch for the whole process, so it is thrown in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", _RESCUE], input=data, capture_output=True, timeout=60, check=False)
-    if done.returncode or not done.stdout:
+    command = [sys.executable, "-c", _RESCUE, *FORMATS]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=60, check=True)
+    except subprocess.SubprocessError:
         raise TruncatedImageError(f"{error}; nothing of it can be recovered") from error
     warnings.warn(f"opened as far as it goes: {error}", TruncatedImageWarning, stacklevel=3)
     return decode_image(done.stdout, max_pixels)
@@ -201,18 +220,33 @@ def _swapped(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
-def read_mask(path: Path) -> FloatMap:
-    """Reads a mask file as probabilities: (H, W) float32, the first channel's values over their type's maximum.
+def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> FloatMap:
+    """Reads a mask file as probabilities.
+
+    Args:
+        path: An image file. Of colour, the largest channel counts.
+        max_pixels: Largest mask opened.
+
+    Returns:
+        (H, W) float32 in [0, 1]: values over the type's largest, or as they are where none is over 1.
 
     Raises:
-        ImageError: A file that is not an image.
+        ImageError: A file that is not an image, or too large a one.
     """
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ImageError(f"{path} is not a mask image that can be read (PNG is best)")
-    plane = pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)
-    peak = np.iinfo(plane.dtype).max if np.issubdtype(plane.dtype, np.integer) else 1
-    return (plane.astype(np.float32) / np.float32(peak)).clip(0, 1)
+    try:
+        Image.init()
+        with Image.open(path, formats=FORMATS) as image:
+            _check_size(image.size, max_pixels)
+            values = np.asarray(_load(image).convert("RGB") if image.mode in ("P", "CMYK", "RGBA", "LA") else image)
+    except ImageError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except Exception as error:  # hostile files make Pillow raise nearly anything
+        raise ImageError(f"{path} is not a mask image that can be read (PNG is best): {error}") from error
+    plane = (values if values.ndim == 2 else values.max(axis=2)).astype(np.float32)
+    largest = float(plane.max())
+    if largest > 1:
+        plane /= 255 if largest <= 255 else 65535
+    return plane.clip(0, 1)
 
 
 def write_mask(path: Path, mask: BoolMask) -> None:
@@ -221,9 +255,16 @@ def write_mask(path: Path, mask: BoolMask) -> None:
     Raises:
         ImageError: A path that cannot be written, or a suffix that names no lossless image format.
     """
+    check_mask_path(path)
+    _write(path, mask.astype(np.uint8) * 255)
+
+
+def check_mask_path(path: Path) -> None:
+    """Raises `ImageError` if a mask could not be written to a path, as far as its name and folder tell."""
     if path.suffix.lower() not in (".png", ".tif", ".tiff", ".bmp"):
         raise ImageError(f"a mask is written as .png, .tif or .bmp, not {path.suffix or 'without suffix'} ({path})")
-    _write(path, mask.astype(np.uint8) * 255)
+    if not path.parent.is_dir():
+        raise ImageError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def write_image(path: Path, pixels: RGBImage) -> None:

@@ -155,8 +155,8 @@ def load_torch_file(path: Path) -> Any:
         ) from error
     except zipfile.BadZipFile as error:
         raise WeightsError(
-            f"{path} is cut short, damaged, or not a torch file; expected .safetensors, or .pth as torch.save has written "
-            "it since torch 1.6 (load and save an older one with a newer torch). Download it again"
+            f"{path} is cut short, damaged, or not a torch file; expected .safetensors, or .pth as torch.save has "
+            "written it since torch 1.6 (load and save an older one with a newer torch). Download it again"
         ) from error
     except FileNotFoundError as error:
         raise WeightsError(f"there is no file {path}") from error

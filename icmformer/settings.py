@@ -17,8 +17,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from icmformer.errors import ConfigError
@@ -33,7 +34,7 @@ class Settings:
 
     weights: str = "starter"
     weights_path: tuple[Path, ...] = ()
-    cache_dir: Path = Path.home() / ".cache" / "icmformer"
+    cache_dir: Path = field(default_factory=lambda: _cache_home(os.environ) / "icmformer")
     device: str = "auto"
     profile: str = "fast"
     threads: int = 0
@@ -51,11 +52,10 @@ class Settings:
         """
         env = os.environ if environment is None else environment
         base = Settings()
-        cache_home = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return Settings(
             weights=env.get("ICMFORMER_WEIGHTS") or base.weights,
             weights_path=tuple(Path(p) for p in env.get("ICMFORMER_WEIGHTS_PATH", "").split(os.pathsep) if p),
-            cache_dir=Path(env.get("ICMFORMER_CACHE_DIR") or cache_home / "icmformer"),
+            cache_dir=Path(env.get("ICMFORMER_CACHE_DIR") or _cache_home(env) / "icmformer"),
             device=env.get("ICMFORMER_DEVICE") or base.device,
             profile=env.get("ICMFORMER_PROFILE") or base.profile,
             threads=_number(env, "ICMFORMER_THREADS", base.threads, 0, 1024),
@@ -64,6 +64,16 @@ class Settings:
             feature_cache_mb=_number(env, "ICMFORMER_FEATURE_CACHE_MB", base.feature_cache_mb, 0, 1_000_000),
             state_cache_mb=_number(env, "ICMFORMER_STATE_CACHE_MB", base.state_cache_mb, 0, 1_000_000),
         )
+
+
+def _cache_home(env: Mapping[str, str]) -> Path:
+    """The user's cache folder; a temporary one for a user without a home, as in some containers."""
+    if env.get("XDG_CACHE_HOME"):
+        return Path(env["XDG_CACHE_HOME"])
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import torch
 from safetensors import SafetensorError
@@ -29,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from icmformer.errors import ConfigError, WeightsError
+from icmformer.layers.attention import relative_position_index
 from icmformer.models import ClickNetwork, build_network, network_config
 from icmformer.models.config import config_mapping
 from icmformer.models.published import published_config
@@ -61,11 +63,22 @@ class Weights:
     path: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self) -> ClickNetwork:
-        """The network with these values, in evaluation mode, on the CPU."""
+    @property
+    def identity(self) -> str:
+        """Names network and values: equal only where both are."""
+        config = json.dumps(self.config, sort_keys=True)
+        return hashlib.sha256(f"{self.sha256} {config}".encode()).hexdigest()
+
+    def build(self, copy: bool = True) -> ClickNetwork:
+        """The network with these values, in evaluation mode, on the CPU.
+
+        Args:
+            copy: Give it values of its own. Without, it shares memory with `state_dict`: for serving only.
+        """
         with torch.device("meta"):
             network = build_network(self.config)
-        network.load_state_dict(self.state_dict, strict=True, assign=True)
+        values = {k: v.clone() for k, v in self.state_dict.items()} if copy else self.state_dict
+        network.load_state_dict(values, strict=True, assign=True)
         network.reset_constants()
         return network.eval()
 
@@ -86,8 +99,13 @@ def load(path: str | Path) -> Weights:
     if isinstance(path, str) and path.startswith(RANDOM_PREFIX):
         return _random(path.removeprefix(RANDOM_PREFIX))
     found = locate(path)
-    weights = _load_folder(found) if found.is_dir() else _load_single(found)
-    _check(weights)
+    try:
+        weights = _load_folder(found) if found.is_dir() else _load_single(found)
+        _check(weights)
+    except WeightsError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{found} is damaged ({type(error).__name__}: {error}); get it again") from error
     return weights
 
 
@@ -113,9 +131,12 @@ def locate(path: str | Path) -> Path:
     Raises:
         WeightsError: There is none.
     """
-    direct = Path(path).expanduser()
-    if direct.exists():
-        return direct
+    try:
+        direct = Path(path).expanduser()
+        if direct.exists():
+            return direct
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{str(path)[:200]!r} cannot be a path or name of weights: {error}") from error
     named = available()
     if str(path) in named:
         return named[str(path)]
@@ -153,9 +174,9 @@ def save(
     """
     mapping = config_mapping(network_config(config))
     floats = {k: v.detach().float() if v.is_floating_point() else v.detach() for k, v in state_dict.items()}
-    _check(Weights(mapping, floats, name, ""))
     dtype = torch.float16 if half else torch.float32
     stored = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu() for k, v in floats.items()}
+    _check(Weights(mapping, stored, name, ""))
     description = {"format": FORMAT, "name": name, "network": mapping, "about": dict(about or {})}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,18 +203,15 @@ def fetch(url: str, sha256: str | None = None, progress: Callable[[int, int], No
     Raises:
         WeightsError: Another scheme, a failed transfer, or a wrong sum (the file is not kept).
     """
-    parts = urlsplit(url)
-    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
-        raise WeightsError(f"weights are fetched over https only, not {url}")
-    target = Settings.from_environment().cache_dir / "weights" / Path(parts.path).name
+    _check_address(url)
+    target = Settings.from_environment().cache_dir / "weights" / Path(urlsplit(url).path).name
     if target.suffix not in (".pth", ".safetensors"):
         raise WeightsError(f"the address must end in a .pth or .safetensors file, got {url}")
     partial = target.with_suffix(".part")
     digest = hashlib.sha256()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with urlopen(url, timeout=30) as answer, partial.open("wb") as file:
+        with build_opener(_SafeRedirects).open(url, timeout=30) as answer, partial.open("wb") as file:
             total, done = int(answer.headers.get("Content-Length") or 0), 0
             while block := answer.read(1 << 20):
                 file.write(block)
@@ -205,11 +223,30 @@ def fetch(url: str, sha256: str | None = None, progress: Callable[[int, int], No
         if sha256 and digest.hexdigest() != sha256.lower():
             raise WeightsError(f"{url} has sha256 {digest.hexdigest()}, not {sha256}; it was not kept")
         os.replace(partial, target)
-    except (OSError, URLError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise WeightsError(f"cannot fetch {url}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise WeightsError(f"{url} is not an address: {error}") from error
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        raise WeightsError(f"weights are fetched over https only, not {url}")
+
+
+class _SafeRedirects(HTTPRedirectHandler):
+    """Follows a redirect only where the first address could have led."""
+
+    def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        _check_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _load_folder(folder: Path) -> Weights:
@@ -227,7 +264,12 @@ def _load_folder(folder: Path) -> Weights:
         )
     model = folder / MODEL_FILE
     return Weights(
-        _known_config(mapping, folder), _read_safetensors(model), name, _sha256(model), folder, description["about"]
+        _known_config(mapping, folder),
+        _read_safetensors(model),
+        name,
+        _sha256(model),
+        folder,
+        description.get("about", {}),
     )
 
 
@@ -245,7 +287,11 @@ def _load_single(file: Path) -> Weights:
 def _read_published(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     content = load_torch_file(file)
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    ):
         raise WeightsError(
             f"{file} holds no state dict (name -> tensor); expected what iCMFormer or SimpleClick published"
         )
@@ -261,8 +307,12 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies: a file read by mapping it into memory may change under a running server."""
     prefix = "module." if all(k.startswith("module.") for k in state) else ""
-    return {k.removeprefix(prefix): v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return {
+        k.removeprefix(prefix): v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True)
+        for k, v in state.items()
+    }
 
 
 def _random(variant: str) -> Weights:
@@ -303,17 +353,21 @@ def _check(weights: Weights) -> None:
                 f"{where}: {name} has shape {tuple(tensor.shape)}, the network needs {tuple(expected[name].shape)}; "
                 "the config belongs to another variant"
             )
+        if tensor.is_floating_point() != expected[name].is_floating_point() or tensor.is_complex():
+            raise WeightsError(f"{where}: {name} has type {tensor.dtype}, the network needs {expected[name].dtype}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{where}: {name} holds values that are not finite; the file is damaged")
+            raise WeightsError(f"{where}: {name} holds values that are not finite in {tensor.dtype}; it is damaged")
+        if name.endswith("relative_position_index") and not torch.equal(
+            tensor, relative_position_index(math.isqrt(len(tensor)))
+        ):
+            raise WeightsError(f"{where}: {name} is not the index that the network uses; the file is damaged")
 
 
 def _verify_sums(folder: Path) -> None:
     try:
         lines = (folder / SUMS_FILE).read_text().split("\n")
-    except OSError as error:
-        raise WeightsError(
-            f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error.strerror})"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error})") from error
     sums = {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines if line)}
     for file in (CONFIG_FILE, MODEL_FILE):
         try:

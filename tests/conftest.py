@@ -15,6 +15,9 @@ from icmformer import Engine
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 TINY = "random:icmformer_vit_tiny224"
+"""Untrained: quick to make, its masks are all or nothing. For tests of what surrounds the network."""
+TRAINED = "starter"
+"""The bundled weights, for tests in which masks and regions must move."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,9 +42,9 @@ def photo() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def exact() -> Engine:
-    return Engine.from_weights(TINY, profile="exact")
+    return Engine.from_weights(TRAINED, profile="exact")
 
 
 @pytest.fixture(scope="session")
 def fast() -> Engine:
-    return Engine.from_weights(TINY, profile="fast")
+    return Engine.from_weights(TRAINED, profile="fast")

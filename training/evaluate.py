@@ -13,6 +13,8 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,14 @@ from icmformer.errors import ConfigError
 from icmformer.inference.cache import ByteLRU
 from icmformer.inference.clicker import Clicker
 from icmformer.inference.engine import THRESHOLD
-from icmformer.inference.profiles import PROFILES, find_profile
+from icmformer.inference.profiles import PROFILES, find_device, find_profile
 from icmformer.inference.prompts import BoxStart
 from icmformer.inference.runner import WholeRunner
 from icmformer.inference.session import ClickPath
 from icmformer.inference.zoom import ZoomSettings
-from icmformer.models import network_config
+from icmformer.models import build_network, network_config
+from icmformer.settings import Settings
+from icmformer.types import BoolMask
 from icmformer.weights import load
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
 from training.play import Served, Trace, as_served, box_around, play, protocol
@@ -82,10 +86,11 @@ class Run:
     """What decides an evaluation's figures."""
 
     weights: str
-    sha256: str
+    identity: str
     dataset: str
+    root: str
     profile: str
-    mode: str
+    size: tuple[int, int]
     target_iou: float | None
     served: Served | None
     passes: int | None
@@ -106,14 +111,16 @@ class Worker:
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
         self.run, self.overlays = run, overlays
         self.engine = Engine.from_weights(run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)))
-        size = target_size(run.mode, run.dataset, network_config(self.engine.weights.config).img_size)
-        self.path = dataclasses.replace(self.engine.path, zoom=ZoomSettings(target_size=size))
+        self.path = dataclasses.replace(self.engine.path, zoom=ZoomSettings(target_size=run.size))
 
     def __call__(self, item: EvalObject) -> dict[str, Any]:
         image, truth = item.load()
+        if not (truth == 1).any():
+            return {"name": item.name, "skipped": "no pixel of the object"}
         strip = OverlayStrip(image.pixels, truth) if self.overlays else None
         watch = strip.add if strip else None
-        first, row = None, {"name": item.name}
+        first: BoolMask | None = None
+        row: dict[str, Any] = {"name": item.name}
         if self.run.box is not None:
             box = box_around(truth)
             first = self.engine.segment(image, box=box).mask
@@ -126,6 +133,8 @@ class Worker:
         played = play(answer, truth, THRESHOLD, self.run.target_iou, MAX_CLICKS, first, watch)
         if strip and self.overlays:
             strip.save(self.overlays / f"{item.name}.jpg")
+        if not played.ious:  # the box alone left nothing to click on
+            return {**row, "clicks": [], "ious": [row["box_iou"]], "seconds": []}
         return {**row, "clicks": played.clicks, "ious": played.ious, "seconds": played.seconds}
 
 
@@ -133,13 +142,16 @@ def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
     """The network's input for a zoom mode.
 
     Args:
-        mode: `native`, the weights' own input size; `cvpr`, 448, and 672 on DAVIS; `fixedN` or `fixedN,M`.
+        mode: `native`, the weights' own input size; `cvpr`, 448, and 672 on DAVIS, as published; `fixedN`, `fixedN,M`;
+            `auto`, which is `cvpr` for weights made for 448 and `native` for others.
         dataset: The benchmark.
         native: The weights' input size.
 
     Raises:
         ConfigError: Another mode.
     """
+    if mode == "auto":
+        mode = "cvpr" if native == 448 else "native"
     if mode == "native":
         return native, native
     if mode == "cvpr":
@@ -148,7 +160,7 @@ def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
     sides = mode.removeprefix("fixed").split(",")
     if mode.startswith("fixed") and len(sides) <= 2 and all(s.isdigit() and int(s) > 1 for s in sides):
         return int(sides[0]), int(sides[-1])
-    raise ConfigError(f"unknown zoom mode {mode!r}; use native, cvpr, fixedN or fixedN,M")
+    raise ConfigError(f"unknown zoom mode {mode!r}; use auto, native, cvpr, fixedN or fixedN,M")
 
 
 def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, overlays: bool) -> dict[str, Any]:
@@ -161,29 +173,41 @@ def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, ove
     objects = load_benchmark(run.dataset, root, run.limit)
     log = out / "objects.jsonl"
     rows = _resume(log, run)
+    pictures = out / "overlays" if overlays else None
+    if pictures:
+        pictures.mkdir(exist_ok=True)
+        rows = {name: row for name, row in rows.items() if (pictures / f"{name}.jpg").exists()}
     todo = [item for item in objects if item.name not in rows]
-    if overlays:
-        (out / "overlays").mkdir(exist_ok=True)
     with log.open("a") as file, tqdm(total=len(objects), initial=len(rows), unit="object", desc=run.dataset) as bar:
-        for row in _play_all(run, todo, devices, jobs, out / "overlays" if overlays else None):
+        for row in _play_all(run, todo, devices, jobs, pictures):
             rows[row["name"]] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
             bar.update()
-            bar.set_postfix(clicks=f"{np.mean([len(r['ious']) for r in rows.values()]):.2f}")
-    ordered = [rows[item.name] for item in objects]
-    results = {**summarise(ordered, run.target_iou, MAX_CLICKS), **_facts(run, devices)}
+            bar.set_postfix(clicks=f"{np.mean([len(r.get('ious', [])) for r in rows.values()]):.2f}")
+    skipped = {item.name: rows[item.name]["skipped"] for item in objects if "skipped" in rows[item.name]}
+    ordered = [rows[item.name] for item in objects if item.name not in skipped]
+    if not ordered:
+        raise ConfigError(f"every object of {root} was skipped: {next(iter(skipped.values()))}")
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    results = {**summarise(ordered, run.target_iou, MAX_CLICKS), **_facts(run, devices), "skipped": skipped}
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     save_curve(ordered, results, MAX_CLICKS, out / "curve.png")
     return results
 
 
 def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
+    weights = load(run.weights)
     return {
         "dataset": run.dataset,
-        "weights": {"name": run.weights, "sha256": run.sha256},
+        "weights": {
+            "name": weights.name,
+            "sha256": weights.sha256,
+            "path": str(weights.path) if weights.path else None,
+        },
         "profile": run.profile,
-        "mode": run.mode,
+        "target_size": run.size,
         "as_served": run.served,
         "unordered_passes": run.passes,
         "box": run.box,
@@ -194,7 +218,7 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
 
 def _resume(log: Path, run: Run) -> dict[str, dict[str, Any]]:
     """Rows already played; a last line cut short by a kill is dropped."""
-    header = json.dumps({"run": asdict(run)})
+    header = json.dumps({"run": {k: v for k, v in asdict(run).items() if k != "weights"}})
     lines = log.read_text().splitlines() if log.exists() else []
     if not lines:
         log.write_text(header + "\n")
@@ -218,7 +242,7 @@ def _play_all(
     run: Run, todo: list[EvalObject], devices: list[str], jobs: int, overlays: Path | None
 ) -> Iterator[dict[str, Any]]:
     processes = min(len(devices) * jobs, len(todo))
-    threads = max(1, (os.cpu_count() or 1) // max(processes, 1))
+    threads = Settings.from_environment().threads or max(1, (os.cpu_count() or 1) // max(processes, 1))
     if processes <= 1:
         if todo:
             worker = Worker(run, devices[0], threads, overlays)
@@ -228,8 +252,14 @@ def _play_all(
     queue: Any = context.SimpleQueue()
     for index in range(processes):
         queue.put(devices[index % len(devices)])
-    with context.Pool(processes, _start_worker, (run, queue, threads, overlays)) as pool:
-        yield from pool.imap_unordered(_play_one, todo)
+    with ProcessPoolExecutor(processes, context, _start_worker, (run, queue, threads, overlays)) as pool:
+        try:
+            for done in as_completed([pool.submit(_play_one, item) for item in todo]):
+                yield done.result()
+        except BrokenProcessPool as error:
+            raise ConfigError("a process died, most likely for lack of memory: try fewer --jobs") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 _worker: Worker | None = None  # of a child process
@@ -255,7 +285,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
     parser.add_argument("--profile", choices=list(PROFILES), default="exact")
-    parser.add_argument("--mode", default="native", help="native (the weights' input size), cvpr, fixedN or fixedN,M")
+    parser.add_argument(
+        "--mode",
+        default="auto",
+        help="the network's input: native (the weights' own size), cvpr (448, 672 on DAVIS), fixedN or fixedN,M; "
+        "auto (default) is cvpr for weights made for 448 and native for others",
+    )
     parser.add_argument("--target-iou", type=float, default=0.9, metavar="IOU", help="stop an object there (0.9)")
     parser.add_argument("--all-clicks", action="store_true", help="play all 20 clicks, for mIoU and AuC")
     parser.add_argument(
@@ -287,21 +322,32 @@ def main(argv: list[str] | None = None) -> int:
             or (args.limit is not None and args.limit < 1)
         ):
             raise ConfigError("--passes, --jobs and --limit start at 1")
+        if args.passes is not None and args.as_served != "unordered":
+            raise ConfigError("--passes goes with --as-served unordered")
+        if (args.as_served or args.box) and args.mode not in ("auto", "native"):
+            raise ConfigError("--as-served and --box play at the weights' own input size; leave --mode out")
+        weights = load(args.weights)
+        native = network_config(weights.config).img_size
+        mode = "native" if args.as_served or args.box else args.mode
+        size = target_size(mode, args.dataset, native)
+        with torch.device("meta"):
+            build_network(weights.config).check_size(*size)
+        devices = [str(find_device(name)) for name in args.device.split(",")]
         run = Run(
             weights=args.weights,
-            sha256=load(args.weights).sha256,
+            identity=weights.identity,
             dataset=args.dataset,
+            root=str(args.root.resolve()),
             profile=args.profile,
-            mode=args.mode,
+            size=size,
             target_iou=None if args.all_clicks else args.target_iou,
             served=args.as_served,
             passes=args.passes,
             box=args.box,
             limit=args.limit,
         )
-        target_size(args.mode, args.dataset, 448)
-        results = evaluate(run, args.root, args.out, args.device.split(","), args.jobs, args.overlays)
-    except IcmformerError as error:
+        results = evaluate(run, args.root, args.out, devices, args.jobs, args.overlays)
+    except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         about = {"samples": state["seen"], "training": config}
         name = args.name or args.output.name
         save(args.output, config["network"], state["average"], name, about, half=not args.full)
-    except IcmformerError as error:
+    except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{args.output}: after {state['seen']:,} samples")

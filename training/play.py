@@ -32,18 +32,18 @@ class Trace:
     """One play.
 
     Attributes:
-        clicks: (row, column, positive) of each click.
+        clicks: (row, column, positive) of each click, in order.
         ious: IoU after each click.
         rois: Region looked at for each click: (row min, row max, column min, column max), inclusive.
         probability: (H, W) float32 after the last click.
         seconds: Time of each answer.
     """
 
-    clicks: tuple[PixelClick, ...]
-    ious: tuple[float, ...]
-    rois: tuple[ROI, ...]
+    clicks: list[PixelClick]
+    ious: list[float]
+    rois: list[ROI]
     probability: FloatMap
-    seconds: tuple[float, ...]
+    seconds: list[float]
 
 
 def play(
@@ -83,7 +83,7 @@ def play(
             watch(clicks, mask, ious[-1])
         if target_iou is not None and ious[-1] >= target_iou:
             break
-    return Trace(tuple(clicks), tuple(ious), tuple(rois), probability, tuple(seconds))
+    return Trace(clicks, ious, rois, probability, seconds)
 
 
 def protocol(path: ClickPath, image: LoadedImage) -> Answerer:

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return _train(args)
-    except IcmformerError as error:
+    except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

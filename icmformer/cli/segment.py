@@ -11,7 +11,7 @@ import torch
 
 from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
-from icmformer.imageio import overlay, read_image, read_mask, write_image, write_mask
+from icmformer.imageio import check_mask_path, overlay, read_image, read_mask, write_image, write_mask
 from icmformer.inference.engine import Engine
 from icmformer.inference.profiles import PROFILES
 from icmformer.settings import Settings
@@ -82,10 +82,11 @@ def _run(args: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    check_mask_path(args.output)
     clean_up = CleanUp(args.keep_clicked, args.fill_holes, args.min_area)
     box = Box(*args.box) if args.box else None
     image = read_image(args.image, settings.max_pixels, args.allow_truncated)
-    previous = read_mask(args.mask) if args.mask else None
+    previous = read_mask(args.mask, settings.max_pixels) if args.mask else None
     engine = Engine.from_weights(
         args.weights or settings.weights, args.device or settings.device, args.profile or settings.profile
     )

@@ -15,10 +15,10 @@ from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
 from icmformer.inference.profiles import Profile, find_device, find_profile
-from icmformer.inference.prompts import checked_mask
+from icmformer.inference.prompts import as_box, checked_mask
 from icmformer.inference.runner import SplitRunner
 from icmformer.inference.session import Answer, ClickPath, State
-from icmformer.inference.zoom import PixelClick, ZoomSettings, whole
+from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings, expand, whole
 from icmformer.models import ImageFeatures
 from icmformer.settings import Settings
 from icmformer.telemetry import Timings
@@ -71,15 +71,15 @@ class Engine:
         self.profile = find_profile(profile)
         self.device = find_device(device)
         self.caches = caches or Caches.bounded()
-        network = weights.build().to(self.device)
+        network = weights.build(copy=False).to(self.device)
         side = network.config.img_size
         network.check_size(side, side)
         precision = self.profile.precision(self.device)
         self._runner = SplitRunner(
-            network, self.device, precision, self.caches.features, (weights.sha256, str(precision))
+            network, self.device, precision, self.caches.features, (weights.identity, str(precision))
         )
         self.path = ClickPath(self._runner, ZoomSettings(target_size=(side, side)), self.profile.flip)
-        self._identity: Hashable = (weights.sha256, self.profile, str(self.device))
+        self._identity: Hashable = (weights.identity, self.profile, str(self.device))
 
     @staticmethod
     def from_weights(
@@ -107,7 +107,7 @@ class Engine:
         self,
         image: NDArray[np.uint8] | LoadedImage,
         clicks: Sequence[Click] = (),
-        box: Box | None = None,
+        box: Box | Sequence[float] | None = None,
         previous_mask: NDArray[np.bool_] | NDArray[np.floating] | None = None,
         *,
         ordered: bool = True,
@@ -122,8 +122,9 @@ class Engine:
         Args:
             image: (H, W, 3) uint8 RGB, or a `LoadedImage`, which spares naming its content again.
             clicks: On the object (positive) and off it.
-            box: A box around the object.
-            previous_mask: (H, W) bool, or float probabilities in [0, 1]: a mask to correct.
+            box: A box around the object, or its four coordinates (x1, y1, x2, y2).
+            previous_mask: (H, W) bool, or float probabilities in [0, 1]: a mask to correct. One with nothing over 0.5
+                counts as none; together with a box, what lies in the box is the first guess.
             ordered: Whether `clicks` are in the order in which they were made; False where a tool keeps positive and
                 negative clicks apart.
             clean_up: What to tidy in the mask; the probabilities stay as they are.
@@ -141,7 +142,7 @@ class Engine:
                 loaded = image if isinstance(image, LoadedImage) else LoadedImage.from_array(image)
             height, width = loaded.pixels.shape[:2]
             mask = None if previous_mask is None else checked_mask(previous_mask, height, width)
-            prompt = Prompt(tuple(clicks), box, mask, ordered)
+            prompt = Prompt(tuple(clicks), as_box(box), mask, ordered)
             answer = self._answer(loaded, prompt, timings)
             with timings.stage("paste"):
                 probability = np.zeros((height, width), np.float32) if answer is None else _frame(answer)
@@ -172,28 +173,38 @@ class Engine:
                 return None
         elif prompt.box is None and not clicks:
             raise PromptError("a previous mask needs at least one click that corrects it")
-        start, start_key = State(given=prompt.previous_mask), _mask_key(prompt.previous_mask)
+        start, start_key, played = State(given=prompt.previous_mask), _mask_key(prompt.previous_mask), 0
         if prompt.box is not None:
             start_key = (start_key, prompt.box)
             start, own = self.profile.box(prompt.box, prompt.previous_mask, height, width)
-            answer = self._kept(image, start_key, ()) or self.path.advance(image, start, own, timings)
-            self._keep(image, start_key, (), answer)
+            answer = self._kept(image, start_key, ())
+            if answer is None:
+                roi = expand(ROI(*prompt.box.pixels(height, width)), height, width, self.path.zoom)
+                answer = self.path.advance(image, start, own, timings, roi)
+                self._keep(image, start_key, (), answer)
             if not clicks:
                 return answer
             start = answer.state()
-            clicks = clicks if any(c.positive for c in clicks) else (*own, *clicks)
+            if not any(c.positive for c in clicks):
+                clicks, played = (*own, *clicks), len(own)
         if prompt.ordered:
-            return self._replay(image, start, start_key, clicks, timings)
+            return self._replay(image, start, start_key, clicks, timings, played)
         if self.profile.unordered_passes is None:
             positive_first = tuple(sorted(clicks, key=lambda c: not c.positive))  # stable: each kind keeps its order
-            return self._replay(image, start, start_key, positive_first, timings)
+            return self._replay(image, start, start_key, positive_first, timings, played)
         return self._together(image, start, start_key, clicks, self.profile.unordered_passes, timings)
 
     def _replay(
-        self, image: LoadedImage, start: State, start_key: Hashable, clicks: tuple[PixelClick, ...], timings: Timings
+        self,
+        image: LoadedImage,
+        start: State,
+        start_key: Hashable,
+        clicks: tuple[PixelClick, ...],
+        timings: Timings,
+        played: int,
     ) -> Answer:
-        """One pass a click; passes already made for a prefix of the clicks come from the cache."""
-        first = 1 if start.probability is not None else [c.positive for c in clicks].index(True) + 1
+        """One pass a click, after the `played` first ones; passes made before for a prefix come from the cache."""
+        first = played + 1 if start.probability is not None else [c.positive for c in clicks].index(True) + 1
         answer = None
         done = len(clicks)
         while done >= first and (answer := self._kept(image, start_key, clicks[:done])) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError, PromptError
 from icmformer.inference.session import State
-from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings, expand
+from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings
 from icmformer.types import Box, FloatMap
 
 
@@ -36,31 +37,47 @@ class BoxStart:
 
         Args:
             box: The box.
-            mask: (H, W) float32 of a mask to correct, which then is the guess; or None.
+            mask: (H, W) float32 of a mask to correct, of which the part in the box is the guess; or None.
             height: Rows of the image.
             width: Columns of the image.
 
         Returns:
-            The state to start from, whose region is that of the box, and the box's own clicks.
+            The state to start from, and the box's own clicks.
         """
         roi = ROI(*box.pixels(height, width))
         middle = PixelClick((roi.row_min + roi.row_max) // 2, (roi.column_min + roi.column_max) // 2, True)
-        guess = self._guess(roi, height, width) if mask is None else mask
-        return State(expand(roi, height, width, ZoomSettings()), guess), (middle,) if self.centre else ()
-
-    def _guess(self, roi: ROI, height: int, width: int) -> FloatMap:
         guess = np.zeros((height, width), np.float32)
-        if self.guess == "box":
-            guess[roi.slices] = 1
-        elif self.guess == "ellipse":
-            rows = (np.arange(roi.height) - (roi.height - 1) / 2) / (roi.height / 2)
-            columns = (np.arange(roi.width) - (roi.width - 1) / 2) / (roi.width / 2)
-            guess[roi.slices] = rows[:, None] ** 2 + columns[None, :] ** 2 <= 1
-        return guess
+        if mask is not None:
+            guess[roi.slices] = mask[roi.slices]
+        if not guess.any():
+            guess[roi.slices] = self._guess(roi)
+        return State(given=guess), (middle,) if self.centre else ()
+
+    def _guess(self, roi: ROI) -> FloatMap:
+        if self.guess != "ellipse":
+            return np.full((roi.height, roi.width), self.guess == "box", np.float32)
+        rows = (np.arange(roi.height) - (roi.height - 1) / 2) / (roi.height / 2)
+        columns = (np.arange(roi.width) - (roi.width - 1) / 2) / (roi.width / 2)
+        return (rows[:, None] ** 2 + columns[None, :] ** 2 <= 1).astype(np.float32)
 
 
-def checked_mask(mask: NDArray[np.generic], height: int, width: int) -> FloatMap:
-    """A mask to correct as (H, W) float32 probabilities.
+def as_box(box: Box | Sequence[float] | None) -> Box | None:
+    """A box, or its four coordinates, as a box.
+
+    Raises:
+        PromptError: Not four numbers.
+    """
+    if box is None or isinstance(box, Box):
+        return box
+    try:
+        x1, y1, x2, y2 = map(float, box)
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"a box is four numbers (x1, y1, x2, y2), got {box!r}") from error
+    return Box(x1, y1, x2, y2)
+
+
+def checked_mask(mask: NDArray[np.generic], height: int, width: int) -> FloatMap | None:
+    """A mask to correct as (H, W) float32 probabilities; None for one with nothing over 0.5, which corrects nothing.
 
     Raises:
         PromptError: Another shape than the image's, another type than bool or float, or values outside [0, 1].
@@ -69,10 +86,10 @@ def checked_mask(mask: NDArray[np.generic], height: int, width: int) -> FloatMap
         shape = getattr(mask, "shape", type(mask).__name__)
         raise PromptError(f"the previous mask has shape {shape}, the image {(height, width)} (rows, columns)")
     if mask.dtype == np.bool_:
-        return mask.astype(np.float32)
+        return mask.astype(np.float32) if mask.any() else None
     if not np.issubdtype(mask.dtype, np.floating):
         raise PromptError(f"the previous mask must be bool or float probabilities, got {mask.dtype}")
     values = mask.astype(np.float32)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise PromptError("the previous mask holds values outside [0, 1]")
-    return values
+    return values if (values > ZoomSettings().mask_threshold).any() else None

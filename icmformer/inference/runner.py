@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -73,9 +73,9 @@ class Precision:
         with ExitStack() as stack:
             if device.type == "cuda":
                 stack.enter_context(_tf32(self.tf32))
-            if self.autocast is not None:
-                context: AbstractContextManager[Any] = torch.autocast(device.type, dtype=self.autocast)
-                stack.enter_context(context)
+            # switched off where it is not wanted: a caller's own autocast must not change a reply
+            low = torch.autocast(device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+            stack.enter_context(low)
             yield
 
 
@@ -90,7 +90,8 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 
 @cache
-def _device_lock(device: str) -> threading.Lock:
+def _device_lock(device_type: str) -> threading.Lock:
+    """One for all GPUs of a process: whether TF32 is allowed is a switch for all of them."""
     return threading.Lock()
 
 
@@ -121,7 +122,7 @@ class SplitRunner:
         self._precision = precision
         self._cache = cache
         self._identity = (identity, str(device))
-        self._lock = _device_lock(str(device))
+        self._lock = _device_lock(device.type)
 
     def logits(
         self, key: Hashable, image: Callable[[], Tensor], prev_mask: Tensor, points: Tensor, timings: Timings

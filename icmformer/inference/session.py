@@ -120,7 +120,12 @@ class ClickPath:
         return candidate
 
     def advance(
-        self, image: LoadedImage, state: State, clicks: Sequence[PixelClick], timings: Timings | None = None
+        self,
+        image: LoadedImage,
+        state: State,
+        clicks: Sequence[PixelClick],
+        timings: Timings | None = None,
+        region: ROI | None = None,
     ) -> Answer:
         """One pass of the network.
 
@@ -129,6 +134,7 @@ class ClickPath:
             state: What came before.
             clicks: All clicks so far, in order.
             timings: Where stages are added.
+            region: Look here, whatever state and clicks suggest.
 
         Returns:
             The pass's answer; `answer.state()` is the next state.
@@ -136,7 +142,7 @@ class ClickPath:
         timings = Timings() if timings is None else timings
         height, width = image.pixels.shape[:2]
         with timings.stage("roi"):
-            zoomed = self.roi(state, clicks, height, width)
+            zoomed = region or self.roi(state, clicks, height, width)
         roi = zoomed or whole(height, width)
         size = self.zoom.input_size(roi) if zoomed else (height, width)
         with timings.stage("crop"):

@@ -216,7 +216,7 @@ def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int]) ->
 
 def mirror_points(points: Tensor, width: int) -> Tensor:
     """The same clicks on the mirrored input; absent clicks stay absent."""
-    absent = torch.maximum(points[..., 0], points[..., 1]) < 0
+    absent = points[..., 2] < 0  # a click beyond the top left corner has negative coordinates and is there
     mirrored = points.clone()
     mirrored[..., 1] = torch.where(absent, points[..., 1], width - 1 - points[..., 1])
     return mirrored

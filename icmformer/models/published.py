@@ -32,7 +32,7 @@ def published_config(state: Mapping[str, Tensor], hints: Mapping[str, Any], wher
         if "backbone.layers.0.blocks.0.attn.relative_position_bias_table" in state:
             return _swin(state, backbone)
         return _vit(state, backbone)
-    except (KeyError, IndexError, ZeroDivisionError, TypeError, ConfigError) as error:
+    except (KeyError, IndexError, ArithmeticError, TypeError, ValueError, ConfigError) as error:
         raise WeightsError(
             f"{where} is neither an iCMFormer nor a SimpleClick state dict ({type(error).__name__}: {error}); "
             "for a backbone alone (MAE, timm, Swin) use it to start a training instead"

@@ -47,7 +47,10 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             assert node.module
-            yield node.module
+            if node.module in FOLDERS:  # `from icmformer import cli` imports icmformer.cli
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -66,7 +69,7 @@ def test_layers_of_the_package_point_one_way():
             continue
         for name in imports(path):
             parts = name.split(".")
-            if parts[0] == "icmformer" and len(parts) > 1:
+            if parts[0] == "icmformer" and parts[1] in LAYERS:
                 assert LAYERS[parts[1]] <= LAYERS[own], f"{path} ({own}) imports {name}"
 
 
@@ -84,6 +87,12 @@ def test_every_module_has_a_layer():
     assert names - {"__init__"} == set(LAYERS)
 
 
+def test_vocabulary_images_and_geometry_load_no_torch():
+    code = "import sys, icmformer, icmformer.geometry, icmformer.imageio; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+
+
 def test_importing_the_package_loads_nothing_foreign():
     foreign = (
         "timm",
@@ -96,6 +105,6 @@ def test_importing_the_package_loads_nothing_foreign():
         "matplotlib",
         "yaml",
     )
-    code = f"import sys, icmformer; print([m for m in {foreign!r} if m in sys.modules])"
+    code = f"import sys, icmformer; icmformer.Engine; print([m for m in {foreign!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

@@ -92,6 +92,37 @@ def test_any_folder_of_pairs_and_label_maps(tmp_path):
     assert [o.label for o in load_benchmark("label-maps", tmp_path)] == [3]
 
 
+def test_label_maps_keep_palette_indices_and_deep_values(tmp_path):
+    ids = block(1)
+    ids[15:20, 2:8] = 2
+    photo(tmp_path / "a" / "images" / "p.png")
+    image = Image.fromarray(ids, "P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 128, 0, 0] + [9] * 759)  # both ids in one colour
+    (tmp_path / "a" / "masks").mkdir()
+    image.save(tmp_path / "a" / "masks" / "p.png")
+    assert [o.label for o in load_benchmark("label-maps", tmp_path / "a")] == [1, 2]
+    photo(tmp_path / "b" / "images" / "p.png")
+    write(tmp_path / "b" / "masks" / "p.png", block(256, np.uint16))
+    np.testing.assert_array_equal(truth_of(load_benchmark("folder", tmp_path / "b")), block(1))
+    assert [o.label for o in load_benchmark("label-maps", tmp_path / "b")] == [256]
+    write(tmp_path / "b" / "masks" / "p.png", np.dstack([block(5)] * 3))
+    with pytest.raises(ConfigError, match="in colour"):
+        load_benchmark("label-maps", tmp_path / "b")
+    photo(tmp_path / "b" / "images" / "p.jpg")
+    with pytest.raises(ConfigError, match="same name"):
+        load_benchmark("folder", tmp_path / "b")
+
+
+def test_masks_that_cannot_be_read_are_named(tmp_path):
+    photo(tmp_path / "img" / "x.jpg")
+    (tmp_path / "val.txt").write_text("x\n")
+    with pytest.raises(ConfigError, match=r"x\.mat"):
+        load_benchmark("SBD", tmp_path)
+    (tmp_path / "text.zip").write_text("no shard")
+    with pytest.raises(ConfigError, match="no shard"):
+        load_benchmark("shard", tmp_path / "text.zip")
+
+
 def test_a_shard_leaves_out_small_objects_and_regions(tmp_path):
     labels = block(1)
     labels[20, 20] = 2

@@ -1,6 +1,7 @@
 """Whole evaluations, through the command line."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from icmformer import Caches, Click, Engine
 from icmformer.imageio import write_image, write_mask
 from icmformer.inference.clicker import Clicker
-from tests.conftest import TINY
+from tests.conftest import TINY, TRAINED
+from training.data.benchmarks import load_benchmark
 from training.evaluate import main, target_size
 
 
@@ -27,8 +29,8 @@ def pairs(tmp_path_factory):
     return root
 
 
-def run(pairs, out, *options):
-    code = main(["--weights", TINY, "--dataset", "folder", "--root", str(pairs), "--out", str(out), *options])
+def run(pairs, out, *options, weights=TINY):
+    code = main(["--weights", weights, "--dataset", "folder", "--root", str(pairs), "--out", str(out), *options])
     assert code == 0
     return json.loads((out / "results.json").read_text())
 
@@ -98,32 +100,76 @@ def test_two_processes_give_the_same_figures_as_one(pairs, tmp_path):
 
 
 def test_ordered_clicks_as_served_are_the_protocol(pairs, tmp_path):
-    run(pairs, tmp_path / "protocol")
-    run(pairs, tmp_path / "served", "--as-served", "ordered")
+    run(pairs, tmp_path / "protocol", weights=TRAINED)
+    run(pairs, tmp_path / "served", "--as-served", "ordered", weights=TRAINED)
     assert rows(tmp_path / "protocol") == rows(tmp_path / "served")
 
 
 @pytest.mark.parametrize("profile", ["exact", "fast"])
-def test_unordered_clicks_as_served_are_what_a_stateless_engine_says(pairs, tmp_path, profile):
-    run(pairs, tmp_path, "--as-served", "unordered", "--profile", profile, "--limit", "1")
+def test_unordered_clicks_as_served_are_what_a_cold_engine_says(pairs, tmp_path, profile):
+    run(pairs, tmp_path, "--as-served", "unordered", "--profile", profile, "--limit", "1", weights=TRAINED)
     clicks, ious = rows(tmp_path)["0"]
-    from training.data.benchmarks import load_benchmark
-
     image, truth = load_benchmark("folder", pairs)[0].load()
-    for count in (1, 2, len(clicks)):
-        engine = Engine.from_weights(TINY, profile=profile, caches=Caches())
-        points = [Click(c + 0.5, r + 0.5, p) for r, c, p in clicks[:count]][::-1]
-        assert Clicker(truth).iou(engine.segment(image.pixels, points, ordered=False).mask) == ious[count - 1]
+    for count in {1, len(clicks) // 2 + 1, len(clicks)}:
+        engine = Engine.from_weights(TRAINED, profile=profile, caches=Caches())
+        points = [
+            Click(c + 0.5, r + 0.5, p) for r, c, p in sorted(clicks[:count], key=lambda c: c[2])
+        ]  # negative first
+        reply = engine.segment(image.pixels, points, ordered=False)
+        assert Clicker(truth).iou(reply.mask) == pytest.approx(ious[count - 1], abs=1e-6)
+        assert 0 < reply.mask.mean() < 1
+
+
+def test_weights_for_448_play_davis_at_672():
+    assert target_size("auto", "DAVIS", 448) == (672, 672)
+    assert target_size("auto", "SBD", 448) == (448, 448)
+
+
+def test_the_same_folder_is_not_taken_for_another_data_set(pairs, tmp_path, capsys):
+    run(pairs, tmp_path / "out", "--limit", "2")
+    other = tmp_path / "other"
+    shutil.copytree(pairs, other)
+    command = [
+        "--weights",
+        TINY,
+        "--dataset",
+        "folder",
+        "--root",
+        str(other),
+        "--out",
+        str(tmp_path / "out"),
+        "--limit",
+        "2",
+    ]
+    assert main(command) == 2
+    assert "another run" in capsys.readouterr().err
+
+
+def test_an_object_without_pixels_is_skipped_by_name(pairs, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(pairs, root)
+    write_mask(root / "masks" / "2.png", np.zeros((160, 200), bool))
+    results = run(root, tmp_path / "out", "--limit", "4")
+    assert results["objects"] == 3
+    assert list(results["skipped"]) == ["2"]
+    assert "skipped 2" in capsys.readouterr().err
+
+
+def test_an_out_that_is_a_file_is_one_line(pairs, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["--weights", TINY, "--dataset", "folder", "--root", str(pairs), "--out", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
 
 
 def test_a_box_start_is_measured(pairs, tmp_path):
-    results = run(pairs, tmp_path, "--box", "ellipse+centre", "--limit", "2")
-    assert 0 <= results["miou_at_box"] <= 1
+    results = run(pairs, tmp_path, "--box", "ellipse+centre", "--limit", "2", weights=TRAINED)
+    assert 0.3 < results["miou_at_box"] <= 1
 
 
 @pytest.mark.parametrize(
     ("mode", "dataset", "size"),
     [
+        ("auto", "DAVIS", (224, 224)),
         ("native", "DAVIS", (224, 224)),
         ("cvpr", "SBD", (448, 448)),
         ("cvpr", "DAVIS", (672, 672)),
@@ -146,6 +192,9 @@ def test_zoom_modes(mode, dataset, size):
         (["--weights", "nowhere"], "no weights"),
         (["--root", "/nowhere"], "no folder"),
         (["--device", "tpu"], "device"),
+        (["--device", "cuda:77", "--jobs", "2"], "not there"),
+        (["--passes", "2"], "--as-served unordered"),
+        (["--as-served", "ordered", "--mode", "fixed448"], "own input size"),
     ],
 )
 def test_mistakes_are_one_line_and_status_two(pairs, tmp_path, capsys, options, text):

@@ -7,19 +7,32 @@ import numpy as np
 import pytest
 import torch
 
-from icmformer import Box, Caches, CleanUp, Click, Engine, LoadedImage
+from icmformer import Box, Caches, CleanUp, Click, Engine, LoadedImage, weights
 from icmformer.errors import ConfigError, DeviceError, ImageError, PromptError, WeightsError
 from icmformer.inference.cache import ByteLRU
 from icmformer.inference.engine import expected_iou
 from icmformer.inference.profiles import PROFILES
-from tests.conftest import TINY
+from icmformer.models import build_network
+from icmformer.models.config import config_mapping
+from tests.conftest import TRAINED
 from training.evaluate import trace
 
 CLICKS = [Click(200.5, 120.5), Click(150.5, 200.5, positive=False), Click(260.5, 160.5), Click(90.5, 60.5)]
+FRAME = (0, 299, 0, 450)
+
+
+def test_these_clicks_move_mask_and_region(photo, exact):
+    """What the tests below compare is not all alike."""
+    replies = [exact.segment(photo, CLICKS[:count]) for count in range(1, 5)]
+    shares = [reply.mask.mean() for reply in replies]
+    assert all(0.002 < share < 0.9 for share in shares)
+    assert len(set(shares)) == 4
+    assert replies[0].roi == FRAME
+    assert replies[1].roi != FRAME
 
 
 def fresh(profile="exact", caches=None):
-    return Engine.from_weights(TINY, profile=profile, caches=caches)
+    return Engine.from_weights(TRAINED, profile=profile, caches=caches)
 
 
 @pytest.mark.parametrize("profile", list(PROFILES))
@@ -67,11 +80,17 @@ def test_clicks_fed_together_have_no_order_at_all(photo, passes):
         assert reply.roi == (0, photo.shape[0] - 1, 0, photo.shape[1] - 1)
 
 
-def test_one_more_click_costs_one_more_pass(photo):
-    engine = fresh("exact", Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)))
+def counting_passes(engine):
+    """A list that grows by one with each pass of the network."""
     passes = []
     decode = engine._runner._network.decode
     engine._runner._network.decode = lambda *args: passes.append(1) or decode(*args)
+    return passes
+
+
+def test_one_more_click_costs_one_more_pass(photo):
+    engine = fresh("exact", Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)))
+    passes = counting_passes(engine)
     for count in range(1, len(CLICKS) + 1):
         engine.segment(photo, CLICKS[:count])
         assert len(passes) == count
@@ -92,15 +111,19 @@ def test_the_mirror_pass_happens_in_exact_and_not_in_fast(photo):
     assert widths == {"exact": 2, "fast": 1}
 
 
-def test_the_exact_profile_mirrors_with_its_input(photo, exact):
-    """Averaging both views makes the answer of a mirrored request the mirrored answer."""
-    click = Click(200.5, 120.5)
+def test_the_exact_profile_treats_left_and_right_alike(photo):
+    """Averaging both views makes the answer of a mirrored request nearly the mirrored answer; one view does not."""
     width = photo.shape[1]
-    straight = exact.segment(photo, [click])
-    turned = exact.segment(np.ascontiguousarray(photo[:, ::-1]), [Click(width - click.x, click.y)])
-    # columns map to the crop by c * T / width, which is off by T / width between a pixel and its mirror image
-    agreement = ((straight.probability - turned.probability[:, ::-1]) ** 2).mean() ** 0.5
-    assert agreement < 0.02
+    turned_photo, click = np.ascontiguousarray(photo[:, ::-1]), Click(200.5, 120.5)
+
+    def asymmetry(flip: bool) -> float:
+        profile = dataclasses.replace(PROFILES["exact"], flip=flip)
+        engine = fresh(profile, Caches())
+        straight = engine.segment(photo, [click])
+        turned = engine.segment(turned_photo, [Click(width - click.x, click.y)])
+        return float(((straight.probability - turned.probability[:, ::-1]) ** 2).mean() ** 0.5)
+
+    assert asymmetry(flip=True) < asymmetry(flip=False) / 2
 
 
 def test_negative_clicks_alone_give_an_empty_mask(photo, exact):
@@ -112,8 +135,13 @@ def test_negative_clicks_alone_give_an_empty_mask(photo, exact):
 
 
 def test_negative_clicks_before_the_first_positive_one_count_with_it(photo, exact):
-    negative, positive = Click(10.5, 10.5, positive=False), Click(200.5, 120.5)
-    assert exact.segment(photo, [negative, positive]).mask.shape == photo.shape[:2]
+    """There is nothing to show for them alone, so the first pass sees them together with the first positive click."""
+    negative, positive = Click(230.5, 140.5, positive=False), Click(200.5, 120.5)
+    profile = dataclasses.replace(PROFILES["exact"], unordered_passes=1)
+    together = fresh(profile, Caches()).segment(photo, [positive, negative], ordered=False)
+    first = exact.segment(photo, [negative, positive])
+    assert first == together
+    assert first != exact.segment(photo, [positive])
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -132,31 +160,60 @@ def test_a_previous_mask_is_corrected_within_its_own_roi(photo, ordered):
 def test_negative_clicks_correct_a_previous_mask(photo, exact):
     previous = np.zeros(photo.shape[:2], np.float32)
     previous[20:160, 30:190] = 0.9
-    result = exact.segment(photo, [Click(50.5, 40.5, positive=False)], previous_mask=previous)
-    assert result.probability.any()
-
-
-def test_an_empty_previous_mask_is_as_good_as_none(photo, exact):
-    blank = np.zeros(photo.shape[:2], bool)
-    np.testing.assert_array_equal(
-        exact.segment(photo, CLICKS[:1], previous_mask=blank).probability, exact.segment(photo, CLICKS[:1]).probability
+    click = Click(50.5, 40.5, positive=False)
+    result = exact.segment(photo, [click], previous_mask=previous)
+    assert result.roi[0] == 0
+    assert result.roi[1] < photo.shape[0] - 1
+    assert result != exact.segment(photo, [Click(150.5, 140.5, positive=False)], previous_mask=previous)
+    assert (
+        result.probability[40, 50]
+        < exact.segment(photo, [Click(50.5, 40.5)], previous_mask=previous).probability[40, 50]
     )
 
 
-def test_a_reply_can_be_corrected_further(photo, exact):
+def test_a_previous_mask_with_nothing_over_one_half_is_as_good_as_none(photo, exact):
+    for blank in (np.zeros(photo.shape[:2], bool), np.full(photo.shape[:2], 0.5, np.float32)):
+        assert exact.segment(photo, CLICKS, previous_mask=blank) == exact.segment(photo, CLICKS)
+        assert not exact.segment(photo, [Click(9, 9, positive=False)], previous_mask=blank).mask.any()
+        box = Box(150, 60, 330, 260)
+        assert exact.segment(photo, box=box, previous_mask=blank) == exact.segment(photo, box=box)
+
+
+def test_a_reply_passed_back_goes_on_where_it_stopped(photo, exact):
     first = exact.segment(photo, CLICKS[:1])
-    second = exact.segment(photo, CLICKS[:2], previous_mask=first.probability, ordered=False)
-    assert second.probability.shape == photo.shape[:2]
+    further = exact.segment(photo, CLICKS[:2], previous_mask=first.probability, ordered=False)
+    assert further != first
+    assert further.roi == exact.segment(photo, CLICKS[:2]).roi
 
 
 def test_a_box_sets_the_region(photo, exact):
-    result = exact.segment(photo, box=Box(150, 60, 330, 260))
+    box = Box(150, 60, 330, 260)
+    result = exact.segment(photo, box=box)
     rows, columns = (60, 259), (150, 329)
     half = 1.4 * 200 / 2
-    assert result.roi[0] == max(0, round(sum(rows) / 2 - half))
-    assert result.roi[2:] == (round(sum(columns) / 2 - 1.4 * 180 / 2), round(sum(columns) / 2 + 1.4 * 180 / 2))
-    both = exact.segment(photo, CLICKS[:2], box=Box(150, 60, 330, 260))
-    assert both != result
+    region = (
+        max(0, round(sum(rows) / 2 - half)),
+        min(299, round(sum(rows) / 2 + half)),
+        round(sum(columns) / 2 - 1.4 * 180 / 2),
+        round(sum(columns) / 2 + 1.4 * 180 / 2),
+    )
+    assert result.roi == region
+    assert exact.segment(photo, box=(330, 260, 150, 60)) == result
+    assert exact.segment(photo, CLICKS[:2], box=box) != result
+    elsewhere = np.zeros(photo.shape[:2], bool)
+    elsewhere[280:290, 10:40] = True
+    assert exact.segment(photo, box=box, previous_mask=elsewhere) == result
+    part = np.zeros(photo.shape[:2], bool)
+    part[100:150, 200:300] = True
+    assert exact.segment(photo, box=box, previous_mask=part).roi == region
+
+
+@pytest.mark.parametrize(("clicks", "passes"), [([], 1), (CLICKS[:1], 2), (CLICKS[1:2], 2), (CLICKS[:2], 3)])
+def test_a_box_costs_one_pass_and_each_click_one_more(photo, clicks, passes):
+    engine = fresh("fast", Caches())
+    counted = counting_passes(engine)
+    engine.segment(photo, clicks, box=Box(150, 60, 330, 260))
+    assert len(counted) == passes
 
 
 @pytest.mark.parametrize(
@@ -193,10 +250,14 @@ def test_images_of_any_shape_are_taken(fast, shape):
 
 
 def test_clean_up_touches_the_mask_only(photo, exact):
-    plain = exact.segment(photo, CLICKS)
-    tidied = exact.segment(photo, CLICKS, clean_up=CleanUp(min_area=10**9))
+    previous = np.zeros(photo.shape[:2], bool)
+    previous[20:160, 30:190] = True
+    away = [Click(440.5, 290.5, positive=False)]
+    plain = exact.segment(photo, away, previous_mask=previous)
+    tidied = exact.segment(photo, away, previous_mask=previous, clean_up=CleanUp(min_area=10**9))
+    assert plain.mask.any()
+    assert not tidied.mask.any()  # no positive click holds any part
     np.testing.assert_array_equal(plain.probability, tidied.probability)
-    assert tidied.mask.sum() <= plain.mask.sum()
 
 
 def test_prefetching_spares_the_first_click_its_encoding(photo):
@@ -211,6 +272,32 @@ def test_engines_may_share_caches_without_mixing(photo):
     shared = [fresh(profile, caches).segment(photo, CLICKS) for profile in PROFILES]
     alone = [fresh(profile, Caches()).segment(photo, CLICKS) for profile in PROFILES]
     assert shared == alone
+
+
+def test_a_shared_cache_tells_networks_of_the_same_values_apart(photo, tmp_path):
+    network = build_network("icmformer_vit_tiny224")
+    config = config_mapping(network.config)
+    engines = []
+    caches = Caches(ByteLRU(1 << 28), ByteLRU(1 << 28))
+    for heads in (3, 6):
+        folder = weights.save(tmp_path / str(heads), {**config, "num_heads": heads}, network.state_dict(), "w")
+        engines.append(Engine.from_weights(folder, caches=caches))
+    assert engines[0].weights.sha256 == engines[1].weights.sha256
+    first, second = (engine.segment(photo, CLICKS).probability for engine in engines)
+    assert not np.array_equal(first, second)
+
+
+def test_a_callers_autocast_changes_nothing(photo):
+    expected = fresh("exact", Caches()).segment(photo, CLICKS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert fresh("exact", Caches()).segment(photo, CLICKS) == expected
+
+
+def test_writing_to_the_array_later_changes_nothing(photo, exact):
+    mine = photo.copy()
+    loaded = LoadedImage.from_array(mine)
+    mine[:] = 0
+    assert fresh("exact", Caches()).segment(loaded, CLICKS) == exact.segment(photo, CLICKS)
 
 
 def test_eight_threads_get_the_single_callers_replies(photo):
@@ -251,12 +338,12 @@ def test_the_score_is_the_expected_iou():
 
 def test_what_is_not_there_says_so():
     with pytest.raises(ConfigError, match="exact and fast"):
-        Engine.from_weights(TINY, profile="quick")
+        Engine.from_weights(TRAINED, profile="quick")
     with pytest.raises(DeviceError, match="not there"):
-        Engine.from_weights(TINY, device="cuda:99")
+        Engine.from_weights(TRAINED, device="cuda:99")
     for name in ("gpu", "mps"):
         with pytest.raises(DeviceError):
-            Engine.from_weights(TINY, device=name)
+            Engine.from_weights(TRAINED, device=name)
     with pytest.raises(WeightsError):
         Engine.from_weights("no such weights")
 
@@ -264,6 +351,6 @@ def test_what_is_not_there_says_so():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_cpus_logits(photo):
-    on_cpu, on_gpu = fresh("exact", Caches()), Engine.from_weights(TINY, "cuda", "exact", Caches())
+    on_cpu, on_gpu = fresh("exact", Caches()), Engine.from_weights(TRAINED, "cuda", "exact", Caches())
     first, second = (engine.segment(photo, CLICKS) for engine in (on_cpu, on_gpu))
     np.testing.assert_allclose(first.probability, second.probability, rtol=0, atol=1e-4)

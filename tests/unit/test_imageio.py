@@ -167,6 +167,28 @@ def test_damaged_files_never_raise_anything_else(data):
             assert decode_image(bytes(raw), max_pixels=10**6).ndim == 3
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", "GIF"])
+def test_files_that_end_early_are_truncated_whatever_their_format(form, photo):
+    options = {"compression": "tiff_lzw"} if form == "TIFF" else {}
+    data = encoded(Image.fromarray(photo), form, **options)
+    for share in (0.3, 0.9):
+        with pytest.raises(TruncatedImageError):
+            decode_image(data[: int(len(data) * share)])
+
+
+def test_masks_of_any_depth_are_read_as_probabilities(tmp_path):
+    mask = np.zeros((8, 9), bool)
+    mask[2:5, 3:7] = True
+    for name, values in (("255", mask * np.uint8(255)), ("1", mask.astype(np.uint8)), ("16", mask * np.uint16(65535))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), values)
+        np.testing.assert_array_equal(read_mask(tmp_path / f"{name}.png"), mask)
+    Image.fromarray(mask).save(tmp_path / "bit.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "bit.png"), mask)
+    (tmp_path / "bomb.png").write_bytes(png_of(30_000, 30_000))
+    with pytest.raises(ImageError):
+        read_mask(tmp_path / "bomb.png")
+
+
 def test_content_names_itself(photo):
     first, second = LoadedImage.from_array(photo), LoadedImage.from_array(photo.copy())
     assert first.digest == second.digest

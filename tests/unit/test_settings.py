@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def test_variables_are_read():
     )
     assert settings.weights_path == (Path("/a"), Path("/b"))
     assert (settings.max_pixels, settings.cache_dir, settings.threads) == (1000, Path("/c/icmformer"), 3)
+
+
+def test_a_user_without_a_home_gets_a_temporary_cache(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert Settings.from_environment({}).cache_dir == Path(tempfile.gettempdir()) / "icmformer"
 
 
 @pytest.mark.parametrize("value", ["many", "-1", "1e6", "999999999999"])

@@ -107,6 +107,60 @@ def test_wrong_shapes_missing_and_unknown_parameters_are_refused(network, tmp_pa
     assert not (tmp_path / "bad").exists()
 
 
+def test_numbers_of_the_wrong_type_are_refused(network, tmp_path):
+    state = network.state_dict()
+    name = "neck.down_16.0.bias"
+    for wrong, text in ((state[name].long(), "has type"), (state[name].to(torch.complex64), "has type")):
+        with pytest.raises(WeightsError, match=text):
+            weights.save(tmp_path / "bad", NAME, {**state, name: wrong}, "bad")
+    with pytest.raises(WeightsError, match=r"not finite in torch\.float16"):
+        weights.save(tmp_path / "bad", NAME, {**state, name: torch.full_like(state[name], 1e6)}, "bad", half=True)
+    swin = build_network("icmformer_swin_tiny224").state_dict()
+    index = next(k for k in swin if k.endswith("relative_position_index"))
+    for wrong in (swin[index].float(), swin[index] + 1):
+        with pytest.raises(WeightsError, match="relative_position_index"):
+            weights.save(tmp_path / "bad", "icmformer_swin_tiny224", {**swin, index: wrong}, "bad")
+
+
+def test_networks_of_the_same_weights_do_not_share_memory(native):
+    found = weights.load(native)
+    first, second = found.build(), found.build()
+    name = "neck.down_16.0.bias"
+    with torch.no_grad():
+        first.get_parameter(name).add_(1)
+    assert not torch.equal(first.get_parameter(name), second.get_parameter(name))
+    assert torch.equal(second.get_parameter(name), found.state_dict[name])
+
+
+def test_overwriting_the_file_does_not_reach_a_loaded_network(native):
+    found = weights.load(native)
+    before = {k: v.clone() for k, v in found.state_dict.items()}
+    with (native / "model.safetensors").open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(bytes(4096))
+    assert all(torch.equal(before[k], v) for k, v in found.state_dict.items())
+
+
+def test_the_identity_names_config_and_values(native, network, tmp_path):
+    config = {**config_mapping(network_config(NAME)), "num_heads": 6}
+    other = weights.load(weights.save(tmp_path / "other", config, network.state_dict(), "mine", {"data": "none"}))
+    assert other.sha256 == weights.load(native).sha256
+    assert other.identity != weights.load(native).identity
+
+
+@pytest.mark.parametrize("content", [{1: torch.ones(1)}, [1, 2], {"state_dict": {}}, {"state_dict": {"a": 1}}, 7])
+def test_files_without_a_state_dict_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError):
+        weights.load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-at-all/w"])
+def test_names_that_can_be_no_path_are_refused(name):
+    with pytest.raises(WeightsError):
+        weights.load(name)
+
+
 def test_a_bare_safetensors_file_tells_its_network(network, tmp_path):
     save_file(network.state_dict(), tmp_path / "bare.safetensors")
     assert weights.load(tmp_path / "bare.safetensors").config == config_mapping(network_config(NAME))
@@ -124,9 +178,7 @@ def test_the_published_checkpoint_loads(shared):
 
 @pytest.mark.parametrize("variant", ["icmformer_swin_tiny224", "simpleclick_vit_tiny224", "icmformer_vit_base448"])
 def test_a_published_file_without_config_tells_its_network(variant, tmp_path):
-    with torch.device("meta"):
-        expected = build_network(variant).state_dict()
-    state = {k: torch.zeros(v.shape, dtype=v.dtype) for k, v in expected.items()}
+    state = build_network(variant).state_dict()
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pth")
     found = network_config(weights.load(tmp_path / "w.pth").config)
     known = network_config(variant)
@@ -191,11 +243,39 @@ def test_fetching_keeps_what_has_the_right_sum(server, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://example.org/w.pth", "file:///etc/passwd", "ftp://h/w.pth", "https://h/page.html"]
+    "url",
+    [
+        "http://example.org/w.pth",
+        "file:///etc/passwd",
+        "ftp://h/w.pth",
+        "https://[::1/w.pth",
+        "https://h:x/w.pth",
+        "https://h/page.html",
+    ],
 )
 def test_other_addresses_are_not_fetched(url):
-    with pytest.raises(WeightsError, match=r"https only|must end in"):
+    with pytest.raises(WeightsError, match=r"https only|must end in|not an address"):
         weights.fetch(url)
+
+
+def test_a_redirect_to_where_the_first_address_could_not_lead_is_refused(monkeypatch, tmp_path):
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.2:{self.server.server_port}/net.safetensors")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        with pytest.raises(WeightsError, match="https only"):
+            weights.fetch(f"http://127.0.0.1:{httpd.server_port}/net.safetensors")
+        httpd.shutdown()
+        thread.join()
 
 
 def test_a_failed_fetch_leaves_nothing(server, monkeypatch, tmp_path):

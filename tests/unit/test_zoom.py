@@ -95,6 +95,15 @@ def test_mirrored_clicks_lie_on_the_mirrored_picture_and_absent_ones_stay_absent
     np.testing.assert_array_equal(mirrored[0, :, 0].numpy(), points[0, :, 0].numpy())
 
 
+def test_a_click_just_beyond_the_corner_is_mirrored_like_any_other():
+    """Published code mirrors clicks before it pads the list, so only the padding counts as absent."""
+    points = map_clicks([PixelClick(150, 150, True), PixelClick(99, 99, False)], ROI(100, 300, 100, 300), (448, 448))
+    assert points[0, 1, 0] < 0
+    assert points[0, 1, 1] < 0
+    mirrored = mirror_points(points, 448)
+    assert mirrored[0, 1, 1] == 447 - points[0, 1, 1]
+
+
 def test_a_long_side_keeps_the_aspect():
     assert ZoomSettings(1, 400).input_size(ROI(0, 199, 0, 299)) == (267, 400)
     assert ZoomSettings(target_size=(448, 672)).input_size(ROI(0, 199, 0, 299)) == (448, 672)

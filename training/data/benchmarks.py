@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,11 @@ class EvalObject:
         """The image, and its truth as (H, W) int32: 1 object, 0 background, -1 ignored.
 
         Raises:
-            ConfigError: Image and mask of different sizes.
+            ConfigError: A mask that cannot be read, or of another size than its image.
+            ImageError: An image that cannot be read.
         """
         image = read_image(self.image)
-        values = _READERS[self.kind](self.mask)
+        values = _read(self.kind, self.mask)
         truth = np.where(values == IGNORE, IGNORE, values == self.label).astype(np.int32)
         if truth.shape != image.pixels.shape[:2]:
             raise ConfigError(f"{self.image} and {self.mask} are of different sizes")
@@ -69,7 +71,10 @@ def _shard_objects(path: Path) -> Iterator[EvalObject]:
     """Objects of at least half a percent of their photo, three a photo at most; regions and parts are left out."""
     if not path.is_file():
         raise ConfigError(f"there is no shard {path}; --root must be the zip file")
-    shards = Shards([path], include_held_out=True)
+    try:
+        shards = Shards([path], include_held_out=True)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ConfigError(f"{path} is no shard of photos ({error})") from error
     for index, record in enumerate(shards.records):
         if record.segments or record.semantic_parts:
             continue
@@ -79,12 +84,21 @@ def _shard_objects(path: Path) -> Iterator[EvalObject]:
             yield ShardObject(f"{record.set}_{record.key}_{label}", path, path, "labels", label, index)
 
 
-def _read_gray(path: Path) -> NDArray[np.uint8]:
+def _read(kind: str, path: Path) -> Truth:
+    try:
+        return _READERS[kind](path)
+    except ConfigError:
+        raise
+    except Exception as error:  # scipy and OpenCV raise nearly anything
+        raise ConfigError(f"{path} cannot be read as a mask: {error}") from error
+
+
+def _read_gray(path: Path) -> NDArray[np.generic]:
     """The largest value of each pixel's channels, without alpha."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ConfigError(f"{path} cannot be read as a mask")
-    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2), np.uint8)
+    return np.asarray(pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2))
 
 
 def _trimap(path: Path) -> Truth:
@@ -97,7 +111,12 @@ def _any_channel(path: Path) -> Truth:
 
 
 def _label_map(path: Path) -> Truth:
-    return np.asarray(_read_gray(path), np.int32)
+    """Values of a gray image, indices of a palette image."""
+    with Image.open(path) as image:
+        ids = np.asarray(image)
+    if ids.ndim != 2:
+        raise ConfigError(f"{path} is in colour; a label map is a gray or palette image whose values are the ids")
+    return ids.astype(np.int32)
 
 
 def _sbd(path: Path) -> Truth:
@@ -121,18 +140,27 @@ _READERS: Mapping[str, Callable[[Path], Truth]] = {
 
 def _pairs(images: Path, masks: Path, kind: str) -> Iterator[EvalObject]:
     """One object an image; image and mask share their stem."""
-    by_stem = {path.stem: path for path in sorted(_listing(masks))}
-    for image in sorted(_listing(images)):
-        if image.suffix.lower() not in _IMAGES:
-            continue
+    by_stem = _by_stem(masks)
+    for image in _by_stem(images).values():
         if image.stem not in by_stem:
             raise ConfigError(f"{image} has no mask of that name in {masks}")
         yield EvalObject(image.stem, image, by_stem[image.stem], kind)
 
 
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(_listing(folder)):
+        if path.suffix.lower() not in _IMAGES:
+            continue
+        if path.stem in files:
+            raise ConfigError(f"{path} and {files[path.stem]} have the same name; which one is meant?")
+        files[path.stem] = path
+    return files
+
+
 def _several(image: Path, mask: Path, kind: str) -> Iterator[EvalObject]:
     """One object an id."""
-    for label in np.unique(_READERS[kind](mask)):
+    for label in np.unique(_read(kind, mask)):
         if label > 0:
             yield EvalObject(f"{image.stem}_{label}", image, mask, kind, int(label))
 
