@@ -145,5 +145,3 @@ class MaskResult:
             and self.score == other.score
             and self.roi == other.roi
         )
-
-    __hash__ = None  # type: ignore[assignment]
