@@ -11,6 +11,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -267,6 +268,7 @@ _worker: Worker | None = None  # of a child process
 
 def _start_worker(run: Run, devices: Any, threads: int, overlays: Path | None) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
     _worker = Worker(run, devices.get(), threads, overlays)
 
 

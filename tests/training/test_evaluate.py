@@ -1,7 +1,12 @@
 """Whole evaluations, through the command line."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +14,7 @@ import pytest
 from icmformer import Caches, Click, Engine
 from icmformer.imageio import write_image, write_mask
 from icmformer.inference.clicker import Clicker
-from tests.conftest import TINY, TRAINED
+from tests.conftest import ROOT, TINY, TRAINED
 from training.data.benchmarks import load_benchmark
 from training.evaluate import main, target_size
 
@@ -89,6 +94,34 @@ def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, 
         == 2
     )
     assert "another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_keeps_what_was_played_and_says_how_to_go_on(pairs, tmp_path, jobs):
+    command = [
+        sys.executable,
+        "-m",
+        "training.evaluate",
+        "--weights",
+        TINY,
+        "--dataset",
+        "folder",
+        "--root",
+        str(pairs),
+    ]
+    command += ["--out", str(tmp_path), "--jobs", jobs]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (tmp_path / "objects.jsonl").exists() or len((tmp_path / "objects.jsonl").read_text().splitlines()) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the run ended before the signal came")
+    assert process.returncode == 130
+    assert "run the same command to go on" in error
+    assert "Traceback" not in error
+    assert len(rows(tmp_path)) >= 1
 
 
 def test_two_processes_give_the_same_figures_as_one(pairs, tmp_path):
