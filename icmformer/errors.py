@@ -35,3 +35,7 @@ class WeightsError(IcmformerError, ValueError):
 
 class DeviceError(IcmformerError, RuntimeError):
     """A device that this machine or this build of torch does not offer."""
+
+
+class TrainingError(IcmformerError, RuntimeError):
+    """A training run that cannot go on."""

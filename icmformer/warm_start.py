@@ -1,6 +1,7 @@
 """Starting a network from other weights: a pretrained backbone, or a sister network.
 
-Backbones: plain ViTs in timm's and MAE's naming, Swins in Microsoft's and timm's. Sister: a SimpleClick checkpoint,
+Backbones: plain ViTs in timm's and MAE's naming, Swins in Microsoft's and timm's, EfficientNet-Lite0 in the naming of
+efficientnet-pytorch and efficientnet-lite-pytorch. Sister: a SimpleClick checkpoint,
 every tensor of which exists in the iCMFormer of its size.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from icmformer.errors import WeightsError
 from icmformer.layers.embed import resize_position_embedding
-from icmformer.models import ClickNetwork, SwinConfig
+from icmformer.models import ClickNetwork, HybridConfig, SwinConfig
 
 _WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_state")
 
@@ -48,7 +49,7 @@ def warm_start(network: ClickNetwork, source: Mapping[str, object]) -> StartRepo
         What was taken and what was not.
 
     Raises:
-        WeightsError: Not one transformer block fits; nothing was changed.
+        WeightsError: Not one block fits; nothing was changed.
     """
     tensors = _named_like(network, _unwrap(source))
     targets = dict(network.named_parameters())
@@ -64,10 +65,8 @@ def warm_start(network: ClickNetwork, source: Mapping[str, object]) -> StartRepo
                 continue
             resized.append(name)
         plan[name] = value
-    if not any(".blocks." in name and name.endswith("mlp.fc1.weight") for name in plan):
-        raise WeightsError(
-            "none of the transformer blocks fits this network: the source belongs to another architecture or width"
-        )
+    if not any(".blocks." in name and name.endswith(("mlp.fc1.weight", "project.weight")) for name in plan):
+        raise WeightsError("none of the blocks fits this network: the source belongs to another architecture or width")
     for name, value in plan.items():
         targets[name].data.copy_(value)
     return StartReport(
@@ -94,7 +93,38 @@ def _named_like(network: ClickNetwork, tensors: dict[str, Tensor]) -> dict[str, 
         return tensors
     if isinstance(network.config, SwinConfig):
         tensors = _downsample_at_stage_end(tensors)
+    if isinstance(network.config, HybridConfig):
+        tensors = {f"trunk.{name}": value for name, value in _frozen_batch_norms(tensors).items()}
     return {f"backbone.{name}": value for name, value in tensors.items()}
+
+
+_LITE_CONVS = {
+    "_conv_stem": ("_bn0", "stem"),
+    "_expand_conv": ("_bn0", "expand"),
+    "_depthwise_conv": ("_bn1", "depthwise"),
+    "_project_conv": ("_bn2", "project"),
+}
+_BATCH_NORM_EPS = 1e-3  # of EfficientNet
+
+
+def _frozen_batch_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """EfficientNet-Lite's convolutions, each with the scale and shift that its batch norm comes to in evaluation mode."""
+    converted = {}
+    for name, value in tensors.items():
+        prefix, _, conv = name.removesuffix(".weight").rpartition(".")
+        if conv not in _LITE_CONVS:
+            continue
+        norm, ours = _LITE_CONVS[conv]
+        before = f"{prefix}." if prefix else ""
+        weight, bias, mean, variance = (
+            tensors.get(f"{before}{norm}.{part}") for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        if weight is None or bias is None or mean is None or variance is None:
+            continue
+        scale = weight / (variance + _BATCH_NORM_EPS).sqrt()
+        target = f"{before.removeprefix('_')}{ours}"
+        converted |= {f"{target}.weight": value, f"{target}.scale": scale, f"{target}.bias": bias - mean * scale}
+    return converted
 
 
 def _downsample_at_stage_end(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+OTHER = 2
+"""Marks other objects than the one asked for, in the maps here."""
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -41,7 +44,7 @@ def view(
 
     Args:
         photo: (H, W, 3) uint8 RGB.
-        mask: (H, W) uint8: 1 object, 0 background, 255 ignored.
+        mask: (H, W) uint8: 1 object, 2 other objects, 0 background, 255 ignored.
         size: Side of the square result.
         config: Ranges.
         rng: Randomness of this sample.
@@ -107,10 +110,10 @@ def _cut(
     seen = cv2.warpAffine(photo, matrix, (size, size), flags=interpolation, borderValue=(124, 116, 104))
     # Sharp at the sub-pixel: the object's share of each pixel, cut at one half.
     share = cv2.warpAffine((mask == 1).astype(np.float32), matrix, (size, size), flags=cv2.INTER_LINEAR)
-    ignored = cv2.warpAffine(
-        (mask == 255).astype(np.uint8), matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=1
-    )
-    return seen, np.where(ignored == 1, np.uint8(255), (share > 0.5).astype(np.uint8))
+    coded = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=255)
+    cut = np.where((coded == 255) | (coded == OTHER), coded, np.uint8(0))
+    cut[(share > 0.5) & (coded != 255)] = 1
+    return seen, cut
 
 
 def colour(photo: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> NDArray[np.uint8]:

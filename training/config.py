@@ -23,7 +23,7 @@ class DataConfig:
     """What to train on.
 
     Attributes:
-        shards: Zip shards, relative to `--data-root`.
+        shards: Zip shards (`*.zip`) and folders of `images/` and `masks/`, relative to `--data-root`.
         set_weights: How much more often photos of a set are drawn than others (1 where not named).
         merge: Probability of merging two objects of a photo into one target.
     """
@@ -46,6 +46,10 @@ class OptimConfig:
         steps: Shares of `samples` at which `step` steps.
         clip: Largest gradient norm.
         ema: Decay of the averaged weights per step.
+        layer_decay: Factor of the learning rate from one block to the block before it; the last block, and whatever
+            no pretrained backbone holds (click embedding, cross blocks, neck, head), learns at the full rate.
+        lr_factors: Factors of the learning rate by prefix of the parameter's name, the longest that fits, beside
+            `layer_decay`; a factor of 0 freezes.
     """
 
     lr: float = 5e-5
@@ -56,6 +60,23 @@ class OptimConfig:
     steps: tuple[float, ...] = ()
     clip: float = 1.0
     ema: float = 0.999
+    layer_decay: float = 1.0
+    lr_factors: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How a run measures itself, with the averaged weights, on photos that are never trained on.
+
+    Attributes:
+        every: Samples between measurements; 0 for none.
+        shard: Zip shard, relative to `--data-root`.
+        limit: Objects, spread over the set.
+    """
+
+    every: int = 0
+    shard: str = "val-000.zip"
+    limit: int = 100
 
 
 @dataclass(frozen=True)
@@ -66,30 +87,97 @@ class TrainConfig:
         network: A registered name or a network mapping.
         size: Side of the network's input in pixels.
         batch: Samples a step, over all processes.
+        accumulate: Parts that a process's share of a batch is cut into, to save memory; the step is the same.
         samples: Samples of the whole run.
         max_rounds: Most no-gradient rounds before a training pass, each adding one click.
+        dropout: Of the head's channels.
         precision: `fp32` or `bf16` (autocast).
+        channels_last: Memory layout; faster for convolutions.
         seed: Of everything random.
-        data, optim, augment, points: See there.
+        pictures: Samples between pictures of what the network made of a batch; 0 for none.
+        data, optim, augment, points, validation: See there.
+        stages: Overrides by stage: mappings in the form of this config with `until`, the sample at which the next
+            stage begins. The learning rate's schedule runs over each stage anew.
     """
 
     network: str | dict[str, Any] = "icmformer_vit_tiny224"
     size: int = 224
     batch: int = 16
+    accumulate: int = 1
     samples: int = 100_000
     max_rounds: int = 3
+    dropout: float = 0.1
     precision: Literal["fp32", "bf16"] = "bf16"
+    channels_last: bool = False
     seed: int = 0
+    pictures: int = 5_000
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     points: PointsConfig = field(default_factory=PointsConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    stages: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         network_config(self.network)
-        for name in ("size", "batch", "samples"):
+        for name in ("size", "batch", "samples", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.batch % self.accumulate:
+            raise ConfigError(f"accumulate ({self.accumulate}) must divide batch ({self.batch})")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of a run with one config: samples `start` to `until`."""
+
+    config: TrainConfig
+    start: int
+    until: int
+
+
+def stages(config: TrainConfig) -> list[Stage]:
+    """The run's stages in order; the last ends with the run.
+
+    Raises:
+        ConfigError: A stage with unknown keys or values, or stages out of order.
+    """
+    base = as_mapping(config)
+    del base["stages"]
+    found: list[Stage] = []
+    start = 0
+    for number, overrides in enumerate(config.stages):
+        last = number == len(config.stages) - 1
+        until = overrides.get("until", config.samples if last else None)
+        if type(until) is not int or not start < until <= config.samples:
+            raise ConfigError(f"stages[{number}].until must be a sample after {start}, got {until!r}")
+        until = config.samples if last else until
+        merged = _merged(base, {k: v for k, v in overrides.items() if k != "until"})
+        found.append(Stage(parse_config(merged, f"stages[{number}]"), start, until))
+        start = until
+    return found or [Stage(config, 0, config.samples)]
+
+
+def as_mapping(config: TrainConfig) -> dict[str, Any]:
+    """The config as YAML and JSON hold it; `parse_config` turns it back."""
+    mapping = _lists(dataclasses.asdict(config))
+    assert isinstance(mapping, dict)
+    return mapping
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _lists(v) for k, v in value.items()}
+    return [_lists(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`overrides` over `base`, section by section; whole values below that."""
+    merged = dict(base)
+    for key, value in overrides.items():
+        section = merged.get(key)
+        merged[key] = {**section, **value} if isinstance(section, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -105,10 +193,11 @@ def load_config(path: Path) -> TrainConfig:
     return parse_config(raw or {})
 
 
-def parse_config(raw: Mapping[str, Any]) -> TrainConfig:
-    """Checks a mapping against the schema; errors as in `load_config`."""
-    config = _build(TrainConfig, raw, "config")
+def parse_config(raw: Mapping[str, Any], where: str = "config") -> TrainConfig:
+    """Checks a mapping against the schema; errors as in `load_config`, naming `where`."""
+    config = _build(TrainConfig, raw, where)
     assert isinstance(config, TrainConfig)
+    stages(config)
     return config
 
 

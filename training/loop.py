@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-import time
-from collections.abc import Callable, Iterator
+import pickle
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,36 +13,135 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from icmformer.models import ClickNetwork, build_network
-from training.config import TrainConfig
+from icmformer.errors import TrainingError, WeightsError
+from icmformer.models import ClickNetwork, ImageFeatures, build_network
+from training.config import Stage, TrainConfig, as_mapping, stages
 from training.losses import IGNORE, normalized_focal_loss
-from training.optim import AveragedWeights, learning_rate, make_optimizer
-from training.points import add_click, next_click
+from training.optim import (
+    AveragedWeights,
+    learning_rate,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+)
+from training.points import add_click, next_click, used_slots
 from training.samples import Batch, RunSampler, Sample, SampleSet, collate, sample_rng
 
 THRESHOLD = 0.49
 
 
-@dataclass
+@dataclass(frozen=True)
+class StepResult:
+    """What a step tells of itself.
+
+    Attributes:
+        scalars: Loss, mean IoU, gradient norm and learning rate.
+        batch: The last part of the batch that was seen.
+        points: Its clicks, those of the rounds included.
+        logits: What the network made of it.
+    """
+
+    scalars: dict[str, float]
+    batch: Batch
+    points: Tensor
+    logits: Tensor
+
+
+class IterativePass(nn.Module):
+    """A training pass: the image encoded once, rounds without gradients on it, then the prediction that is learned from.
+
+    One module, so that distributed wrappers see one forward pass.
+    """
+
+    def __init__(self, network: ClickNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Returns the logits (B, 1, H, W) and the clicks (B, 2N, 3) they come from."""
+        features = self.network.encode_image(image)
+        points, previous = self._rounds(features, batch, rounds, seed)
+        logits: Tensor = self.network.decode(features, previous, points)
+        return logits, points
+
+    @torch.no_grad()
+    def _rounds(self, features: ImageFeatures, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Predictions in evaluation mode, each followed by a correcting click: the clicks and the previous mask."""
+        device = features.tensors[0].device
+        points = batch.points.numpy().copy()
+        previous = torch.zeros((len(points), 1, *features.size), device=device)
+        targets = batch.target[:, 0].to(torch.uint8).numpy()  # -1 becomes 255
+        detached = ImageFeatures(features.size, tuple(t.detach() for t in features.tensors))
+        was_training = self.network.training
+        self.network.eval()
+        for number in range(rounds):
+            logits = self.network.decode(detached, previous, torch.from_numpy(used_slots(points)).to(device))
+            previous = logits.float().sigmoid()
+            masks = (previous[:, 0] > THRESHOLD).cpu().numpy()
+            for i, sample in enumerate(batch.numbers):
+                click = next_click(masks[i], targets[i], sample_rng(seed, sample, number + 1))
+                if click:
+                    add_click(points[i], click)
+        self.network.train(was_training)
+        return torch.from_numpy(used_slots(points)).to(device), previous
+
+
 class Trainer:
     """A run's state and its one step.
 
     Everything that decides the next step is in `state_dict`; a run continued from it goes on as if never stopped.
     """
 
-    config: TrainConfig
-    device: torch.device
-
-    def __post_init__(self) -> None:
-        torch.manual_seed(self.config.seed)
-        self.network: ClickNetwork = build_network(self.config.network).to(self.device)
-        self.optimizer = make_optimizer(self.network, self.config.optim)
-        self.average = AveragedWeights(self.network, self.config.optim.ema)
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.device = device
+        self.whole = config
+        self.stages = stages(config)
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        torch.manual_seed(config.seed)
+        self.network: ClickNetwork = build_network(config.network).to(device)
+        if config.channels_last:
+            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AveragedWeights(self.network, config.optim.ema)
         self.seen = 0
         self.step = 0
+        self._enter(self.stages[0])
+
+    @property
+    def config(self) -> TrainConfig:
+        """The config of the stage that the run is in."""
+        return self.stage.config
+
+    def _enter(self, stage: Stage) -> None:
+        states = optimizer_state(self.network, self.optimizer) if hasattr(self, "optimizer") else {}
+        self.stage = stage
+        self.optimizer = make_optimizer(self.network, stage.config.optim)
+        load_optimizer_state(self.network, self.optimizer, states)
+        self.average.decay = stage.config.optim.ema
+        self.network.head.dropout.p = stage.config.dropout
+        forward: nn.Module = IterativePass(self.network)
+        self._pass = DistributedDataParallel(forward) if self.world > 1 else forward
+
+    def start_from(self, network: nn.Module) -> None:
+        """Takes over another network's weights before the first step."""
+        self.network.load_state_dict(network.state_dict())
+        self.average.network.load_state_dict(network.state_dict())
+
+    def next_stage(self) -> bool:
+        """Enters the stage that the run has come to; False at the end of the run."""
+        stage = next((s for s in self.stages if s.start <= self.seen < s.until), None)
+        if stage is None or self.seen + stage.config.batch > stage.until:
+            later = [s for s in self.stages if s.start > self.seen]
+            if not later:
+                return False
+            stage, self.seen = later[0], later[0].start  # less than a batch is left over
+        if stage is not self.stage:
+            self._enter(stage)
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -49,61 +149,65 @@ class Trainer:
             "step": self.step,
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "torch_rng": torch.get_rng_state(),
+            "optimizer": optimizer_state(self.network, self.optimizer),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.network.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise WeightsError(f"the run's checkpoint belongs to another network than the config's: {error}") from error
         self.seen, self.step = state["seen"], state["step"]
-        self.network.load_state_dict(state["network"])
-        self.average.network.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["torch_rng"].cpu())
+        self.next_stage()
+        load_optimizer_state(self.network, self.optimizer, state["optimizer"])
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
-        """One step on one batch; returns the scalars worth logging."""
-        image, target = batch.image.to(self.device), batch.target.to(self.device)
-        points, previous = self._rounds(batch, image)
-        rate = learning_rate(self.config.optim, self.seen, self.config.samples)
+    def train_step(self, batch: Batch) -> StepResult:
+        """One step on this process's share of a batch."""
+        config, stage = self.config, self.stage
+        rate = learning_rate(config.optim, self.seen - stage.start, stage.until - stage.start)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_factor"]
+        rounds = int(np.random.default_rng((config.seed, self.step, 2**31)).integers(config.max_rounds + 1))
+        torch.manual_seed(_seed(config.seed, self.step, self.rank))  # what dropout draws from
         self.network.train()
-        with self._autocast():
-            logits: Tensor = self.network(image, previous, points)
-        losses = normalized_focal_loss(logits, target)
-        loss = losses.mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optim.clip)
+        parts = batch.split(config.accumulate)
+        losses, ious = [], []
+        for number, part in enumerate(parts):
+            with self._sync(number == len(parts) - 1):
+                target = part.target.to(self.device)
+                with self._autocast():
+                    logits, points = self._pass(self._image(part), part, rounds, config.seed)
+                loss = normalized_focal_loss(logits, target).mean() / len(parts)
+                loss.backward()
+            losses.append(loss.detach())
+            ious.append(_mean_iou(logits.detach(), target) / len(parts))
+        if not torch.isfinite(losses[-1]):
+            raise TrainingError(
+                f"the loss is {losses[-1].item()} after {self.seen:,} samples: lower the learning rate or clip, or train "
+                "in fp32; the last checkpoint is from before"
+            )
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(learning, config.optim.clip)
         self.optimizer.step()
         self.step += 1
-        self.seen += self.config.batch
+        self.seen += config.batch
         self.average.update(self.network, self.step)
-        return {"loss": loss.item(), "iou": _mean_iou(logits.detach(), target), "norm": norm.item(), "lr": rate}
+        totals = torch.stack([torch.stack(losses).sum(), torch.stack(ious).sum()])
+        if self.world > 1:
+            dist.all_reduce(totals)
+            totals /= self.world
+        scalars = {"loss": totals[0].item(), "iou": totals[1].item(), "norm": norm.item(), "lr": rate}
+        return StepResult(scalars, part, points, logits.detach())
 
-    @torch.no_grad()
-    def _rounds(self, batch: Batch, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Zero to `max_rounds` predictions, each followed by a correcting click: the clicks and the previous mask."""
-        config = self.config
-        points = batch.points.numpy().copy()
-        previous = torch.zeros_like(image[:, :1])
-        rounds = int(np.random.default_rng((config.seed, self.step, 2**31)).integers(config.max_rounds + 1))
-        if not rounds:
-            return batch.points.to(self.device), previous
-        self.network.eval()
-        targets = batch.target[:, 0].to(torch.uint8).numpy()  # -1 becomes 255
-        with self._autocast():
-            features = self.network.encode_image(image)
-        for number in range(rounds):
-            with self._autocast():
-                logits = self.network.decode(features, previous, torch.from_numpy(points).to(self.device))
-            previous = logits.float().sigmoid()
-            masks = (previous[:, 0] > THRESHOLD).cpu().numpy()
-            for i, sample in enumerate(batch.numbers):
-                click = next_click(masks[i], targets[i], sample_rng(config.seed, sample, number + 1))
-                if click:
-                    add_click(points[i], click)
-        return torch.from_numpy(points).to(self.device), previous
+    def _image(self, batch: Batch) -> Tensor:
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return batch.image.to(self.device, memory_format=layout)
+
+    def _sync(self, last: bool) -> AbstractContextManager[Any]:
+        """Gradients travel between processes with a step's last part alone."""
+        return nullcontext() if last or not isinstance(self._pass, DistributedDataParallel) else self._pass.no_sync()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.config.precision == "bf16":
@@ -111,21 +215,26 @@ class Trainer:
         return nullcontext()
 
 
-def _mean_iou(logits: Tensor, target: Tensor) -> float:
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
+def _mean_iou(logits: Tensor, target: Tensor) -> Tensor:
     mask, truth, valid = logits.float().sigmoid() > THRESHOLD, target == 1, target != IGNORE
     both = (mask & truth & valid).sum(dim=(1, 2, 3))
     either = ((mask | truth) & valid).sum(dim=(1, 2, 3)).clamp(min=1)
-    return float((both / either).mean())
+    return (both / either).mean()
 
 
 def batches(
-    samples: SampleSet, config: TrainConfig, start: int, workers: int, rank: int = 0, world: int = 1
+    samples: SampleSet, stage: Stage, start: int, workers: int, rank: int = 0, world: int = 1
 ) -> Iterator[Batch]:
-    """The run's batches from sample `start` on."""
+    """A stage's batches from sample `start` on: this process's share of each."""
+    batch = stage.config.batch
     loader: DataLoader[Sample] = DataLoader(
         samples,
-        batch_size=config.batch // world,
-        sampler=RunSampler(start, config.samples, config.batch, rank, world),
+        batch_size=batch // world,
+        sampler=RunSampler(start, stage.until, batch, rank, world),
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
@@ -134,32 +243,33 @@ def batches(
     yield from loader
 
 
-def save_checkpoint(trainer: Trainer, path: Path, raw_config: dict[str, Any]) -> None:
-    """Writes the state atomically: a kill at any moment leaves the old file or the new one, whole."""
+def save_checkpoint(trainer: Trainer, path: Path, best: float = math.inf) -> None:
+    """Writes the state atomically: a kill at any moment leaves the old file or the new one, whole.
+
+    Args:
+        trainer: What to save.
+        path: The file.
+        best: The fewest clicks that a validation has found so far.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
-        torch.save({"state": trainer.state_dict(), "config": raw_config}, file)
+        torch.save({"state": trainer.state_dict(), "config": as_mapping(trainer.whole), "best": best}, file)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def run(
-    trainer: Trainer,
-    source: Iterator[Batch],
-    save: Callable[[], None],
-    log: Callable[[dict[str, float]], None],
-    should_stop: Callable[[], bool],
-    save_minutes: float = 5.0,
-) -> None:
-    """Steps until the batches end or `should_stop` says so; saves every few minutes and at the end."""
-    last_save = time.monotonic()
-    for batch in source:
-        log(trainer.train_step(batch))
-        if should_stop():
-            break
-        if time.monotonic() - last_save > 60 * save_minutes:
-            save()
-            last_save = time.monotonic()
-    save()
+def load_checkpoint(trainer: Trainer, path: Path) -> float:
+    """Takes a run up again; returns the fewest clicks that a validation had found.
+
+    Raises:
+        WeightsError: A file that is no checkpoint, or one of another network.
+    """
+    try:
+        content = torch.load(path, map_location=trainer.device, weights_only=True)
+        state, best = content["state"], float(content["best"])
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is no checkpoint of a training run: {error}") from error
+    trainer.load_state_dict(state)
+    return best

@@ -4,25 +4,85 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.config import OptimConfig
 
+_BARE = ("pos_embed", "cls_token", "relative_position_bias_table", ".scale")
+_SWIN_BLOCK = re.compile(r"backbone\.layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.")
+_BLOCK = re.compile(r"backbone\.(trunk\.blocks|blocks)\.(\d+)\.")
+_EMBEDDING = ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token", "backbone.trunk.stem.")
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: matrices and kernels with weight decay; biases, norms and embeddings without."""
-    decayed, plain = [], []
+
+def layer_depths(network: nn.Module) -> dict[str, int]:
+    """How many layers of the pretrained backbone lie between each parameter and its end: 0 for the last block.
+
+    Embeddings come before the first block. What no pretrained backbone holds (the click embedding, cross blocks, neck,
+    head) is new, and counts as 0. (The published grouping leaves the click embedding out of the optimiser and puts the
+    cross blocks before the first block.)
+    """
+    order: dict[str, tuple[int, int, int]] = {}
+    for name, _ in network.named_parameters():
+        if name.startswith(_EMBEDDING):
+            order[name] = (-1, 0, 0)
+        elif match := _SWIN_BLOCK.match(name):
+            order[name] = (0, int(match[1]), int(match[2]) if match[2] else 10**6)
+        elif match := _BLOCK.match(name):
+            order[name] = (0 if match[1].startswith("trunk") else 1, int(match[2]), 0)
+    layers = sorted(set(order.values()))
+    return {
+        name: len(layers) - 1 - layers.index(order[name]) if name in order else 0
+        for name, _ in network.named_parameters()
+    }
+
+
+def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
+    """Groups of parameters by weight decay and learning-rate factor (`lr_factor`); every one that learns is in one.
+
+    Biases, norms and embeddings have no weight decay. Sets `requires_grad` off where the factor is 0.
+    """
+    depths = layer_depths(network)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
-        bare = parameter.ndim < 2 or name.endswith(("pos_embed", "cls_token", "relative_position_bias_table"))
-        (plain if bare else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        fitting = [p for p in config.lr_factors if name.startswith(p)]
+        factor = config.lr_factors[max(fitting, key=len)] if fitting else 1.0
+        factor *= config.layer_decay ** depths[name]
+        parameter.requires_grad_(factor > 0)
+        if not factor:
+            continue
+        decay = 0.0 if parameter.ndim < 2 or name.endswith(_BARE) else config.weight_decay
+        empty = {"params": [], "weight_decay": decay, "lr_factor": factor}
+        groups.setdefault((decay, factor), empty)["params"].append(parameter)
+    return list(groups.values())
 
 
 def make_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over every parameter; without weight decay it is Adam."""
-    return torch.optim.AdamW(parameter_groups(network, config.weight_decay), lr=config.lr, betas=config.betas)
+    """AdamW over every parameter that learns; without weight decay it is Adam."""
+    return torch.optim.AdamW(parameter_groups(network, config), lr=config.lr, betas=config.betas)
+
+
+def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """The optimiser's state by parameter name, so that it survives another grouping."""
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    return {names[parameter]: dict(state) for parameter, state in optimizer.state.items()}
+
+
+def load_optimizer_state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, states: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Takes back what `optimizer_state` gave; parameters that were frozen then start afresh."""
+    learning = {p for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        if parameter in learning and name in states:
+            optimizer.state[parameter] = {
+                key: value.clone() if key == "step" else value.to(parameter.device).clone()
+                for key, value in states[name].items()
+            }
 
 
 def learning_rate(config: OptimConfig, seen: int, total: int) -> float:

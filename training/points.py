@@ -105,6 +105,13 @@ def add_click(points: NDArray[np.float32], click: tuple[int, int, bool]) -> None
         half[free[0]] = (row, column, points[:, 2].max() + 1)
 
 
+def used_slots(points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The clicks of a batch (B, 2N, 3) without the slots that no sample uses: (B, 2M, 3), M at least 1."""
+    halves = points.reshape(len(points), 2, -1, 3)
+    used = max(int((halves[..., 2] >= 0).any(axis=(0, 1)).nonzero()[0].max(initial=0)) + 1, 1)
+    return np.ascontiguousarray(halves[:, :, :used].reshape(len(points), 2 * used, 3))
+
+
 def _count(config: PointsConfig, rng: Generator, least: int) -> int:
     numbers = np.arange(least, config.max_points + 1)
     weights = config.gamma ** (numbers - least)

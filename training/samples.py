@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from training.augment import colour, view
+from icmformer.errors import ConfigError
+from training.augment import OTHER, colour, view
 from training.config import TrainConfig
 from training.data.objects import pick_object
-from training.data.shards import Shards
+from training.data.photos import PhotoSource
 from training.losses import IGNORE
 from training.points import first_clicks
 
@@ -45,10 +46,10 @@ def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
 class SampleSet(Dataset[Sample]):
     """Sample `n` of a run: photos drawn by weight, with replacement."""
 
-    def __init__(self, shards: Shards, config: TrainConfig) -> None:
-        self.shards = shards
+    def __init__(self, photos: PhotoSource, config: TrainConfig) -> None:
+        self.photos = photos
         self.config = config
-        weights = np.array([config.data.set_weights.get(r.set, 1.0) for r in shards.records])
+        weights = np.array([config.data.set_weights.get(r.set, 1.0) for r in photos.records])
         self._edges = np.cumsum(weights / weights.sum())
 
     def __getitem__(self, number: int) -> Sample:
@@ -56,19 +57,20 @@ class SampleSet(Dataset[Sample]):
         rng = sample_rng(config.seed, number)
         slots = config.points.max_points + config.max_rounds
         for _attempt in range(20):
-            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.shards) - 1)
-            photo, labels = self.shards.load(index)
-            target = pick_object(labels, self.shards.records[index], rng, config.data.merge)
+            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.photos.records) - 1)
+            photo, labels = self.photos.load(index)
+            target = pick_object(labels, self.photos.records[index], rng, config.data.merge)
             if target is None:
                 continue
-            stacked = np.where((target == 0) & (labels > 0), np.uint8(2), target)  # 2: other objects
-            seen, cut = view(photo, target, config.size, config.augment, rng)
+            with_others = np.where((target == 0) & (labels > 0), np.uint8(OTHER), target)
+            seen, cut = view(photo, with_others, config.size, config.augment, rng)
             if (cut == 1).sum() < 0.0015 * cut.size:
                 continue
-            others = np.zeros(cut.shape, bool) if not (stacked == 2).any() else cut == 0
+            others = cut == OTHER
+            cut[others] = 0
             points = first_clicks(cut, others, slots, config.points, rng)
             return Sample(number, colour(seen, config.augment, rng), cut, points)
-        raise RuntimeError(f"no usable object in 20 photos drawn for sample {number}; check the data")
+        raise ConfigError(f"no usable object in 20 photos drawn for sample {number}: check the data's masks")
 
 
 class RunSampler(Sampler[int]):
@@ -98,6 +100,12 @@ class Batch:
     image: Tensor
     target: Tensor
     points: Tensor
+
+    def split(self, parts: int) -> list[Batch]:
+        """The batch in equal parts."""
+        size = len(self.numbers) // parts
+        cuts = [slice(i, i + size) for i in range(0, size * parts, size)]
+        return [Batch(self.numbers[c], self.image[c], self.target[c], self.points[c]) for c in cuts]
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -1,77 +1,157 @@
-"""`python -m training.train CONFIG --data-root DIR --out DIR`: trains a network; run it again to go on."""
+"""Trains a network: `python -m training.train CONFIG --data-root DIR --out RUN`.
+
+Run the same command again to go on where it stopped, were it by Ctrl-C, a time budget or a kill. For several GPUs or
+machines: `torchrun --nproc-per-node N -m training.train ...`. RUN then holds checkpoint.pt, best.pt (fewest clicks on the
+validation photos), log.jsonl and tensorboard/.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import signal
 import sys
 import time
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from icmformer.errors import IcmformerError
-from training.config import load_config
-from training.data.shards import Shards
-from training.loop import Trainer, batches, run, save_checkpoint
+from icmformer.errors import ConfigError, IcmformerError
+from icmformer.inference.profiles import find_device
+from training.config import TrainConfig, load_config
+from training.data.photos import Photos, open_photos
+from training.distributed import Processes, joined
+from training.loop import Trainer, batches, load_checkpoint, save_checkpoint
+from training.monitor import Monitor
 from training.samples import SampleSet
+from training.start import starting_network
+from training.validate import Validation
+
+_CHECKPOINT, _BEST = "checkpoint.pt", "best.pt"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="YAML config, see training/configs")
+    parser.add_argument("--data-root", type=Path, required=True, help="folder of the shards and folders it names")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--start", help="weights to begin with: a backbone's file, or a name or path of weights")
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples, for each process (1)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the network")
+    parser.add_argument("--time-budget", type=float, metavar="MIN", help="save and stop after so many minutes")
+    parser.add_argument("--save-minutes", type=float, default=5, metavar="MIN", help="between checkpoints (5)")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
-    parser.add_argument("config", type=Path, help="YAML config, see training/configs")
-    parser.add_argument("--data-root", type=Path, required=True, help="folder of the zip shards")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoint.pt and log.jsonl")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples")
-    parser.add_argument("--threads", type=int, help="CPU threads of the network")
-    parser.add_argument("--time-budget", type=float, metavar="MIN", help="save and stop after so many minutes")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
-        return _train(args)
+        if args.workers < 0 or (args.threads is not None and args.threads < 1):
+            raise ConfigError("--workers starts at 0 and --threads at 1")
+        config = load_config(args.config)
+        device = find_device(args.device)
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        with joined(device) as processes:
+            if config.batch % (processes.world * config.accumulate):
+                raise ConfigError(f"{processes.world} processes cannot share a batch of {config.batch} evenly")
+            run = Run(config, args, device, processes)
+            run()
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-def _train(args: argparse.Namespace) -> int:
-    config = load_config(args.config)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    samples = SampleSet(Shards([args.data_root / name for name in config.data.shards]), config)
-    trainer = Trainer(config, torch.device(args.device))
-    checkpoint = args.out / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.load_state_dict(torch.load(checkpoint, map_location=args.device, weights_only=True)["state"])
-        print(f"going on after {trainer.seen:,} samples")
-    stop = {"asked": False}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.update(asked=True))
-    deadline = time.monotonic() + 60 * args.time_budget if args.time_budget else float("inf")
-    args.out.mkdir(parents=True, exist_ok=True)
-    with (
-        (args.out / "log.jsonl").open("a") as log_file,
-        tqdm(total=config.samples, initial=trainer.seen, unit="sample", mininterval=10) as bar,
-    ):
-
-        def log(values: dict[str, float]) -> None:
-            bar.update(config.batch)
-            bar.set_postfix({k: f"{v:.3g}" for k, v in values.items()}, refresh=False)
-            log_file.write(json.dumps({"seen": trainer.seen, "time": time.time(), **values}) + "\n")
-
-        run(
-            trainer,
-            batches(samples, config, trainer.seen, args.workers),
-            save=lambda: save_checkpoint(trainer, checkpoint, asdict(config)),
-            log=log,
-            should_stop=lambda: stop["asked"] or time.monotonic() > deadline,
-        )
-    print(f"saved after {trainer.seen:,} samples: {checkpoint}")
     return 0
+
+
+class Run:
+    """One process's part in a run, from where its folder says it stands to its end, its time budget or a signal."""
+
+    def __init__(
+        self, config: TrainConfig, args: argparse.Namespace, device: torch.device, processes: Processes
+    ) -> None:
+        self.args, self.processes = args, processes
+        self.photos: Photos = open_photos(args.data_root, config.data.shards)
+        self.validation = None
+        if config.validation.every:
+            self.validation = Validation(args.data_root / config.validation.shard, config.validation.limit)
+        self.trainer = Trainer(config, device)
+        self.best = math.inf
+        self.asked_to_stop = False
+        self.started = self.saved = time.monotonic()
+
+    def __call__(self) -> None:
+        """Trains."""
+        trainer, processes, out = self.trainer, self.processes, self.args.out
+        self._begin()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+        config = trainer.whole
+        monitor = Monitor(out, trainer.seen, config.samples, config.pictures) if processes.first else None
+        with monitor or nullcontext():
+            while trainer.next_stage() and not self._over():
+                self._stage(monitor)
+            if processes.first:
+                self._save()
+        if processes.first:
+            print(f"saved after {trainer.seen:,} samples: {out / _CHECKPOINT}")
+
+    def _begin(self) -> None:
+        checkpoint, trainer = self.args.out / _CHECKPOINT, self.trainer
+        if checkpoint.exists():
+            self.best = load_checkpoint(trainer, checkpoint)
+            told = f"going on after {trainer.seen:,} samples"
+        elif self.args.start:
+            network, told = starting_network(trainer.whole.network, self.args.start)
+            trainer.start_from(network)
+        else:
+            told = "starts from random values"
+        if self.processes.first:
+            print(f"{told}; {len(self.photos.records):,} photos", flush=True)
+
+    def _stage(self, monitor: Monitor | None) -> None:
+        trainer, processes = self.trainer, self.processes
+        samples = SampleSet(self.photos, trainer.config)
+        source = batches(samples, trainer.stage, trainer.seen, self.args.workers, processes.rank, processes.world)
+        for batch in source:
+            before = trainer.seen
+            result = trainer.train_step(batch)
+            if monitor:
+                monitor.step(trainer.seen, result)
+            every = trainer.config.validation.every
+            if every and trainer.seen // every > before // every:
+                self._validate(monitor)
+            if self._over():
+                return
+            if processes.first and time.monotonic() - self.saved > 60 * self.args.save_minutes:
+                self._save()
+
+    def _validate(self, monitor: Monitor | None) -> None:
+        assert self.validation is not None
+        figures = self.validation(self.trainer.average.network, self.trainer.config.size, self.processes)
+        if monitor:
+            monitor.validation(self.trainer.seen, figures)
+            if figures["noc90"] < self.best:
+                self.best = figures["noc90"]
+                save_checkpoint(self.trainer, self.args.out / _BEST, self.best)
+            self._save()
+
+    def _save(self) -> None:
+        save_checkpoint(self.trainer, self.args.out / _CHECKPOINT, self.best)
+        self.saved = time.monotonic()
+
+    def _over(self) -> bool:
+        budget = self.args.time_budget
+        late = budget is not None and time.monotonic() - self.started > 60 * budget
+        return self.processes.any(self.asked_to_stop or late)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.asked_to_stop = True
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step to end
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from icmformer.layers.attention import WindowAttention
-from icmformer.models.config import NetworkConfig, SwinConfig, network_config
+from icmformer.models.config import HybridConfig, NetworkConfig, SwinConfig, network_config
+from icmformer.models.hybrid import ICMFormerHybrid
 from icmformer.models.network import ClickNetwork
 from icmformer.models.swin import ICMFormerSwin
 from icmformer.models.vit import ICMFormerViT, SimpleClickViT
@@ -30,6 +31,8 @@ def build_network(config: str | Mapping[str, Any] | NetworkConfig) -> ClickNetwo
     network: ClickNetwork
     if isinstance(chosen, SwinConfig):
         network = ICMFormerSwin(chosen)
+    elif isinstance(chosen, HybridConfig):
+        network = ICMFormerHybrid(chosen)
     elif chosen.family == "icmformer-vit":
         network = ICMFormerViT(chosen)
     else:

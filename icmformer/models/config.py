@@ -12,6 +12,7 @@ from icmformer.errors import ConfigError
 Upsample = Literal["x1", "x2", "x4"]
 VIT_FAMILIES = ("icmformer-vit", "simpleclick-vit")
 SWIN_FAMILY = "icmformer-swin"
+HYBRID_FAMILY = "icmformer-hybrid"
 
 
 def _require(condition: bool, text: str) -> None:
@@ -111,16 +112,53 @@ class SwinConfig:
         _check_common(self, self.embed_dim * 4, self.cross_num_heads)
 
 
-NetworkConfig = ViTConfig | SwinConfig
+@dataclass(frozen=True)
+class HybridConfig:
+    """An iCMFormer whose image tokens come from a convolutional trunk (EfficientNet-Lite0).
+
+    Attributes:
+        family: `icmformer-hybrid`.
+        img_size: Input side in pixels that the position embedding is made for; the default input size when serving.
+        embed_dim: Token width, at 1/16.
+        depth: Number of blocks; the first half runs on both streams.
+        cross_depth: Number of cross-modality blocks.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden width of the MLPs over `embed_dim`.
+        neck_out_dims: Widths of the levels 1/4 and 1/8.
+        head_channels: Width of the head before the logit.
+        upsample: As for the plain ViT.
+    """
+
+    family: str = HYBRID_FAMILY
+    img_size: int = 320
+    embed_dim: int = 192
+    depth: int = 4
+    cross_depth: int = 2
+    num_heads: int = 3
+    mlp_ratio: float = 4
+    neck_out_dims: tuple[int, int] = (48, 96)
+    head_channels: int = 64
+    upsample: Upsample = "x1"
+
+    def __post_init__(self) -> None:
+        _require(self.family == HYBRID_FAMILY, f"family must be {HYBRID_FAMILY!r}, got {self.family!r}")
+        _require(self.depth % 2 == 0 and self.depth >= 2, f"depth must be even and at least 2, got {self.depth}")
+        _require(self.cross_depth >= 1, f"cross_depth must be at least 1, got {self.cross_depth}")
+        _require(self.img_size % 32 == 0, f"img_size must be a multiple of 32, got {self.img_size}")
+        _check_common(self, self.embed_dim, self.num_heads)
+
+
+NetworkConfig = ViTConfig | SwinConfig | HybridConfig
 
 _OPTIONS: Mapping[type, frozenset[str]] = {
     ViTConfig: frozenset({"published_extras"}),
     SwinConfig: frozenset({"img_size", "mlp_ratio", "cross_depth", "cross_num_heads", "published_extras"}),
+    HybridConfig: frozenset(),
 }
 """What a mapping may leave out: the published networks know only one value of these."""
 
 
-def _check_common(config: ViTConfig | SwinConfig, dim: int, heads: int) -> None:
+def _check_common(config: ViTConfig | SwinConfig | HybridConfig, dim: int, heads: int) -> None:
     _require(heads > 0 and dim > 0 and dim % heads == 0, f"{heads} heads do not divide a width of {dim}")
     _require(config.img_size > 0, f"img_size must be positive, got {config.img_size}")
     _require(config.upsample in ("x1", "x2", "x4"), f"upsample must be x1, x2 or x4, got {config.upsample!r}")
@@ -164,6 +202,7 @@ VARIANTS: Mapping[str, NetworkConfig] = {
         head_channels=64,
         published_extras=False,
     ),
+    "icmformer_hybrid_lite320": HybridConfig(),
     "simpleclick_vit_tiny224": _vit(
         192, 8, 3, (32, 64, 128, 256), _SIMPLE, img_size=224, head_channels=64, published_extras=False
     ),
@@ -177,7 +216,7 @@ def network_config(config: str | Mapping[str, Any] | NetworkConfig) -> NetworkCo
     Raises:
         ConfigError: An unknown name, family or key, a value of the wrong type, or one that cannot work.
     """
-    if isinstance(config, ViTConfig | SwinConfig):
+    if isinstance(config, NetworkConfig):
         return config
     if isinstance(config, str):
         if config not in VARIANTS:
@@ -190,7 +229,9 @@ def network_config(config: str | Mapping[str, Any] | NetworkConfig) -> NetworkCo
         return ViTConfig(**_checked(config, ViTConfig))
     if family == SWIN_FAMILY:
         return SwinConfig(**_checked(config, SwinConfig))
-    raise ConfigError(f"unknown network family {family!r}; known: {', '.join((*VIT_FAMILIES, SWIN_FAMILY))}")
+    if family == HYBRID_FAMILY:
+        return HybridConfig(**_checked(config, HybridConfig))
+    raise ConfigError(f"unknown network family {family!r}; known: {', '.join((*VIT_FAMILIES, SWIN_FAMILY, HYBRID_FAMILY))}")
 
 
 def config_mapping(config: NetworkConfig) -> dict[str, Any]:
@@ -209,7 +250,7 @@ def variant_name(config: NetworkConfig) -> str | None:
     return next((name for name, known in VARIANTS.items() if known == config), None)
 
 
-def _checked(mapping: Mapping[str, Any], kind: type[ViTConfig] | type[SwinConfig]) -> dict[str, Any]:
+def _checked(mapping: Mapping[str, Any], kind: type[ViTConfig] | type[SwinConfig] | type[HybridConfig]) -> dict[str, Any]:
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
     unknown = set(mapping) - set(defaults)
     if unknown:

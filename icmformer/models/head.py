@@ -77,7 +77,7 @@ class SegmentationHead(nn.Module):
     """
 
     def __init__(
-        self, in_dims: tuple[int, int, int, int], channels: int, upsample: Upsample, published_extras: bool
+        self, in_dims: tuple[int, ...], channels: int, upsample: Upsample, published_extras: bool
     ) -> None:
         super().__init__()
         self.up_steps = {"x1": 0, "x2": 1, "x4": 2}[upsample]
@@ -92,7 +92,7 @@ class SegmentationHead(nn.Module):
         self.dropout = nn.Dropout2d(0.1)
 
     def forward(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Four maps, finest first, and the wanted (H, W) -> (B, 1, H, W) logits."""
+        """Maps, finest first, and the wanted (H, W) -> (B, 1, H, W) logits."""
         finest = levels[0].shape[2:]
         maps = [
             F.interpolate(conv(level), size=finest, mode="bilinear", align_corners=False)

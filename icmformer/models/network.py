@@ -43,6 +43,9 @@ class ClickNetwork(nn.Module):
     Calling it, or either seam, changes no state of it.
     """
 
+    PIXEL_MEAN = IMAGENET_MEAN
+    PIXEL_STD = IMAGENET_STD
+
     mean: Tensor
     std: Tensor
 
@@ -53,8 +56,8 @@ class ClickNetwork(nn.Module):
 
     def reset_constants(self) -> None:
         """Sets what is neither learned nor stored; needed after building on torch's meta device."""
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(self.PIXEL_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.PIXEL_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, prev_mask: Tensor, points: Tensor) -> Tensor:
         """The whole network.
@@ -86,7 +89,7 @@ class ClickNetwork(nn.Module):
         """The rest: the features of `encode_image` and a prompt, as in `forward`, to (B, 1, H, W) logits."""
 
     def normalise(self, image: Tensor) -> Tensor:
-        """RGB in [0, 1] to zero mean and unit variance by ImageNet's statistics."""
+        """RGB in [0, 1] to about zero mean and unit variance, by the statistics the network was pretrained with."""
         return (image - self.mean) / self.std
 
     @staticmethod

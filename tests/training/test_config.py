@@ -2,12 +2,16 @@ import pytest
 
 from icmformer.errors import ConfigError
 from tests.conftest import ROOT
-from training.config import load_config, parse_config
+from training.config import as_mapping, load_config, parse_config, stages
+
+CONFIGS = ROOT / "training" / "configs"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "training" / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_every_shipped_config_is_valid(path):
-    assert load_config(path).samples > 0
+    config = load_config(path)
+    assert config.samples > 0
+    assert parse_config(as_mapping(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -20,12 +24,33 @@ def test_every_shipped_config_is_valid(path):
         ({"data": {"set_weights": {"coco": "two"}}}, "config.data.set_weights.coco must be a number"),
         ({"network": "vgg"}, "registered"),
         ({"batch": 0}, "batch must be positive"),
+        ({"batch": 6, "accumulate": 4}, "accumulate .4. must divide batch .6."),
         ({"optim": 3}, "config.optim must be a mapping"),
+        ({"stages": [{"sise": 3}]}, r"stages\[0\]: unknown keys sise"),
+        ({"stages": [{}, {}]}, r"stages\[0\].until must be a sample after 0, got None"),
+        ({"stages": [{"until": 50}, {"until": 20}, {}]}, r"stages\[1\].until must be a sample after 50, got 20"),
+        ({"stages": [{"optim": {"lr": "fast"}}]}, r"stages\[0\].optim.lr must be a number"),
     ],
 )
 def test_mistakes_name_their_key(raw, text):
     with pytest.raises(ConfigError, match=text):
         parse_config(raw)
+
+
+def test_stages_override_what_they_name_and_nothing_else():
+    config = parse_config(
+        {
+            "samples": 100,
+            "optim": {"lr": 0.5, "clip": 2.0},
+            "stages": [{"until": 40}, {"size": 448, "optim": {"lr": 0.1}}],
+        }
+    )
+    first, second = stages(config)
+    assert (first.start, first.until, second.start, second.until) == (0, 40, 40, 100)
+    assert (first.config.size, first.config.optim.lr) == (224, 0.5)
+    assert (second.config.size, second.config.optim.lr, second.config.optim.clip) == (448, 0.1, 2.0)
+    only = stages(parse_config({"samples": 100}))
+    assert [(s.start, s.until) for s in only] == [(0, 100)]
 
 
 def test_unreadable_files_are_named(tmp_path):

@@ -1,45 +1,130 @@
-"""A run stopped and continued is the run that was not."""
+"""The training step, and a run that stops and goes on as if it never stopped."""
 
-import json
-import subprocess
-import sys
+import dataclasses
 
+import numpy as np
 import pytest
 import torch
-import yaml
+from scipy.ndimage import distance_transform_edt
+from torch import nn
 
-from icmformer import weights
-from tests.conftest import ROOT
+from icmformer.errors import TrainingError, WeightsError
+from icmformer.models import ImageFeatures
+from training.config import OptimConfig, parse_config, stages
+from training.data.photos import open_photos
+from training.loop import IterativePass, Trainer, batches, load_checkpoint, save_checkpoint
+from training.optim import learning_rate
+from training.samples import Batch, SampleSet
 from tests.training.conftest import TINY_RUN
-from training.data.shards import Shards
-from training.export import main as export
-from training.loop import Trainer, batches
-from training.optim import learning_rate, make_optimizer
-from training.samples import SampleSet
 
 
-def trained(config, shard_root, steps, state=None):
+def trained(config, root, steps, state=None):
+    """A trainer after some steps, and the losses it met."""
     trainer = Trainer(config, torch.device("cpu"))
     if state is not None:
         trainer.load_state_dict(state)
-    samples = SampleSet(Shards([shard_root / "tiny.zip"]), config)
-    for batch, _ in zip(batches(samples, config, trainer.seen, workers=0), range(steps), strict=False):
-        trainer.train_step(batch)
-    return trainer
+    photos = open_photos(root, config.data.shards)
+    losses = []
+    while trainer.next_stage() and len(losses) < steps:
+        for batch in batches(SampleSet(photos, trainer.config), trainer.stage, trainer.seen, workers=0):
+            losses.append(trainer.train_step(batch).scalars["loss"])
+            if len(losses) == steps:
+                break
+    return trainer, losses
 
 
-def test_resuming_is_exact(tiny_config, shard_root):
-    whole = trained(tiny_config, shard_root, 5)
-    half = trained(tiny_config, shard_root, 2)
-    resumed = trained(tiny_config, shard_root, 3, half.state_dict())
-    assert resumed.seen == whole.seen == 10
+def assert_same_weights(one, other):
     for key in ("network", "average"):
-        for name, tensor in whole.state_dict()[key].items():
-            assert torch.equal(resumed.state_dict()[key][name], tensor), name
+        for name, tensor in one.state_dict()[key].items():
+            assert torch.equal(other.state_dict()[key][name], tensor), name
+
+
+def test_resuming_is_exact(tiny_config, shard_root, tmp_path):
+    whole, _ = trained(tiny_config, shard_root, 5)
+    half, _ = trained(tiny_config, shard_root, 2)
+    save_checkpoint(half, tmp_path / "half.pt", best=3.5)
+    fresh = Trainer(tiny_config, torch.device("cpu"))
+    assert load_checkpoint(fresh, tmp_path / "half.pt") == 3.5
+    resumed, _ = trained(tiny_config, shard_root, 3, fresh.state_dict())
+    assert resumed.seen == whole.seen == 10
+    assert_same_weights(whole, resumed)
+
+
+def test_what_is_no_checkpoint_of_this_network_is_refused(tiny_config, shard_root, tmp_path):
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        load_checkpoint(Trainer(tiny_config, torch.device("cpu")), tmp_path / "text.pt")
+    save_checkpoint(Trainer(tiny_config, torch.device("cpu")), tmp_path / "tiny.pt")
+    wider = parse_config({**TINY_RUN, "network": {**TINY_RUN["network"], "embed_dim": 32}})
+    with pytest.raises(WeightsError, match="another network"):
+        load_checkpoint(Trainer(wider, torch.device("cpu")), tmp_path / "tiny.pt")
+
+
+class Fixed(nn.Module):
+    """Answers with one given mask whatever it is shown, and remembers what it was shown."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.answer = torch.from_numpy(mask).float()[None, None] * 8 - 4
+        self.shown = []
+
+    def encode_image(self, image):
+        return ImageFeatures(image.shape[2:], (image.mean(dim=1, keepdim=True),))
+
+    def decode(self, features, previous, points):
+        self.shown.append((previous.clone(), points.clone(), self.training, features.tensors[0].requires_grad))
+        return self.answer + 0 * features.tensors[0]
+
+
+def test_each_round_adds_a_click_where_the_prediction_is_wrong_and_feeds_it_back():
+    target = np.zeros((64, 64), np.int64)
+    target[8:40, 8:40] = 1
+    guess = target.copy()
+    guess[8:40, 28:40] = 0  # a strip is missing, and there is a smaller patch too much
+    guess[50:56, 50:56] = 1
+    points = np.full((1, 8, 3), -1.0, np.float32)
+    points[0, 0] = (20, 16, 0)
+    network = Fixed(guess).train()
+    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    batch = Batch((5,), image, torch.from_numpy(target)[None, None], torch.from_numpy(points))
+    logits, used = IterativePass(network)(image, batch, rounds=2, seed=0)
+    assert logits.requires_grad
+    assert network.training
+
+    (empty, first, *quiet), (fed, second, *_), (last, third, *learning) = network.shown
+    assert quiet == [False, False]  # evaluation mode, and no gradient
+    assert learning == [True, True]
+    assert not empty.any()
+    np.testing.assert_allclose(fed[0, 0].numpy(), 1 / (1 + np.exp(4 - 8 * guess)), atol=1e-5)
+    assert torch.equal(fed, last)
+    missing = (target == 1) & (guess == 0)
+    depth = distance_transform_edt(np.pad(missing, 1))[1:-1, 1:-1]
+    assert [int((p[..., 2] >= 0).sum()) for p in (first, second, third)] == [1, 2, 3]
+    for row, column, order in third[0, 1:3].tolist():  # both new clicks are positive, in the strip's inner half
+        assert depth[int(row), int(column)] > depth.max() / 2 - 0.5
+        assert order in (1, 2)
+    assert torch.equal(used, third)
+
+
+def test_rounds_and_dropout_draw_from_the_step_not_from_what_ran_before(tiny_config, shard_root):
+    config = dataclasses.replace(tiny_config, dropout=0.5)
+    _, one = trained(config, shard_root, 3)
+    torch.rand(1000)
+    _, other = trained(config, shard_root, 3)
+    assert one == other
+
+
+def test_a_batch_in_parts_makes_the_same_step(tiny_config, shard_root):
+    whole_config = dataclasses.replace(tiny_config, batch=4, dropout=0.0, samples=40)
+    whole, losses = trained(whole_config, shard_root, 4)
+    parts, in_parts = trained(dataclasses.replace(whole_config, accumulate=4), shard_root, 4)
+    np.testing.assert_allclose(in_parts, losses, atol=1e-5)
+    for name, tensor in whole.network.state_dict().items():
+        torch.testing.assert_close(parts.network.state_dict()[name], tensor, rtol=0, atol=2e-4)
 
 
 def test_the_average_follows_the_weights(tiny_config, shard_root):
-    trainer = trained(tiny_config, shard_root, 4)
+    trainer, _ = trained(tiny_config, shard_root, 4)
     name = "neck.down_16.0.weight"
     start = Trainer(tiny_config, torch.device("cpu")).network.state_dict()[name]
     now, average = trainer.network.state_dict()[name], trainer.average.network.state_dict()[name]
@@ -47,16 +132,48 @@ def test_the_average_follows_the_weights(tiny_config, shard_root):
     assert (average - start).norm() < (now - start).norm()
 
 
-def test_every_parameter_is_optimised(tiny_config):
-    trainer = Trainer(tiny_config, torch.device("cpu"))
-    grouped = [p for group in make_optimizer(trainer.network, tiny_config.optim).param_groups for p in group["params"]]
-    assert {id(p) for p in grouped} == {id(p) for p in trainer.network.parameters()}
-    assert len(grouped) == len({id(p) for p in grouped})
+def test_a_loss_that_is_no_number_stops_the_run(tiny_config, shard_root):
+    wild = dataclasses.replace(tiny_config, optim=OptimConfig(lr=1e18, clip=1e18))
+    with pytest.raises(TrainingError, match="learning rate"):
+        trained(wild, shard_root, 6)
+
+
+STAGED = {
+    **TINY_RUN,
+    "samples": 14,
+    "optim": {"lr": 0.001, "warmup_samples": 4, "lr_factors": {"backbone.": 0}},
+    "stages": [{"until": 7}, {"optim": {"lr": 0.0001, "lr_factors": {"backbone.": 0.5}}}],
+}
+
+
+def test_stages_freeze_thaw_and_start_their_schedule_anew(shard_root):
+    config = parse_config(STAGED)
+    start = Trainer(config, torch.device("cpu")).network.state_dict()
+    first, _ = trained(config, shard_root, 3)
+    moved = {k for k, v in first.network.state_dict().items() if not torch.equal(v, start[k])}
+    assert moved
+    assert not any(name.startswith("backbone.") for name in moved)
+    both, _ = trained(config, shard_root, 4)
+    assert both.seen == 7 + 2  # the sample that is left over of the first stage is skipped
+    assert both.stage is both.stages[1]
+    rates = sorted({group["lr"] for group in both.optimizer.param_groups})
+    assert rates == pytest.approx([0.00005 / 5, 0.0001 / 5])
+    assert any(
+        not torch.equal(v, start[k]) for k, v in both.network.state_dict().items() if k.startswith("backbone.")
+    )
+
+
+def test_resuming_across_a_stage_is_exact(shard_root):
+    config = parse_config(STAGED)
+    whole, _ = trained(config, shard_root, 6)
+    for steps in (2, 3, 4):
+        half, _ = trained(config, shard_root, steps)
+        resumed, _ = trained(config, shard_root, 6 - steps, half.state_dict())
+        assert resumed.seen == whole.seen
+        assert_same_weights(whole, resumed)
 
 
 def test_schedules():
-    from training.config import OptimConfig
-
     warm = OptimConfig(lr=1.0, warmup_samples=100)
     assert learning_rate(warm, 0, 1000) < 0.02
     assert learning_rate(warm, 100, 1000) == 1.0
@@ -67,42 +184,8 @@ def test_schedules():
     assert learning_rate(cosine, 100, 100) == pytest.approx(0, abs=1e-9)
 
 
-def test_the_command_trains_goes_on_and_exports(shard_root, tmp_path):
-    config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump(TINY_RUN))
-    command = [
-        sys.executable,
-        "-m",
-        "training.train",
-        str(config),
-        "--data-root",
-        str(shard_root),
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    command += ["--workers", "0", "--threads", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert "saved after 12 samples" in done.stdout
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [row["seen"] for row in log] == [2, 4, 6, 8, 10, 12]
-    assert "going on after 12" in subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    assert export([str(tmp_path / "run"), "-o", str(tmp_path / "w")]) == 0
-    assert weights.load(tmp_path / "w").about["samples"] == 12
-
-
-def test_a_bad_config_is_one_line(tmp_path):
-    (tmp_path / "c.yaml").write_text("sise: 3")
-    command = [
-        sys.executable,
-        "-m",
-        "training.train",
-        str(tmp_path / "c.yaml"),
-        "--data-root",
-        ".",
-        "--out",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
+def test_a_run_ends_after_its_last_whole_batch(tiny_config, shard_root):
+    config = dataclasses.replace(tiny_config, samples=7)
+    trainer, losses = trained(config, shard_root, 100)
+    assert (len(losses), trainer.seen) == (3, 6)
+    assert stages(config)[0].until == 7

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from training.points import PointsConfig, add_click, first_clicks, next_click
+from training.points import PointsConfig, add_click, first_clicks, next_click, used_slots
 
 
 def rng(seed=0):
@@ -97,3 +97,14 @@ def test_clicks_go_into_free_slots_in_order_and_are_dropped_when_there_is_none()
     for click in ((1, 2, True), (3, 4, False), (5, 6, True), (7, 8, True)):
         add_click(points, click)
     np.testing.assert_array_equal(points, [[1, 2, 0], [5, 6, 2], [3, 4, 1], [-1, -1, -1]])
+
+
+def test_slots_that_no_sample_uses_are_left_out():
+    points = np.full((2, 10, 3), -1.0, np.float32)
+    assert used_slots(points).shape == (2, 2, 3)
+    points[0, 0] = (1, 2, 0)
+    points[1, 5:8] = (3, 4, 1)
+    used = used_slots(points)
+    assert used.shape == (2, 6, 3)
+    np.testing.assert_array_equal(used[0, :, 2], [0, -1, -1, -1, -1, -1])
+    np.testing.assert_array_equal(used[1, :, 2], [-1, -1, -1, 1, 1, 1])

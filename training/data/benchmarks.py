@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from scipy.io import loadmat
 
 from icmformer.errors import ConfigError
 from icmformer.imageio import LoadedImage, read_image
-from training.data.shards import Shards
+from training.data.shards import open_shard
 
 Truth = NDArray[np.int32]
 IGNORE = -1
@@ -62,23 +61,18 @@ class ShardObject(EvalObject):
     index: int = 0
 
     def load(self) -> tuple[LoadedImage, Truth]:
-        photo, labels = Shards([self.image], include_held_out=True).load(self.index)
+        photo, labels = open_shard(self.image, include_held_out=True).load(self.index)
         truth = np.where(labels == 255, IGNORE, labels == self.label).astype(np.int32)
         return LoadedImage.from_array(photo), truth
 
 
 def _shard_objects(path: Path) -> Iterator[EvalObject]:
     """Objects of at least half a percent of their photo, three a photo at most; regions and parts are left out."""
-    if not path.is_file():
-        raise ConfigError(f"there is no shard {path}; --root must be the zip file")
-    try:
-        shards = Shards([path], include_held_out=True)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ConfigError(f"{path} is no shard of photos ({error})") from error
-    for index, record in enumerate(shards.records):
+    shard = open_shard(path, include_held_out=True)
+    for index, record in enumerate(shard.records):
         if record.segments or record.semantic_parts:
             continue
-        _, labels = shards.load(index)
+        _, labels = shard.load(index)
         large = [label for label in record.labels if (labels == label).mean() >= 0.005]
         for label in large[:3]:
             yield ShardObject(f"{record.set}_{record.key}_{label}", path, path, "labels", label, index)
@@ -138,13 +132,23 @@ _READERS: Mapping[str, Callable[[Path], Truth]] = {
 }
 
 
-def _pairs(images: Path, masks: Path, kind: str) -> Iterator[EvalObject]:
-    """One object an image; image and mask share their stem."""
+def image_pairs(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
+    """Image and mask files that share their stem, in order.
+
+    Raises:
+        ConfigError: A missing folder, an image without a mask, two files of one name.
+    """
     by_stem = _by_stem(masks)
     for image in _by_stem(images).values():
         if image.stem not in by_stem:
             raise ConfigError(f"{image} has no mask of that name in {masks}")
-        yield EvalObject(image.stem, image, by_stem[image.stem], kind)
+        yield image, by_stem[image.stem]
+
+
+def _pairs(images: Path, masks: Path, kind: str) -> Iterator[EvalObject]:
+    """One object an image."""
+    for image, mask in image_pairs(images, masks):
+        yield EvalObject(image.stem, image, mask, kind)
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,64 @@
+"""Folders of photo and mask pairs as a source of training photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from icmformer.errors import ConfigError
+from icmformer.imageio import read_image
+from training.data.benchmarks import image_pairs
+from training.data.photos import PhotoRecord
+
+IGNORE = 255
+_MOST_OBJECTS = 254
+
+
+class Folder:
+    """`images/` and `masks/`, paired by name.
+
+    A mask is a gray or palette image: 0 background, 255 ignored, every other value an object. One whose only value
+    beside 0 is 255 (or 1) holds that one object. Nothing of a folder is held out.
+
+    Raises:
+        ConfigError: Missing folders, a photo without a mask, masks that are no label maps, more than 254 objects.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._pairs = list(image_pairs(root / "images", root / "masks"))
+        self.records = []
+        for image, mask in self._pairs:
+            labels = np.unique(_labels(mask))
+            ids = tuple(int(i) for i in labels if i not in (0, IGNORE))
+            self.records.append(PhotoRecord(image.stem, root.name, ids))
+
+    def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        image, mask = self._pairs[index]
+        photo, labels = read_image(image).pixels, _labels(mask)
+        if labels.shape != photo.shape[:2]:
+            raise ConfigError(f"{image} and {mask} are of different sizes")
+        return photo, labels
+
+
+def _labels(path: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as image:
+            values = np.asarray(image)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read as a mask: {error}") from error
+    if values.ndim != 2:
+        raise ConfigError(f"{path} is in colour; a mask is a gray or palette image whose values are the ids")
+    ids, inverse = np.unique(values.astype(np.int64), return_inverse=True)
+    if set(ids.tolist()) <= {0, IGNORE}:
+        return (values > 0).astype(np.uint8)
+    objects = ids[(ids != 0) & (ids != IGNORE)]
+    if len(objects) > _MOST_OBJECTS:
+        raise ConfigError(f"{path} holds {len(objects)} objects; {_MOST_OBJECTS} are the most")
+    table = np.zeros(len(ids), np.uint8)
+    table[np.isin(ids, objects)] = np.arange(1, len(objects) + 1)
+    table[ids == IGNORE] = IGNORE
+    return table[inverse].reshape(values.shape)
