@@ -13,7 +13,7 @@ SHARED ?= ../shared
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint format bench clean
+.PHONY: help setup test test-slow lint format bench overfit clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ format: $(STAMP) ## put the code into the house format
 
 bench: $(STAMP) ## time a click, as ratios within one run
 	$(BIN)/python -m training.bench
+
+overfit: $(STAMP) ## check the training: five photos learned by heart (minutes)
+	$(BIN)/python -m training.overfit
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -50,5 +50,6 @@ def joined(device: torch.device) -> Iterator[Processes]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+        dist.barrier()  # who leaves early breaks the connections of those who still use them
     finally:
         dist.destroy_process_group()

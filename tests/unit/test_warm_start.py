@@ -88,6 +88,67 @@ def test_swin_backbones_of_both_namings_and_another_window_fit(naming):
         assert torch.equal(network.state_dict()[f"backbone.{name}"], expected)
 
 
+class ReferenceLite(torch.nn.Module):
+    """EfficientNet-Lite0 from torch's own convolutions and batch norms, in efficientnet-pytorch's naming."""
+
+    STAGES = ((1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6), (3, 112, 5, 1, 6))
+    STAGES += ((4, 192, 5, 2, 6), (1, 320, 3, 1, 6))
+
+    def __init__(self):
+        super().__init__()
+        self._conv_stem = torch.nn.Conv2d(3, 32, 3, 2, 1, bias=False)
+        self._bn0 = torch.nn.BatchNorm2d(32, eps=1e-3)
+        self._blocks = torch.nn.ModuleList()
+        width = 32
+        for count, out, kernel, stride, expand in self.STAGES:
+            for index in range(count):
+                block, hidden = torch.nn.Module(), width * expand
+                if expand > 1:
+                    block._expand_conv = torch.nn.Conv2d(width, hidden, 1, bias=False)
+                    block._bn0 = torch.nn.BatchNorm2d(hidden, eps=1e-3)
+                step = stride if index == 0 else 1
+                block._depthwise_conv = torch.nn.Conv2d(
+                    hidden, hidden, kernel, step, kernel // 2, groups=hidden, bias=False
+                )
+                block._bn1 = torch.nn.BatchNorm2d(hidden, eps=1e-3)
+                block._project_conv = torch.nn.Conv2d(hidden, out, 1, bias=False)
+                block._bn2 = torch.nn.BatchNorm2d(out, eps=1e-3)
+                block.skips = step == 1 and width == out
+                self._blocks.append(block)
+                width = out
+
+    def forward(self, x):
+        x = torch.nn.functional.relu6(self._bn0(self._conv_stem(x)))
+        maps = []
+        for block in self._blocks:
+            y = torch.nn.functional.relu6(block._bn0(block._expand_conv(x))) if hasattr(block, "_bn0") else x
+            y = torch.nn.functional.relu6(block._bn1(block._depthwise_conv(y)))
+            y = block._bn2(block._project_conv(y))
+            x = x + y if block.skips else y
+            maps.append(x)
+        return [maps[i] for i in (2, 4, 10, 15)]
+
+
+def test_an_efficientnet_trunk_computes_what_it_computed_with_its_batch_norms():
+    torch.manual_seed(0)
+    reference = ReferenceLite().eval()
+    for norm in (m for m in reference.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.running_mean.uniform_(-0.3, 0.3)
+        norm.running_var.uniform_(0.3, 2)
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+        torch.nn.init.uniform_(norm.bias, -0.2, 0.2)
+    network = build_network("icmformer_hybrid_lite320")
+    source = {**reference.state_dict(), "_conv_head.weight": torch.ones(1280, 320, 1, 1), "_fc.bias": torch.ones(1000)}
+    report = warm_start(network, source)
+    trunk = {n for n, _ in network.named_parameters() if ".trunk." in n}
+    assert set(report.loaded) == trunk
+    assert not set(report.fresh) & trunk
+    x = torch.randn(2, 3, 96, 128)
+    with torch.inference_mode():
+        for ours, theirs in zip(network.backbone.trunk(x), reference(x), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_another_architecture_is_refused_and_nothing_changes():
     network = build_network(VIT)
     before = {k: v.clone() for k, v in network.state_dict().items()}

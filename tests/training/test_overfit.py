@@ -1,0 +1,21 @@
+import pytest
+
+from training.overfit import main, write_photos
+from training.data.benchmarks import load_benchmark
+
+
+def test_the_photos_and_their_outlines_belong_together(tmp_path):
+    write_photos(tmp_path)
+    objects = load_benchmark("folder", tmp_path)
+    assert len(objects) == 5
+    for item in objects:
+        image, truth = item.load()
+        assert image.pixels.shape[:2] == truth.shape
+        assert 0.01 < (truth == 1).mean() < 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_tiny_network_learns_five_photos_by_heart(tmp_path, capsys):
+    assert main(["--out", str(tmp_path)]) == 0
+    assert "knows its photos" in capsys.readouterr().out

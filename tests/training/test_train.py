@@ -1,0 +1,177 @@
+"""The training command, as a user runs it: on, off, killed, on two processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from icmformer import weights
+from tests.conftest import ROOT
+from tests.training.conftest import TINY_RUN
+from training.data.benchmarks import load_benchmark
+from training.distributed import Processes
+from training.evaluate import trace
+from training.export import main as export
+from training.metrics import click_count
+from training.validate import Validation
+
+MODULE = [sys.executable, "-m", "training.train"]
+
+
+@pytest.fixture
+def command(shard_root, tmp_path):
+    """Makes the command line of a run and its folder; the folder's name tells runs apart."""
+
+    def make(name, raw=TINY_RUN, *options, start=MODULE):
+        config = tmp_path / f"{name}.yaml"
+        config.write_text(yaml.safe_dump(raw))
+        line = [*start, str(config), "--data-root", str(shard_root), "--out", str(tmp_path / name)]
+        return [*line, "--workers", "0", "--threads", "1", "--device", "cpu", *options], tmp_path / name
+
+    return make
+
+
+def run(line):
+    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False, timeout=240)
+
+
+def log_of(out, key="loss"):
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {row["seen"]: row[key] for row in rows if key in row}
+
+
+def weights_of(out, key="network"):
+    return torch.load(out / "checkpoint.pt", weights_only=True)["state"][key]
+
+
+def test_the_command_trains_goes_on_and_exports(command, tmp_path):
+    line, out = command("run")
+    done = run(line)
+    assert done.returncode == 0, done.stderr
+    assert "starts from random values; 5 photos" in done.stdout
+    assert "saved after 12 samples" in done.stdout
+    assert list(log_of(out)) == [2, 4, 6, 8, 10, 12]
+    assert "going on after 12" in run(line).stdout
+    assert export([str(out), "-o", str(tmp_path / "w")]) == 0
+    made = weights.load(tmp_path / "w")
+    assert made.about["samples"] == 12
+    line, out = command("second", TINY_RUN, "--start", str(tmp_path / "w"))
+    assert "0 fresh" in run(line).stdout
+
+
+def test_a_run_measures_and_shows_itself(command, shard_root):
+    raw = {**TINY_RUN, "validation": {"every": 6, "shard": "tiny.zip", "limit": 2}, "pictures": 8}
+    line, out = command("watched", raw)
+    done = run(line)
+    assert done.returncode == 0, done.stderr
+    measured = log_of(out, "validation")
+    assert list(measured) == [6, 12]
+    board = EventAccumulator(str(out / "tensorboard"), size_guidance={"images": 0})
+    board.Reload()
+    assert board.Scalars("train/loss")[0].value == pytest.approx(log_of(out)[2], rel=1e-4)
+    assert [e.step for e in board.Scalars("validation/noc90")] == [6, 12]
+    pictures = board.Images("target, prediction")
+    assert [p.step for p in pictures] == [2, 10]
+    assert (pictures[0].height, pictures[0].width) == (2 * 224, 2 * 224)
+    best = torch.load(out / "best.pt", weights_only=True)
+    assert best["best"] == min(v["noc90"] for v in measured.values())
+    # the figures are those of the evaluator
+    network = weights.load(shard_net(best, out)).build()
+    rows = []
+    for item in load_benchmark("shard", shard_root / "tiny.zip", 2):
+        image, truth = item.load()
+        rows.append(trace(network, image.pixels, truth, {"target_size": (224, 224)}, flip=False).ious)
+    figures = Validation(shard_root / "tiny.zip", 2)(network, 224, Processes())
+    assert figures["noc90"] == pytest.approx(click_count(rows, 0.9, 20).noc)
+    assert figures["miou1"] == pytest.approx(np.mean([r[0] for r in rows]))
+    assert figures == pytest.approx(measured[best["state"]["seen"]])
+
+
+def shard_net(best, out):
+    torch.save(best, out / "copy.pt")
+    assert export([str(out / "copy.pt"), "-o", str(out / "w"), "--full"]) == 0
+    return out / "w"
+
+
+@pytest.mark.parametrize("when", [3, 7])
+def test_kill_9_and_resume_gives_the_weights_of_a_run_that_was_not_killed(command, when):
+    raw = {**TINY_RUN, "samples": 20}
+    line, whole = command("whole", raw, "--save-minutes", "0")
+    assert run(line).returncode == 0
+    line, killed = command("killed", raw, "--save-minutes", "0")
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = killed / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists() or len(log.read_text().splitlines()) < when:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = run(line)
+    assert "going on after" in done.stdout
+    for key in ("network", "average"):
+        ours, theirs = weights_of(killed, key), weights_of(whole, key)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert log_of(killed) == log_of(whole)
+
+
+def test_ctrl_c_saves_and_says_so(command):
+    line, out = command("stopped", {**TINY_RUN, "samples": 4000})
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (out / "log.jsonl").exists() or not log_of(out):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    told, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "saved after" in told
+    assert "Traceback" not in errors
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["state"]["seen"] == max(log_of(out))
+
+
+def test_a_time_budget_ends_a_run_that_can_go_on(command):
+    line, _ = command("short", {**TINY_RUN, "samples": 4000}, "--time-budget", "0.02")
+    done = run(line)
+    assert done.returncode == 0, done.stderr
+    assert "saved after" in done.stdout
+    assert "going on after" in run(line).stdout
+
+
+def test_two_processes_train_as_one_with_the_doubled_batch(command):
+    raw = {**TINY_RUN, "batch": 4, "samples": 24, "dropout": 0.0}
+    line, alone = command("alone", raw)
+    assert run(line).returncode == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    line, together = command("together", raw, start=[*torchrun, "training.train"])
+    done = run(line)
+    assert done.returncode == 0, done.stderr
+    one, two = log_of(alone), log_of(together)
+    assert list(one) == list(two) == [4, 8, 12, 16, 20, 24]
+    assert max(abs(one[k] - two[k]) for k in one) < 1e-4
+    assert one[4] != one[24]
+
+
+@pytest.mark.parametrize(
+    ("raw", "options", "text"),
+    [
+        ({"sise": 3}, (), "unknown keys sise"),
+        ({**TINY_RUN, "data": {"shards": ["none.zip"]}}, (), "there is no shard"),
+        (TINY_RUN, ("--start", "nothing-of-that-name"), "nothing-of-that-name"),
+        (TINY_RUN, ("--workers", "-1"), "--workers starts at 0"),
+        ({**TINY_RUN, "validation": {"every": 4}}, (), "there is no shard"),
+    ],
+)
+def test_mistakes_are_one_line(command, raw, options, text):
+    line, _ = command("wrong", raw, *options)
+    done = run(line)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
