@@ -1,4 +1,4 @@
-"""Segmenters without a network on the same protocol: `python -m training.baselines --dataset GrabCut --root DIR --out DIR`.
+"""Segmenters without a network, on the same protocol: `python -m training.baselines --dataset NAME --root DIR --out DIR`.
 
 `grabcut` is OpenCV's GrabCut with the clicks as seeds (Rother, Kolmogorov, Blake, 2004), `random-walker` scikit-image's
 random walker (Grady, 2006). What they are told is what a network is told: the photo and the clicks so far.
@@ -63,7 +63,7 @@ def grabcut(photo: RGBImage) -> Answerer:
 
 
 def walker(photo: RGBImage) -> Answerer:
-    """The random walker on the photo made smaller; the photo's edge is background as long as no click says otherwise."""
+    """The random walker on the photo made smaller; the photo's edge is background where no click says otherwise."""
     shape = photo.shape[:2]
     scale = min(1.0, _WALKER_SIDE / max(shape))
     small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

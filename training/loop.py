@@ -53,7 +53,7 @@ class StepResult:
 
 
 class IterativePass(nn.Module):
-    """A training pass: the image encoded once, rounds without gradients on it, then the prediction that is learned from.
+    """A training pass: encodes the image once, plays rounds without gradients, then predicts what is learned from.
 
     One module, so that distributed wrappers see one forward pass.
     """
@@ -185,8 +185,8 @@ class Trainer:
             ious.append(_mean_iou(logits.detach(), target) / len(parts))
         if not torch.isfinite(losses[-1]):
             raise TrainingError(
-                f"the loss is {losses[-1].item()} after {self.seen:,} samples: lower the learning rate or clip, or train "
-                "in fp32; the last checkpoint is from before"
+                f"the loss is {losses[-1].item()} after {self.seen:,} samples: lower the learning rate or clip, or "
+                "train in fp32; the last checkpoint is from before"
             )
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(learning, config.optim.clip)

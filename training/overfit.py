@@ -1,14 +1,13 @@
 """Is the training sound? Trains a tiny network on five photos until it knows them: `python -m training.overfit`.
 
-A loop, a loss or a click sampler that is wrong does not get there. The photos are scikit-image's, their outlines drawn by
-hand; minutes on a laptop's CPU.
+A loop, a loss or a click sampler that is wrong does not get there. The photos are scikit-image's, their outlines drawn
+by hand; minutes on a laptop's CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -24,21 +23,22 @@ from training.data.benchmarks import load_benchmark
 from training.evaluate import trace
 from training.export import main as export
 
-
 CONFIG = Path(__file__).parent / "configs" / "overfit.yaml"
 ENOUGH = 0.95
 _PERSON = (
-    [150, 90, 160, 40, 200, 12, 250, 14, 290, 45, 302, 90, 290, 120, 270, 140, 262, 180, 300, 240, 340, 260, 362, 320]
-    + [355, 340, 310, 365, 285, 410, 275, 511, 30, 511, 25, 340, 60, 260, 115, 220, 115, 190, 150, 150, 185, 145, 175, 120]
+    "150,90 160,40 200,12 250,14 290,45 302,90 290,120 270,140 262,180 300,240 340,260 362,320 355,340 310,365 285,410 "
+    "275,511 30,511 25,340 60,260 115,220 115,190 150,150 185,145 175,120"
 )
 _CAMERAMAN = (
-    [0, 250, 20, 235, 60, 160, 110, 125, 155, 108, 170, 80, 205, 65, 245, 80, 270, 115, 255, 150, 240, 195, 225, 205]
-    + [290, 250, 300, 280, 245, 310, 205, 295, 140, 380, 150, 430, 150, 511, 0, 511]
+    "0,250 20,235 60,160 110,125 155,108 170,80 205,65 245,80 270,115 255,150 240,195 225,205 290,250 300,280 245,310 "
+    "205,295 140,380 150,430 150,511 0,511"
 )
 
 
-def _polygon(shape: tuple[int, int], corners: Sequence[int]) -> NDArray[np.uint8]:
-    return cv2.fillPoly(np.zeros(shape, np.uint8), [np.array(corners, np.int32).reshape(-1, 2)], 1)
+def _polygon(shape: tuple[int, int], corners: str) -> NDArray[np.uint8]:
+    """Fills a polygon given as an SVG's `points`: "x,y x,y ..."."""
+    points = np.array([corner.split(",") for corner in corners.split()], np.int32)
+    return cv2.fillPoly(np.zeros(shape, np.uint8), [points], 1)
 
 
 def _ellipse(shape: tuple[int, int], centre: tuple[int, int], axes: tuple[int, int]) -> NDArray[np.uint8]:

@@ -29,7 +29,7 @@ class Validation:
         self._objects: Sequence[EvalObject] = load_benchmark("shard", shard, limit)
 
     def __call__(self, network: ClickNetwork, size: int, processes: Processes) -> dict[str, float]:
-        """NoC at 80, 85 and 90%, the share never at 90%, and mean IoU after one and five clicks; the same everywhere."""
+        """NoC at 80, 85 and 90%, the share never at 90%, mean IoU after one and five clicks; the same everywhere."""
         path = ClickPath(WholeRunner(network), ZoomSettings(target_size=(size, size)), flip=False)
         rows: list[dict[str, Any]] = []
         for item in self._objects[processes.rank :: processes.world]:

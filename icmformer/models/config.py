@@ -158,7 +158,7 @@ _OPTIONS: Mapping[type, frozenset[str]] = {
 """What a mapping may leave out: the published networks know only one value of these."""
 
 
-def _check_common(config: ViTConfig | SwinConfig | HybridConfig, dim: int, heads: int) -> None:
+def _check_common(config: NetworkConfig, dim: int, heads: int) -> None:
     _require(heads > 0 and dim > 0 and dim % heads == 0, f"{heads} heads do not divide a width of {dim}")
     _require(config.img_size > 0, f"img_size must be positive, got {config.img_size}")
     _require(config.upsample in ("x1", "x2", "x4"), f"upsample must be x1, x2 or x4, got {config.upsample!r}")
@@ -231,7 +231,9 @@ def network_config(config: str | Mapping[str, Any] | NetworkConfig) -> NetworkCo
         return SwinConfig(**_checked(config, SwinConfig))
     if family == HYBRID_FAMILY:
         return HybridConfig(**_checked(config, HybridConfig))
-    raise ConfigError(f"unknown network family {family!r}; known: {', '.join((*VIT_FAMILIES, SWIN_FAMILY, HYBRID_FAMILY))}")
+    raise ConfigError(
+        f"unknown network family {family!r}; known: {', '.join((*VIT_FAMILIES, SWIN_FAMILY, HYBRID_FAMILY))}"
+    )
 
 
 def config_mapping(config: NetworkConfig) -> dict[str, Any]:
@@ -250,7 +252,7 @@ def variant_name(config: NetworkConfig) -> str | None:
     return next((name for name, known in VARIANTS.items() if known == config), None)
 
 
-def _checked(mapping: Mapping[str, Any], kind: type[ViTConfig] | type[SwinConfig] | type[HybridConfig]) -> dict[str, Any]:
+def _checked(mapping: Mapping[str, Any], kind: type[NetworkConfig]) -> dict[str, Any]:
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
     unknown = set(mapping) - set(defaults)
     if unknown:

@@ -76,9 +76,7 @@ class SegmentationHead(nn.Module):
         published_extras: Create both up-convolutions even where they are not used, as published checkpoints have them.
     """
 
-    def __init__(
-        self, in_dims: tuple[int, ...], channels: int, upsample: Upsample, published_extras: bool
-    ) -> None:
+    def __init__(self, in_dims: tuple[int, ...], channels: int, upsample: Upsample, published_extras: bool) -> None:
         super().__init__()
         self.up_steps = {"x1": 0, "x2": 1, "x4": 2}[upsample]
         width = channels * _WIDENING[upsample]

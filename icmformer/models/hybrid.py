@@ -1,8 +1,8 @@
 """iCMFormer on a convolutional trunk: a hybrid, small and quick on a CPU.
 
 The image's tokens come from an EfficientNet-Lite trunk instead of a patch embedding, so that a pretrained trunk can do
-most of the seeing; everything about the cross-modality transformer is iCMFormer's. Fine levels keep the trunk's own maps
-and are shown the prompt again, as in iCMFormer's Swin.
+most of the seeing; the cross-modality transformer is iCMFormer's. Fine levels keep the trunk's own maps and are shown the
+prompt again, as in iCMFormer's Swin.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class LateralPyramid(nn.Module):
         self.refine_4 = nn.Sequential(RefineBlock(o4), RefineBlock(o4))
 
     def forward(self, y: Tensor, quarter: Tensor, eighth: Tensor, prompt: Tensor) -> list[Tensor]:
-        """y (B, C, h, w), trunk maps at 1/4 and 1/8, prompt map (B, 3, H, W) -> three levels, finest first."""
+        """Y (B, C, h, w), trunk maps at 1/4 and 1/8, prompt map (B, 3, H, W) -> three levels, finest first."""
         p4 = self.prompt_4(prompt)
         p8 = self.prompt_8(F.gelu(p4))
         top = F.interpolate(self.top_8(y), size=eighth.shape[2:], mode="bilinear", align_corners=False)

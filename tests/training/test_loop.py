@@ -10,12 +10,12 @@ from torch import nn
 
 from icmformer.errors import TrainingError, WeightsError
 from icmformer.models import ImageFeatures
+from tests.training.conftest import TINY_RUN
 from training.config import OptimConfig, parse_config, stages
 from training.data.photos import open_photos
 from training.loop import IterativePass, Trainer, batches, load_checkpoint, save_checkpoint
 from training.optim import learning_rate
 from training.samples import Batch, SampleSet
-from tests.training.conftest import TINY_RUN
 
 
 def trained(config, root, steps, state=None):
@@ -158,9 +158,7 @@ def test_stages_freeze_thaw_and_start_their_schedule_anew(shard_root):
     assert both.stage is both.stages[1]
     rates = sorted({group["lr"] for group in both.optimizer.param_groups})
     assert rates == pytest.approx([0.00005 / 5, 0.0001 / 5])
-    assert any(
-        not torch.equal(v, start[k]) for k, v in both.network.state_dict().items() if k.startswith("backbone.")
-    )
+    assert any(not torch.equal(v, start[k]) for k, v in both.network.state_dict().items() if k.startswith("backbone."))
 
 
 def test_resuming_across_a_stage_is_exact(shard_root):

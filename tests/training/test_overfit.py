@@ -1,7 +1,7 @@
 import pytest
 
-from training.overfit import main, write_photos
 from training.data.benchmarks import load_benchmark
+from training.overfit import main, write_photos
 
 
 def test_the_photos_and_their_outlines_belong_together(tmp_path):
