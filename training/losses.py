@@ -33,3 +33,40 @@ def normalized_focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.5, ga
     scale = (count / (beta.sum(dim=(1, 2, 3)) + _EPS)).detach()
     pixel = -alpha * beta * scale.view(-1, 1, 1, 1) * (pt + _EPS).clamp(max=1.0).log()
     return (pixel * valid).sum(dim=(1, 2, 3)) / (count + _EPS)
+
+
+def mean_iou(probability: Tensor, target: Tensor, threshold: float) -> float:
+    """Mean over the batch of the IoU of `probability > threshold` with the object, ignored pixels left out."""
+    mask, truth, valid = probability > threshold, target == 1, target != IGNORE
+    both = (mask & truth & valid).sum(dim=(1, 2, 3))
+    either = ((mask | truth) & valid).sum(dim=(1, 2, 3)).clamp(min=1)
+    return float((both / either).mean())
+
+
+class AdaptiveIoU:
+    """Mean IoU at a threshold that follows the network, as RITM logs it while training.
+
+    Each update takes the best of the threshold and its two neighbours, and moves the threshold a hundredth of the way there.
+
+    Attributes:
+        threshold: Probability above which a pixel counts as the object's.
+        value: Mean over the updates so far; 0 before the first.
+    """
+
+    def __init__(self, threshold: float = 0.4, step: float = 0.025, inertia: float = 0.99) -> None:
+        self.threshold, self._step, self._inertia = threshold, step, inertia
+        self._sum, self._count = 0.0, 0
+
+    @property
+    def value(self) -> float:
+        return self._sum / max(self._count, 1)
+
+    def update(self, logits: Tensor, target: Tensor) -> float:
+        """Adds a batch, (B, 1, H, W) each, targets as in the loss; returns the batch's IoU at the best threshold."""
+        probability = logits.float().sigmoid()
+        tried = {o: mean_iou(probability, target, self.threshold + o) for o in (0.0, -self._step, self._step)}
+        best = max(tried, key=lambda offset: tried[offset])
+        self.threshold += (1 - self._inertia) * best
+        self._sum += tried[best]
+        self._count += 1
+        return tried[best]

@@ -1,8 +1,8 @@
 """Trains a network: `python -m training.train CONFIG --data-root DIR --out RUN`.
 
 Run the same command again to go on where it stopped, were it by Ctrl-C, a time budget or a kill. For several GPUs or
-machines: `torchrun --nproc-per-node N -m training.train ...`. RUN then holds checkpoint.pt, best.pt (the fewest clicks on
-the validation photos), log.jsonl and tensorboard/.
+machines: `torchrun --nproc-per-node N -m training.train ...`. RUN then holds checkpoint.pt, best.pt (the fewest clicks
+on the validation photos), log.jsonl and tensorboard/.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """iCMFormer on a convolutional trunk: a hybrid, small and quick on a CPU.
 
 The image's tokens come from an EfficientNet-Lite trunk instead of a patch embedding, so that a pretrained trunk can do
-most of the seeing; the cross-modality transformer is iCMFormer's. Fine levels keep the trunk's own maps and are shown the
+most of the seeing; the cross-modality transformer is iCMFormer's. Fine levels keep the trunk's own maps and see the
 prompt again, as in iCMFormer's Swin.
 """
 

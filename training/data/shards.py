@@ -1,7 +1,7 @@
 """Zip shards of photos with label maps: random access, no unpacking.
 
-A shard holds `index.jsonl` (one record a photo: key, set, labels and flags), `<key>.webp` and `<key>.png`, a label map in
-uint8: 0 background, 255 ignored, the rest object ids.
+A shard holds `index.jsonl` (one record a photo: key, set, labels and flags), `<key>.webp` and `<key>.png`, a label map
+in uint8: 0 background, 255 ignored, the rest object ids.
 """
 
 from __future__ import annotations
