@@ -58,11 +58,11 @@ class Settings:
             cache_dir=Path(env.get("ICMFORMER_CACHE_DIR") or _cache_home(env) / "icmformer"),
             device=env.get("ICMFORMER_DEVICE") or base.device,
             profile=env.get("ICMFORMER_PROFILE") or base.profile,
-            threads=_number(env, "ICMFORMER_THREADS", base.threads, 0, 1024),
-            max_pixels=_number(env, "ICMFORMER_MAX_PIXELS", base.max_pixels, 1, PIXEL_LIMIT),
-            image_cache_mb=_number(env, "ICMFORMER_IMAGE_CACHE_MB", base.image_cache_mb, 0, 1_000_000),
-            feature_cache_mb=_number(env, "ICMFORMER_FEATURE_CACHE_MB", base.feature_cache_mb, 0, 1_000_000),
-            state_cache_mb=_number(env, "ICMFORMER_STATE_CACHE_MB", base.state_cache_mb, 0, 1_000_000),
+            threads=number(env, "ICMFORMER_THREADS", base.threads, 0, 1024),
+            max_pixels=number(env, "ICMFORMER_MAX_PIXELS", base.max_pixels, 1, PIXEL_LIMIT),
+            image_cache_mb=number(env, "ICMFORMER_IMAGE_CACHE_MB", base.image_cache_mb, 0, 1_000_000),
+            feature_cache_mb=number(env, "ICMFORMER_FEATURE_CACHE_MB", base.feature_cache_mb, 0, 1_000_000),
+            state_cache_mb=number(env, "ICMFORMER_STATE_CACHE_MB", base.state_cache_mb, 0, 1_000_000),
         )
 
 
@@ -76,7 +76,12 @@ def _cache_home(env: Mapping[str, str]) -> Path:
         return Path(tempfile.gettempdir())
 
 
-def _number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    """A whole number from the environment, the default where the variable is empty.
+
+    Raises:
+        ConfigError: No whole number, or one outside `least` .. `most`; the text names the variable.
+    """
     text = env.get(name, "").strip()
     if not text:
         return default

@@ -1,0 +1,1 @@
+"""Label Studio's door: an ML backend for the smart keypoint and rectangle tools."""

@@ -1,0 +1,117 @@
+"""Which addresses this backend fetches from: Label Studio's own, and what the operator allows."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from ls_backend.errors import FetchError, RefusedHostError, RequestError
+
+_PORTS = {"http": 80, "https": 443}
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Scheme, host and port; localhost and 127.0.0.1 are one."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @staticmethod
+    def of(url: str) -> Origin:
+        """An address's origin.
+
+        Raises:
+            RequestError: No http or https address, or one with a user name or control characters in it.
+        """
+        parts = split(url)
+        host = (parts.hostname or "").lower().rstrip(".")
+        return Origin(parts.scheme, "localhost" if host in _LOCAL else host, parts.port or _PORTS[parts.scheme])
+
+
+def split(url: str) -> SplitResult:
+    """Takes an http or https address apart; errors as in `Origin.of`."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  raises for a port that is no number
+    except ValueError as error:
+        raise RequestError(f"{shown(url)} is no address: {error}") from error
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise RequestError(f"{shown(url)} is no http or https address")
+    if parts.username is not None or any(ord(c) <= 32 or ord(c) == 127 for c in url):
+        raise RequestError(f"{shown(url)} holds a user name, blanks or control characters")
+    return parts
+
+
+def shown(url: str) -> str:
+    """An address as logs and errors may show it: short, and without its query, which may hold a signature."""
+    text = url.split("?", 1)[0].encode("unicode_escape").decode()
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What may be fetched.
+
+    Attributes:
+        home: Label Studio's own origin; always allowed, private or not.
+        allowed_hosts: Other hosts: exact names, `*.example.org`, or `*`. Private addresses need their exact name here.
+    """
+
+    home: Origin | None
+    allowed_hosts: Sequence[str] = ()
+
+    def is_home(self, url: str) -> bool:
+        """Whether an address is Label Studio's own."""
+        return self.home is not None and Origin.of(url) == self.home
+
+    def resolve(self, url: str, public_redirect: bool = False) -> tuple[str, int]:
+        """Checks an address and resolves it once, so that what was checked is what is connected to.
+
+        Args:
+            url: Where to connect.
+            public_redirect: Label Studio itself sent us there (a presigned address): any public host will do.
+
+        Returns:
+            IP address and port.
+
+        Raises:
+            RequestError: No address.
+            RefusedHostError: A host that is not allowed, or a private address that is not allowed by its exact name.
+            FetchError: A name that does not resolve.
+        """
+        origin = Origin.of(url)
+        home = origin == self.home
+        by_name = home or origin.host in self.allowed_hosts
+        if not (by_name or public_redirect or any(_fits(origin.host, pattern) for pattern in self.allowed_hosts)):
+            raise RefusedHostError(
+                f"images from {origin.host} are not fetched: it is not Label Studio's own address (LABEL_STUDIO_URL); "
+                "name it in ICMFORMER_ALLOWED_HOSTS to allow it"
+            )
+        host = split(url).hostname
+        try:
+            found = [str(info[4][0]) for info in socket.getaddrinfo(host, origin.port, type=socket.SOCK_STREAM)]
+        except (OSError, UnicodeError) as error:
+            raise FetchError(f"the name {origin.host} does not resolve: {error}") from error
+        if not by_name and not all(_public(ip) for ip in found):
+            raise RefusedHostError(
+                f"{origin.host} is at a private address, which is not fetched from; "
+                "name exactly this host in ICMFORMER_ALLOWED_HOSTS to allow it"
+            )
+        return found[0], origin.port
+
+
+def _fits(host: str, pattern: str) -> bool:
+    return pattern == "*" or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+
+
+def _public(ip: str) -> bool:
+    address = ipaddress.ip_address(ip.split("%", 1)[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_global and not address.is_multicast

@@ -1,0 +1,331 @@
+"""Between Label Studio's JSON and the package's vocabulary. No network, no image, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from icmformer.errors import PromptError
+from icmformer.geometry import Polygon, mask_to_polygons
+from icmformer.types import BoolMask, Box, Click
+from ls_backend import rle
+from ls_backend.errors import RequestError, UnusableImageError
+from ls_backend.labels import ImageTag, Output, read_config
+
+_MOST_POINTS = 1000
+_SLACK = 0.5  # percent beyond the image that a drag at its edge may leave
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A click or a rectangle, in percent of the image.
+
+    Attributes:
+        id: Label Studio's id of the region.
+        x, y: The click, or the rectangle's top left corner.
+        positive: Of a click.
+        size: Width and height of a rectangle; None for a click.
+        rotation: Degrees clockwise around the corner, of a rectangle.
+    """
+
+    id: str
+    x: float
+    y: float
+    positive: bool = True
+    size: tuple[float, float] | None = None
+    rotation: float = 0.0
+
+
+@dataclass(frozen=True)
+class InteractiveRequest:
+    """One object that an annotator is clicking on.
+
+    Attributes:
+        task: The task's id, for logs and for telling requests apart.
+        image: The image tag that was clicked on.
+        url: Where the image is, as the task has it.
+        output: How to answer.
+        label: The label to answer with; None where none is chosen.
+        marks: Clicks and rectangles in the order they were made.
+        item_index: Which image of a `valueList`; None for a single image.
+        original_size: (width, height) of the image as the page has it; None where it does not tell.
+    """
+
+    task: str
+    image: ImageTag
+    url: str
+    output: Output
+    label: str | None
+    marks: tuple[Mark, ...]
+    item_index: int | None
+    original_size: tuple[int, int] | None
+
+    def prompt(self, height: int, width: int) -> tuple[tuple[Click, ...], Box | None]:
+        """The clicks, and the last rectangle, in pixels of an image of `height` x `width`.
+
+        Raises:
+            UnusableImageError: The page saw an image of another size.
+            RequestError: A rectangle without area or outside the image.
+        """
+        if self.original_size is not None and self.original_size != (width, height):
+            raise UnusableImageError(
+                f"the page has an image of {self.original_size[0]} x {self.original_size[1]} pixels, the file has "
+                f"{width} x {height}: was it replaced since the task was made?"
+            )
+        clicks, box = [], None
+        for mark in self.marks:
+            if mark.size is None:
+                x, y = (min(max(v, 0.0), 100.0) for v in (mark.x, mark.y))
+                clicks.append(Click(x * width / 100, y * height / 100, mark.positive))
+            else:
+                box = _box(mark, height, width)
+        return tuple(clicks), box
+
+    @property
+    def region_id(self) -> str:
+        """An id for the answer: a function of the request alone, and of no other."""
+        facts = [
+            self.task,
+            self.image.name,
+            self.item_index,
+            self.output.name,
+            self.label,
+            [repr(m) for m in self.marks],
+        ]
+        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
+
+
+def parse(body: Any) -> InteractiveRequest | None:
+    """Reads the body of `/predict`; None where nothing was clicked (a page was opened, or a batch is asked for).
+
+    Raises:
+        RequestError: Anything that does not fit; the text says what.
+    """
+    context = _mapping(_get(body, "params", Mapping, {}), "params").get("context")
+    if not context:
+        return None
+    items = _mapping(context, "params.context").get("result")
+    if not items:
+        return None
+    if not isinstance(items, list) or len(items) > 2 * _MOST_POINTS:
+        raise RequestError(f"params.context.result must be a list of at most {2 * _MOST_POINTS} regions")
+    items = [_mapping(item, f"params.context.result[{n}]") for n, item in enumerate(items)]
+    task = first_task(body)
+    images = read_config(_get(body, "label_config", str))
+    last = items[-1]
+    name = _get(last, "to_name", str)
+    if name not in images:
+        raise RequestError(
+            f"the clicks are on {name!r}, which is no image of the labelling config ({', '.join(images)})"
+        )
+    index = _index(last)
+    group = [item for item in items if item.get("to_name") == name and _index(item) == index]
+    label = _label(group)
+    image = images[name]
+    return InteractiveRequest(
+        task=str(task.get("id", "")),
+        image=image,
+        url=image_url(task, image, index),
+        output=image.output_for(label),
+        label=label,
+        marks=_marks(group),
+        item_index=index,
+        original_size=_original_size(last),
+    )
+
+
+def first_task(body: Any) -> Mapping[str, Any]:
+    """The request's task.
+
+    Raises:
+        RequestError: There is none.
+    """
+    tasks = _get(body, "tasks", list)
+    if not tasks:
+        raise RequestError("tasks is empty: send the task that is being annotated")
+    return _mapping(tasks[0], "tasks[0]")
+
+
+def image_url(task: Mapping[str, Any], image: ImageTag, index: int | None) -> str:
+    """Where a task's image is.
+
+    Raises:
+        RequestError: The task has no such field, or no image at that index.
+    """
+    value: Any = image.value
+    if image.value.startswith("$"):
+        value = _mapping(task.get("data"), "tasks[0].data")
+        for part in image.value[1:].split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None:
+            raise RequestError(
+                f"the task's data has no field {image.value[1:]!r}, which holds the image {image.name!r}"
+            )
+    if isinstance(value, list):
+        place = 0 if index is None and len(value) == 1 else index
+        if place is None or not 0 <= place < len(value):
+            raise RequestError(
+                f"the click names no image of the {len(value)} in {image.name!r} (item_index is {index})"
+            )
+        value = value[place]
+    if not isinstance(value, str) or not value:
+        raise RequestError(f"the image {image.name!r} must be an address, got {type(value).__name__}")
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+        raise RequestError(f"the address of the image {image.name!r} is no text: it holds half a character")
+    return value
+
+
+def answer(request: InteractiveRequest, mask: BoolMask, score: float, max_points: int) -> list[dict[str, Any]]:
+    """The regions to answer with; none for an empty mask."""
+    if not mask.any():
+        return []
+    height, width = mask.shape
+    output = request.output
+    common: dict[str, Any] = {
+        "to_name": request.image.name,
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "score": round(score, 4),
+        "origin": "prediction",
+    }
+    if request.item_index is not None:
+        common["item_index"] = request.item_index
+    if output.polygon:
+        shapes = [{"points": _percent(p, height, width), "closed": True} for p in mask_to_polygons(mask, max_points)]
+    else:
+        shapes = [{"format": "rle", "rle": rle.encode(mask)}]
+    regions = []
+    for number, shape in enumerate(shapes):
+        region = {**common, "id": request.region_id + (f"-{number}" if number else "")}
+        if output.labels_name is None:
+            value = {**shape, output.kind: [request.label]} if request.label else shape
+            regions.append({**region, "from_name": output.name, "type": output.kind, "value": value})
+            continue
+        regions.append({**region, "from_name": output.name, "type": output.kind, "value": shape})
+        if request.label:
+            value = {**shape, "labels": [request.label]}
+            regions.append({**region, "from_name": output.labels_name, "type": "labels", "value": value})
+    return regions
+
+
+def _percent(polygon: Polygon, height: int, width: int) -> list[list[float]]:
+    """The outer ring: Label Studio's polygons have no holes."""
+    points: list[list[float]] = (polygon.exterior * (100 / np.array([width, height]))).tolist()
+    return points
+
+
+def _marks(items: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
+    """Regions as marks; with unified labels each comes twice under one id."""
+    marks: dict[str, Mark] = {}
+    for number, item in enumerate(items):
+        value = _get(item, "value", Mapping)
+        kind = str(item.get("type", ""))
+        identity = item.get("id")
+        key = identity if isinstance(identity, str) and identity else f"#{number}"
+        if key in marks:
+            continue
+        x, y = _percentage(value, "x"), _percentage(value, "y")
+        if "rectangle" in kind or (kind == "labels" and "height" in value):
+            size = _number(value, "width"), _number(value, "height")
+            marks[key] = Mark(key, x, y, size=size, rotation=_number(value, "rotation", 0.0))
+        elif "keypoint" in kind or kind == "labels":
+            _check_on_image(x, y)
+            positive = item.get("is_positive", True)
+            marks[key] = Mark(key, x, y, positive is None or bool(positive))
+        else:
+            raise RequestError(f"a region of type {kind!r} is no click: use the smart KeyPoint or Rectangle tool")
+    if len(marks) > _MOST_POINTS:
+        raise RequestError(f"{len(marks)} clicks are more than the {_MOST_POINTS} that one object may have")
+    return tuple(marks.values())
+
+
+def _check_on_image(x: float, y: float) -> None:
+    if not (-_SLACK <= x <= 100 + _SLACK and -_SLACK <= y <= 100 + _SLACK):
+        raise RequestError(f"the click ({x:g}%, {y:g}%) lies outside the image")
+
+
+def _label(items: Sequence[Mapping[str, Any]]) -> str | None:
+    """The label of the last region that has one."""
+    for item in reversed(items):
+        value = item.get("value")
+        if not isinstance(value, Mapping):
+            continue
+        for key in (str(item.get("type", "")), "labels", "keypointlabels", "rectanglelabels"):
+            names = value.get(key)
+            if isinstance(names, list) and names and isinstance(names[0], str):
+                return names[0]
+    return None
+
+
+def _box(mark: Mark, height: int, width: int) -> Box:
+    assert mark.size is not None
+    angle = math.radians(mark.rotation)
+    # Percent are of unlike lengths: turn in pixels.
+    left, top = mark.x * width / 100, mark.y * height / 100
+    across, down = mark.size[0] * width / 100, mark.size[1] * height / 100
+    corners = [
+        (left + u * math.cos(angle) - v * math.sin(angle), top + u * math.sin(angle) + v * math.cos(angle))
+        for u, v in ((0, 0), (across, 0), (0, down), (across, down))
+    ]
+    try:
+        box = Box(*(min(c[i] for c in corners) for i in (0, 1)), *(max(c[i] for c in corners) for i in (0, 1)))
+        box.pixels(height, width)
+    except PromptError as error:
+        raise RequestError(f"the rectangle cannot be used: {error}") from error
+    return box
+
+
+def _original_size(item: Mapping[str, Any]) -> tuple[int, int] | None:
+    width, height = item.get("original_width"), item.get("original_height")
+    if width is None or height is None:
+        return None
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 1e6 for v in (width, height)):
+        raise RequestError(
+            f"original_width and original_height must be numbers of pixels, got {width!r} and {height!r}"
+        )
+    return round(width), round(height)
+
+
+def _index(item: Mapping[str, Any]) -> int | None:
+    index = item.get("item_index")
+    if index is None:
+        return None
+    if type(index) is not int:
+        raise RequestError(f"item_index must be a whole number, got {index!r}")
+    return index
+
+
+def _percentage(value: Mapping[str, Any], key: str) -> float:
+    return _number(value, key)
+
+
+def _number(value: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    found = value.get(key, default)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= 1e6:  # NaN is not, either
+        raise RequestError(f"value.{key} must be a number, got {found!r}")
+    return float(found)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RequestError(f"{where} must be an object, got {type(value).__name__}")
+    return value
+
+
+def _get(body: Any, key: str, kind: type, default: Any = None) -> Any:
+    value = _mapping(body, "the body").get(key)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, kind):
+        raise RequestError(f"{key} must be a {_NAMES.get(kind, kind.__name__)}, got {type(value).__name__}")
+    return value
+
+
+_NAMES = {Mapping: "JSON object", str: "text", list: "list"}

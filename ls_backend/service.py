@@ -1,0 +1,150 @@
+"""What a request comes to, whatever brought it: the routes here, or the official runtime."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from icmformer import Caches, CleanUp, Engine, IcmformerError, LoadedImage
+from icmformer.errors import PromptError
+from icmformer.inference.cache import ByteLRU
+from icmformer.settings import Settings
+from ls_backend import codec
+from ls_backend.addresses import Origin, Policy
+from ls_backend.errors import RequestError
+from ls_backend.filecache import FileCache
+from ls_backend.gate import Gate, StaleError
+from ls_backend.http import LabelStudio
+from ls_backend.images import Images
+from ls_backend.labels import read_config
+from ls_backend.settings import BackendSettings
+
+log = logging.getLogger("icmformer.label_studio")
+_PREFETCHES = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a prediction came to.
+
+    Attributes:
+        reply: The JSON to send.
+        kind: `mask`, `empty`, `nothing clicked` or `stale`, for metrics.
+        timings: Milliseconds by stage.
+    """
+
+    reply: dict[str, Any]
+    kind: str
+    timings: Mapping[str, float]
+
+
+class Backend:
+    """The engine behind Label Studio's requests. Safe to call from several threads.
+
+    Args:
+        engine: Ready to segment.
+        images: Loads a task's images.
+        gate: Lets requests through to the engine.
+        polygon_points: Most points of a polygon.
+    """
+
+    def __init__(self, engine: Engine, images: Images, gate: Gate, polygon_points: int) -> None:
+        self.engine, self.images, self.gate = engine, images, gate
+        self._polygon_points = polygon_points
+        profile = getattr(engine.profile, "name", "")
+        self.model_version = f"icmformer {engine.weights.name} {engine.weights.sha256[:8]} {profile}".strip()
+        self._prefetches: queue.Queue[Mapping[str, Any]] = queue.Queue(_PREFETCHES)
+        threading.Thread(target=self._prefetch_all, name="prefetch", daemon=True).start()
+
+    @staticmethod
+    def from_settings(settings: Settings, own: BackendSettings) -> Backend:
+        """Loads the weights and warms up.
+
+        Raises:
+            IcmformerError: Weights, device or settings that cannot be used.
+        """
+        engine = Engine.from_weights(settings.weights, settings.device, settings.profile, Caches.bounded(settings))
+        engine.warm_up()
+        policy = Policy(Origin.of(own.url) if own.url else None, own.allowed_hosts)
+        studio = LabelStudio(own.url, own.api_key, policy, own.fetch_seconds, own.max_image_bytes)
+        decoded: ByteLRU[LoadedImage] = ByteLRU(settings.image_cache_mb << 20)
+        files = FileCache(settings.cache_dir / "label-studio", own.file_cache_bytes)
+        images = Images(studio, files, decoded, settings.max_pixels, own.max_image_bytes)
+        return Backend(engine, images, Gate(own.concurrency, own.queue, own.queue_seconds), own.polygon_points)
+
+    def predict(self, body: Any) -> Outcome:
+        """Answers a request of Label Studio's `/predict`.
+
+        Raises:
+            RequestError: And its kin: what is wrong with it.
+        """
+        started = time.perf_counter()
+        request = codec.parse(body)
+        if request is None:
+            self._prefetch(body)
+            return Outcome({"results": []}, "nothing clicked", {})
+        image = self.images.load(request.url, request.task)
+        fetched = time.perf_counter()
+        height, width = image.pixels.shape[:2]
+        clicks, box = request.prompt(height, width)
+        # A new click of an object resends the ones before: who shares the first one is clicking on the same object.
+        group = (request.task, request.marks[0].id)
+        try:
+            with self.gate.enter(group):
+                waited = time.perf_counter()
+                result = self.engine.segment(image, clicks, box, clean_up=CleanUp())
+        except StaleError:
+            return Outcome({"results": []}, "stale", {})
+        except PromptError as error:
+            raise RequestError(str(error)) from error
+        segmented = time.perf_counter()
+        regions = codec.answer(request, result.mask, result.score, self._polygon_points)
+        reply = {"results": [{"result": regions, "score": result.score, "model_version": self.model_version}]}
+        timings = {
+            "fetch": 1000 * (fetched - started),
+            "wait": 1000 * (waited - fetched),
+            "segment": 1000 * (segmented - waited),
+            "encode": 1000 * (time.perf_counter() - segmented),
+        }
+        log.info(
+            "task %s: %d clicks%s, %s, %s",
+            request.task,
+            len(clicks),
+            " and a box" if box else "",
+            f"score {result.score:.2f}" if regions else "empty mask",
+            ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in timings.items()),
+        )
+        return Outcome(reply, "mask" if regions else "empty", timings)
+
+    def _prefetch(self, body: Any) -> None:
+        """Has the images of an opened task fetched and encoded in the background; a busy backend lets it be."""
+        tasks = body.get("tasks") if isinstance(body, Mapping) else None
+        if isinstance(tasks, list) and len(tasks) == 1:
+            try:
+                self._prefetches.put_nowait(body)
+            except queue.Full:
+                log.debug("too busy to prefetch")
+
+    def _prefetch_all(self) -> None:
+        while True:
+            body = self._prefetches.get()
+            try:
+                task = codec.first_task(body)
+                for tag in read_config(str(body.get("label_config"))).values():
+                    image = self.images.load(
+                        codec.image_url(task, tag, 0 if tag.several else None), str(task.get("id", ""))
+                    )
+                    if not self.gate.waiting:
+                        with self.gate.enter():
+                            self.engine.prefetch(image)
+            except IcmformerError as error:
+                log.warning("not prefetched: %s", error)
+            except Exception:
+                log.exception("prefetching failed")
+            finally:
+                self._prefetches.task_done()

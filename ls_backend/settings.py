@@ -1,0 +1,81 @@
+"""The backend's own settings, from the environment; those of the engine are in `icmformer.settings`.
+
+| variable | meaning | default |
+|---|---|---|
+| LABEL_STUDIO_URL (or LABEL_STUDIO_HOST) | Label Studio's address as this backend reaches it, sub-path included | |
+| LABEL_STUDIO_API_KEY | legacy or personal access token for fetching images; sent to that address only | |
+| BASIC_AUTH_USER, BASIC_AUTH_PASS | asked of every caller but for /health and /webhook | none |
+| ICMFORMER_ALLOWED_HOSTS | other hosts that images may come from, comma separated; *.example.org for all below, * for all | none |
+| ICMFORMER_MAX_IMAGE_MB | largest image file fetched | 100 |
+| ICMFORMER_MAX_BODY_MB | largest request body | 64 |
+| ICMFORMER_FETCH_SECONDS | time for fetching an image | 30 |
+| ICMFORMER_FILE_CACHE_MB | fetched image files kept in the cache folder | 1024 |
+| ICMFORMER_CONCURRENCY | requests that the network works on at once | 1 |
+| ICMFORMER_QUEUE | requests that may wait for it | 32 |
+| ICMFORMER_QUEUE_SECONDS | how long they wait before they are answered 503 | 20 |
+| ICMFORMER_POLYGON_POINTS | most points of a polygon | 200 |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from icmformer.errors import ConfigError
+from icmformer.settings import number
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """See the module's table."""
+
+    url: str = ""
+    api_key: str = ""
+    user: str = ""
+    password: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+    max_image_bytes: int = 100 << 20
+    max_body_bytes: int = 64 << 20
+    fetch_seconds: int = 30
+    file_cache_bytes: int = 1024 << 20
+    concurrency: int = 1
+    queue: int = 32
+    queue_seconds: int = 20
+    polygon_points: int = 200
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str] | None = None) -> BackendSettings:
+        """Reads the variables of the module's table.
+
+        Raises:
+            ConfigError: A value that cannot be used; the text names the variable.
+        """
+        env = os.environ if environment is None else environment
+        url = (env.get("LABEL_STUDIO_URL") or env.get("LABEL_STUDIO_HOST") or "").strip().rstrip("/")
+        if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+            raise ConfigError(f"LABEL_STUDIO_URL must be an address like http://localhost:8080, got {url!r}")
+        key = env.get("LABEL_STUDIO_API_KEY", "").strip()
+        if key and not url:
+            raise ConfigError("LABEL_STUDIO_API_KEY needs LABEL_STUDIO_URL: a token is sent to that address alone")
+        user, password = env.get("BASIC_AUTH_USER", ""), env.get("BASIC_AUTH_PASS", "")
+        if bool(user) != bool(password):
+            raise ConfigError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together; one of them is missing")
+        return BackendSettings(
+            url=url,
+            api_key=key,
+            user=user,
+            password=password,
+            allowed_hosts=tuple(
+                h.strip().lower() for h in env.get("ICMFORMER_ALLOWED_HOSTS", "").split(",") if h.strip()
+            ),
+            max_image_bytes=number(env, "ICMFORMER_MAX_IMAGE_MB", 100, 1, 4096) << 20,
+            max_body_bytes=number(env, "ICMFORMER_MAX_BODY_MB", 64, 1, 4096) << 20,
+            fetch_seconds=number(env, "ICMFORMER_FETCH_SECONDS", 30, 1, 90),
+            file_cache_bytes=number(env, "ICMFORMER_FILE_CACHE_MB", 1024, 0, 1_000_000) << 20,
+            concurrency=number(env, "ICMFORMER_CONCURRENCY", 1, 1, 64),
+            queue=number(env, "ICMFORMER_QUEUE", 32, 0, 10_000),
+            queue_seconds=number(env, "ICMFORMER_QUEUE_SECONDS", 20, 1, 90),
+            polygon_points=number(env, "ICMFORMER_POLYGON_POINTS", 200, 3, 100_000),
+        )

@@ -1,0 +1,229 @@
+"""The routes: who may, what is refused and how, and that nothing that is sent breaks anything."""
+
+import json
+import logging
+import threading
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from icmformer.errors import ConfigError
+from ls_backend.settings import BackendSettings
+from tests.ls_backend.conftest import BRUSH, body, click
+
+
+def test_health_setup_versions_and_webhook(client):
+    for path in ("/", "/health"):
+        assert client.get(path).json["status"] == "UP"
+    version = client.post("/setup", json={"project": "1.1", "schema": BRUSH, "hostname": "http://x"}).json[
+        "model_version"
+    ]
+    assert client.post("/versions", json={"project": "1"}).json["versions"] == [version]
+    assert client.post("/webhook", json={"action": "ANNOTATION_CREATED"}).status_code == 200
+
+
+def test_credentials_are_asked_for_everywhere_but_where_label_studio_has_none(make_client):
+    client = make_client(BackendSettings(user="team", password="secret"))
+    for path in ("/health", "/webhook"):
+        assert client.open(path, method="GET" if path == "/health" else "POST", json={}).status_code == 200
+    for method, path in (("GET", "/"), ("POST", "/predict"), ("POST", "/setup"), ("GET", "/metrics"), ("GET", "/none")):
+        assert client.open(path, method=method, json=body()).status_code == 401
+        assert client.open(path, method=method, json=body(), auth=("team", "guess")).status_code == 401
+    reply = client.post("/predict", json=body(), auth=("team", "secret"))
+    assert reply.status_code == 200
+    assert client.get("/").headers["WWW-Authenticate"].startswith("Basic")
+
+
+def without(key, request):
+    del request[key]
+    return request
+
+
+def with_item(**changes):
+    item = click(40, 40)
+    value = {**item["value"], **changes.pop("value", {})}
+    return body({**item, "value": value, **changes})
+
+
+@pytest.mark.parametrize(
+    ("request_body", "status", "text"),
+    [
+        ([], 400, "the body must be an object"),
+        ({}, 200, None),
+        ("text", 400, "the body must be"),
+        (without("tasks", body(click(1, 1))), 400, "tasks must be a list"),
+        ({**body(click(1, 1)), "tasks": []}, 400, "tasks is empty"),
+        ({**body(click(1, 1)), "tasks": [3]}, 400, "tasks[0] must be an object"),
+        (without("label_config", body(click(1, 1))), 400, "label_config must be a text"),
+        (body(click(1, 1), config="<View"), 400, "not XML"),
+        (body(click(1, 1), config="<View/>"), 400, "no <Image"),
+        (body(click(1, 1), config='<!DOCTYPE a [<!ENTITY b "c">]>' + BRUSH), 400, "entities"),
+        (body(click(1, 1), config='<View><Image name="image" value="$image"/></View>'), 400, "no BrushLabels"),
+        ({**body(click(1, 1)), "params": 3}, 400, "params must be a JSON object"),
+        ({**body(), "params": {"context": 3}}, 400, "params.context must be an object"),
+        ({**body(), "params": {"context": {"result": 3}}}, 400, "must be a list"),
+        ({**body(), "params": {"context": {"result": [3]}}}, 400, "result[0] must be an object"),
+        (with_item(to_name="nothing"), 400, "'nothing', which is no image"),
+        (with_item(value={"x": 140}), 400, "outside the image"),
+        (with_item(value={"y": -3}), 400, "outside the image"),
+        (with_item(value={"x": "left"}), 400, "value.x must be a number"),
+        (with_item(value={"x": None}), 400, "value.x must be a number"),
+        (with_item(value={"x": True}), 400, "value.x must be a number"),
+        (with_item(value={"x": 10**400}), 400, "value.x must be a number"),
+        (with_item(type="choices"), 400, "is no click"),
+        (with_item(original_width="wide"), 400, "original_width"),
+        (with_item(original_width=999), 422, "was it replaced"),
+        (with_item(item_index="first"), 400, "item_index"),
+        (body(click(1, 1, label="Dog")), 400, "give both controls the same labels"),
+        (body(click(1, 1), image=None), 400, "no field 'image'"),
+        (body(click(1, 1), image=5), 400, "must be an address"),
+        (body(click(1, 1), image=[]), 400, "no image of the 0"),
+        (body(click(1, 1), image="\ud800"), 400, "half a character"),
+        (body(click(1, 1), image="/data/upload/1/none.png"), 502, "404"),
+        (body(click(1, 1), image="http://10.0.0.1/x"), 403, "ICMFORMER_ALLOWED_HOSTS"),
+        (body(click(1, 1), image="/data/upload/1/text.png"), 422, "text.png"),
+        (body(click(1, 1), image="/data/upload/1/endless.png"), 413, "MB"),
+    ],
+)
+def test_what_is_wrong_is_said_and_logged(client, caplog, request_body, status, text):
+    caplog.set_level(logging.WARNING)
+    reply = client.post("/predict", data=json.dumps(request_body), content_type="application/json")
+    assert reply.status_code == status, reply.text
+    if text is None:
+        return
+    assert text in reply.json["error"]
+    assert "Traceback" not in reply.text
+    assert reply.json["error"] in caplog.text
+    assert reply.headers["X-Request-Id"] in caplog.text
+
+
+def test_bodies_that_are_no_json_or_too_long(client):
+    assert client.post("/predict", data=b"\xff{").status_code == 400
+    assert client.post("/predict", data=b"[" * 200_000).status_code == 400
+    reply = client.post("/predict", data=b"x" * (9 << 20))
+    assert reply.status_code == 413
+    assert "ICMFORMER_MAX_BODY_MB" in reply.json["error"]
+    assert client.get("/nothing").status_code == 404
+    assert client.get("/predict").status_code == 405
+    assert client.get("/predict").json["kind"] == "method not allowed"
+
+
+def test_a_content_type_does_not_matter(client):
+    assert client.post("/predict", data=json.dumps(body(click(40, 40))), content_type="text/plain").status_code == 200
+
+
+def test_a_busy_backend_says_when_to_come_again(make_client, make_backend):
+    from ls_backend.app import create_app
+
+    backend = make_backend(queue=0, seconds=0.2)
+    client = create_app(backend, BackendSettings()).test_client()
+    entered, leave = threading.Event(), threading.Event()
+
+    def occupy():
+        with backend.gate.enter():
+            entered.set()
+            leave.wait(10)
+
+    threading.Thread(target=occupy, daemon=True).start()
+    entered.wait(5)
+    reply = client.post("/predict", json=body(click(40, 40)))
+    leave.set()
+    assert reply.status_code == 503
+    assert int(reply.headers["Retry-After"]) > 0
+
+
+def test_a_fault_of_ours_is_a_500_without_its_traceback(make_backend, monkeypatch, caplog):
+    from ls_backend.app import create_app
+
+    backend = make_backend()
+    monkeypatch.setattr(backend.engine.__class__, "segment", lambda *_, **__: 1 / 0)
+    reply = create_app(backend, BackendSettings()).test_client().post("/predict", json=body(click(40, 40)))
+    assert reply.status_code == 500
+    assert "ZeroDivision" not in reply.text
+    assert reply.headers["X-Request-Id"] in reply.json["error"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_metrics_count_what_happened(client):
+    client.post("/predict", json=body(click(40, 40)))
+    client.post("/predict", json=body(click(40, 400)))
+    told = client.get("/metrics").text
+    assert 'icmformer_requests_total{route="/predict",status="200"} 1.0' in told
+    assert 'icmformer_requests_total{route="/predict",status="400"} 1.0' in told
+    assert 'icmformer_predictions_total{kind="mask"} 1.0' in told
+    assert 'icmformer_stage_seconds_count{stage="segment"} 1.0' in told
+    assert "icmformer_waiting_requests 0.0" in told
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+PATHS = [
+    ("tasks",),
+    ("tasks", 0),
+    ("tasks", 0, "id"),
+    ("tasks", 0, "data"),
+    ("tasks", 0, "data", "image"),
+    ("label_config",),
+    ("params",),
+    ("params", "context"),
+    ("params", "context", "result"),
+    ("params", "context", "result", 0),
+    *[
+        ("params", "context", "result", 0, k)
+        for k in ("type", "id", "to_name", "is_positive", "original_width", "value")
+    ],
+    *[("params", "context", "result", 0, "value", k) for k in ("x", "y", "width", "height", "rotation", "labels")],
+]
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=3), st.booleans())
+def test_nothing_that_is_sent_is_a_fault_of_ours(client, changes, rectangle):
+    item = click(40, 40)
+    if rectangle:
+        item |= {"type": "rectanglelabels", "value": {**item["value"], "height": 20, "rotation": 3}}
+    request = json.loads(json.dumps(body(item)))
+    for path, value in changes:
+        place = request
+        try:
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = value
+        except (KeyError, IndexError, TypeError):
+            continue
+    reply = client.post("/predict", data=json.dumps(request))
+    assert reply.status_code in (200, 400, 403, 413, 422, 502), (request, reply.text)
+    assert "Traceback" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("environment", "text"),
+    [
+        ({"LABEL_STUDIO_URL": "localhost:8080"}, "LABEL_STUDIO_URL must be an address"),
+        ({"LABEL_STUDIO_API_KEY": "abc"}, "needs LABEL_STUDIO_URL"),
+        ({"BASIC_AUTH_USER": "x"}, "go together"),
+        ({"ICMFORMER_QUEUE": "many"}, "ICMFORMER_QUEUE must be a whole number"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(environment, text):
+    with pytest.raises(ConfigError, match=text):
+        BackendSettings.from_environment(environment)
+
+
+def test_settings_are_read():
+    read = BackendSettings.from_environment(
+        {
+            "LABEL_STUDIO_URL": "http://ls:8080/sub/",
+            "LABEL_STUDIO_API_KEY": "k",
+            "ICMFORMER_ALLOWED_HOSTS": "A.example, *.b",
+        }
+    )
+    assert (read.url, read.api_key, read.allowed_hosts) == ("http://ls:8080/sub", "k", ("a.example", "*.b"))
