@@ -13,7 +13,7 @@ SHARED ?= ../shared
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint format bench overfit starter starter-bundle clean
+.PHONY: help setup test test-slow lint format bench demo demo-reset e2e overfit starter starter-bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,26 @@ format: $(STAMP) ## put the code into the house format
 
 bench: $(STAMP) ## time a click, as ratios within one run
 	$(BIN)/python -m training.bench
+
+STUDIO := .venv-label-studio
+STUDIO_STAMP := $(STUDIO)/.installed
+
+$(STUDIO_STAMP): constraints/label-studio.txt
+	@echo "Setting up $(STUDIO): Label Studio, about 1 GB, a few minutes."
+	test -x $(STUDIO)/bin/python || $(PYTHON) -m venv $(STUDIO)
+	$(STUDIO)/bin/python -m pip install --quiet --upgrade pip
+	$(STUDIO)/bin/python -m pip install --progress-bar on --constraint constraints/label-studio.txt label-studio
+	@touch $@
+
+demo: $(STAMP) $(STUDIO_STAMP) ## a real Label Studio to click in; Ctrl-C stops it
+	@$(BIN)/python -m demo
+
+e2e: $(STAMP) $(STUDIO_STAMP) ## drive a real Label Studio in a real browser
+	@command -v chromium >/dev/null || test -n "$(ICMFORMER_CHROMIUM)" || echo "No chromium found: install it (Debian: apt-get install chromium) or set ICMFORMER_CHROMIUM; browser tests will skip."
+	$(BIN)/python -m pytest -m e2e -rs
+
+demo-reset: ## wipe what the demo wrote
+	rm -rf .demo
 
 overfit: $(STAMP) ## check the training: five photos learned by heart (minutes)
 	$(BIN)/python -m training.overfit

@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         *("--bind", f"{args.host}:{args.port}"),
         *("--workers", args.workers),
         *("--threads", args.threads),
-        *("--worker-class", "gthread", "--timeout", "0", "--graceful-timeout", "10"),
+        *("--worker-class", "gthread", "--timeout", "0", "--graceful-timeout", "10", "--no-control-socket"),
         *("--worker-tmp-dir", "/dev/shm" if os.path.isdir("/dev/shm") else "."),
         "ls_backend._wsgi:app",
     ]

@@ -36,9 +36,11 @@ class _Metrics:
         )
         waiting = Gauge("icmformer_waiting_requests", "Requests that wait for the network", **made)
         waiting.set_function(lambda: backend.gate.waiting)
-        for name, cache in (("features", backend.engine.caches.features), ("states", backend.engine.caches.states)):
-            held = Gauge(f"icmformer_{name}_cache_bytes", f"Bytes in the cache of {name}", **made)
-            held.set_function(lambda cache=cache: cache.stats().nbytes)
+        caches = backend.engine.caches
+        features = Gauge("icmformer_features_cache_bytes", "Bytes of image features kept", **made)
+        features.set_function(lambda: caches.features.stats().nbytes)
+        states = Gauge("icmformer_states_cache_bytes", "Bytes of unfinished objects kept", **made)
+        states.set_function(lambda: caches.states.stats().nbytes)
         Gauge("icmformer_model", "The weights in use", ["version"], **made).labels(backend.model_version).set(1)
 
 
@@ -119,7 +121,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     def not_served(error: HTTPException) -> Response:
         text = error.description or error.name
         if isinstance(error, RequestEntityTooLarge):
-            text = f"the body has more than {settings.max_body_bytes >> 20} MB; raise ICMFORMER_MAX_BODY_MB if that is meant"
+            text = f"the body has over {settings.max_body_bytes >> 20} MB; raise ICMFORMER_MAX_BODY_MB if need be"
         log.warning("[%s] %s %s: %s", g.get("request_id"), request.method, request.path, text)
         return _error(error.code or 500, error.name.lower(), text)
 

@@ -328,4 +328,4 @@ def _get(body: Any, key: str, kind: type, default: Any = None) -> Any:
     return value
 
 
-_NAMES = {Mapping: "JSON object", str: "text", list: "list"}
+_NAMES: dict[Any, str] = {Mapping: "JSON object", str: "text", list: "list"}

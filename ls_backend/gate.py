@@ -1,4 +1,4 @@
-"""The way to the network: a few at a time, a bounded queue in order of arrival, and no work for clicks already outdone."""
+"""The way to the network: a few at a time, a bounded queue in order of arrival, no work for clicks already outdone."""
 
 from __future__ import annotations
 

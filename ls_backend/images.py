@@ -1,4 +1,4 @@
-"""From a task's image address to pixels: uploads, local files, http(s), cloud storage, data URIs; decoded ones are kept."""
+"""From a task's image address to pixels: uploads, local files, http(s), cloud storage, data URIs."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ class Images:
         if url.startswith(("/", "http://", "https://")):
             return self._studio.fetch(self._studio.absolute(quote(url, safe=_RESERVED)))  # as a browser would
         raise RequestError(
-            f"{shown(url)} is no address of an image: http(s)://, s3://, gs://, azure-blob://, data: and Label Studio's own "
-            "paths are"
+            f"{shown(url)} is no address of an image: http(s)://, s3://, gs://, azure-blob://, data: and Label "
+            "Studio's own paths are"
         )
 
     def _inline(self, url: str) -> bytes:

@@ -60,16 +60,16 @@ class ImageTag:
         """
         if not self.outputs:
             raise RequestError(
-                f"the labelling config has no BrushLabels, PolygonLabels, Brush or Polygon for the image {self.name!r}: "
-                "add one, so that there is something to answer with"
+                f"the labelling config has no BrushLabels, PolygonLabels, Brush or Polygon for {self.name!r}: add one, "
+                "so that there is something to answer with"
             )
         if label is None:
             return self.outputs[0]
         fitting = [output for output in self.outputs if label in output.labels]
         if not fitting:
             raise RequestError(
-                f"the label {label!r} is in the smart tool's labels but in none of {', '.join(o.name for o in self.outputs)}: "
-                "give both controls the same labels"
+                f"the label {label!r} is in the smart tool's labels but in none of "
+                f"{', '.join(o.name for o in self.outputs)}: give both controls the same labels"
             )
         return fitting[0]
 

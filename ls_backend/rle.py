@@ -1,8 +1,8 @@
 """Label Studio's brush encoding: thi.ng's rle-pack over RGBA pixels, as a list of bytes.
 
-A stream of bits: the number of values (32), the word size less one (5), the four run-length sizes less one (4 each), then a
-flag, the index of a size (2), a count less one in that many bits and a value (8) for each run of equal values. Every pixel is
-four equal bytes, 255 in the mask and 0 outside it. The bytes are those of label_studio_sdk's encoder, bit for bit.
+A stream of bits: the number of values (32), the word size less one (5), the four run-length sizes less one (4 each);
+then for each run of equal values a flag, the index of a size (2), the length less one in that many bits, the value (8).
+Every pixel is four equal bytes, 255 in the mask and 0 outside it. The bytes are those of label_studio_sdk's encoder.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -234,9 +235,16 @@ def batches(
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # the loader's own draws must not move the run's random state
     )
     yield from loader
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C and batch systems signal every process of a run; the parent ends its workers once it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def save_checkpoint(trainer: Trainer, path: Path, best: float = math.inf) -> None:

@@ -46,7 +46,7 @@ def mean_iou(probability: Tensor, target: Tensor, threshold: float) -> float:
 class AdaptiveIoU:
     """Mean IoU at a threshold that follows the network, as RITM logs it while training.
 
-    Each update takes the best of the threshold and its two neighbours, and moves the threshold a hundredth of the way there.
+    Each update takes the best of the threshold and its two neighbours, and moves it a hundredth of the way there.
 
     Attributes:
         threshold: Probability above which a pixel counts as the object's.

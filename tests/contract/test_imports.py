@@ -33,6 +33,9 @@ TORCHLESS = (
     "icmformer/settings.py",
     "icmformer/geometry.py",
     "icmformer/imageio.py",
+    "ls_backend/codec.py",
+    "ls_backend/labels.py",
+    "ls_backend/rle.py",
 )
 
 

@@ -1,6 +1,7 @@
 """The training command, as a user runs it: on, off, killed, on two processes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -123,14 +124,17 @@ def test_kill_9_and_resume_gives_the_weights_of_a_run_that_was_not_killed(comman
     assert log_of(killed) == log_of(whole)
 
 
-def test_ctrl_c_saves_and_says_so(command):
-    line, out = command("stopped", {**TINY_RUN, "samples": 4000})
-    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_of_a_run_saves_and_says_so(command, number):
+    line, out = command("stopped", {**TINY_RUN, "samples": 4000}, "--workers", "1")
+    process = subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while not (out / "log.jsonl").exists() or not log_of(out):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     told, errors = process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 0, errors
     assert "saved after" in told
     assert "Traceback" not in errors
     assert torch.load(out / "checkpoint.pt", weights_only=True)["state"]["seen"] == max(log_of(out))

@@ -1,0 +1,1 @@
+"""`make demo`: a real Label Studio with the backend connected and photos to click on."""

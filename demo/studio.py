@@ -1,0 +1,240 @@
+"""A real Label Studio and the backend beside it, as processes of this machine. Needs Python's own library alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+USER, PASSWORD = "demo@example.org", "icmformer-demo"
+CONFIGS = {
+    "brush": """<View>
+  <Image name="image" value="$image" zoom="true"/>
+  <KeyPointLabels name="click" toName="image" smart="true">
+    <Label value="Object" background="#d4380d" showInline="true"/><Label value="Other" background="#096dd9"/>
+  </KeyPointLabels>
+  <RectangleLabels name="box" toName="image" smart="true">
+    <Label value="Object" background="#d4380d"/><Label value="Other" background="#096dd9"/>
+  </RectangleLabels>
+  <BrushLabels name="mask" toName="image" smart="false">
+    <Label value="Object" background="#d4380d"/><Label value="Other" background="#096dd9"/>
+  </BrushLabels>
+</View>""",
+    "unified": """<View>
+  <Image name="image" value="$image" zoom="true"/>
+  <Labels name="label" toName="image">
+    <Label value="Object" background="#d4380d"/><Label value="Other" background="#096dd9"/>
+  </Labels>
+  <KeyPoint name="click" toName="image" smart="true" smartOnly="true"/>
+  <Brush name="mask" toName="image" smart="false"/>
+</View>""",
+    "polygon": """<View>
+  <Image name="image" value="$image" zoom="true"/>
+  <KeyPointLabels name="click" toName="image" smart="true"><Label value="Object" background="#d4380d"/></KeyPointLabels>
+  <PolygonLabels name="outline" toName="image" smart="false"><Label value="Object" background="#d4380d"/></PolygonLabels>
+</View>""",
+}
+
+
+class StackError(Exception):
+    """Something that was started did not come up, or did not answer as it should."""
+
+
+def free_port(preferred: int) -> int:
+    """The preferred port where it is free, else any free one."""
+    for port in (preferred, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise StackError("this machine has no free port")
+
+
+@dataclass
+class Process:
+    """A child process with its log file; it and its own children end together."""
+
+    name: str
+    command: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    child: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Starts it."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as out:
+            self.child = subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def wait_for(self, url: str, seconds: float, tell: Any = None) -> None:
+        """Waits until an address answers.
+
+        Raises:
+            StackError: The process ended, or the time is over; the text holds the end of its log.
+        """
+        assert self.child is not None
+        deadline = time.monotonic() + seconds
+        while True:
+            if self.child.poll() is not None:
+                raise StackError(
+                    f"{self.name} ended with code {self.child.returncode}; end of {self.log}:\n{self._tail()}"
+                )
+            try:
+                with urllib.request.urlopen(url, timeout=2):
+                    return
+            except OSError:
+                pass
+            if time.monotonic() > deadline:
+                raise StackError(f"{self.name} did not answer in {seconds:.0f} s; end of {self.log}:\n{self._tail()}")
+            if tell:
+                tell()
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Ends it, gently at first."""
+        if self.child is None or self.child.poll() is not None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(8)
+                return
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+
+
+class Studio:
+    """Label Studio on SQLite and the backend, with their data below one folder.
+
+    Args:
+        home: Folder for the data, the logs and what is remembered between runs.
+        studio_bin: `bin` folder of an environment with label-studio.
+        backend_python: Python of an environment with this package.
+        ports: Preferred ports of Label Studio and of the backend.
+    """
+
+    def __init__(
+        self, home: Path, studio_bin: Path, backend_python: Path, ports: tuple[int, int] = (8080, 9090)
+    ) -> None:
+        self.home = home
+        self.remembered = home / "demo.json"
+        known = json.loads(self.remembered.read_text()) if self.remembered.exists() else {}
+        self.token: str = known.get("token") or secrets.token_hex(20)
+        self.port, self.backend_port = (free_port(port) for port in ports)
+        self.url = f"http://localhost:{self.port}"
+        self.backend_url = f"http://localhost:{self.backend_port}"
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.remembered.write_text(json.dumps({**known, "token": self.token}))
+        self.label_studio = Process(
+            "Label Studio",
+            [
+                str(studio_bin / "label-studio"),
+                *f"start --no-browser --internal-host 127.0.0.1 --port {self.port}".split(),
+            ],
+            {
+                "LABEL_STUDIO_BASE_DATA_DIR": str(home / "data"),
+                "LABEL_STUDIO_USERNAME": USER,
+                "LABEL_STUDIO_PASSWORD": PASSWORD,
+                "LABEL_STUDIO_USER_TOKEN": self.token,
+                "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+                "LABEL_STUDIO_HOST": self.url,
+                "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",  # the backend is on this machine
+                "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
+                "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
+                "LABEL_STUDIO_SENTRY_DSN": "",
+                "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
+                "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+            },
+            home / "logs" / "label-studio.log",
+        )
+        self.backend = Process(
+            "the backend",
+            [str(backend_python), "-m", "ls_backend", "--port", str(self.backend_port)],
+            {
+                "LABEL_STUDIO_URL": self.url,
+                "LABEL_STUDIO_API_KEY": self.token,
+                "ICMFORMER_CACHE_DIR": str(home / "cache"),
+                "OMP_WAIT_POLICY": "passive",
+            },
+            home / "logs" / "backend.log",
+        )
+
+    def start(self, tell: Any = None) -> None:
+        """Starts both and waits until they answer; the first start of Label Studio sets its database up."""
+        self.label_studio.start()
+        self.backend.start()
+        self.backend.wait_for(f"{self.backend_url}/health", 120, tell)
+        self.label_studio.wait_for(f"{self.url}/health", 300, tell)
+
+    def stop(self) -> None:
+        """Ends both."""
+        self.backend.stop()
+        self.label_studio.stop()
+
+    def api(self, method: str, path: str, content: Any = None, files: Mapping[str, bytes] | None = None) -> Any:
+        """One call of Label Studio's API; JSON in and out, bytes where the answer is none."""
+        headers = {"Authorization": f"Token {self.token}"}
+        data = None
+        if files is not None:
+            data, headers["Content-Type"] = _multipart(files)
+        elif content is not None:
+            data, headers["Content-Type"] = json.dumps(content).encode(), "application/json"
+        call = urllib.request.Request(self.url + path, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(call, timeout=120) as reply:
+                body = reply.read()
+                is_json = "json" in reply.headers.get("Content-Type", "")
+        except urllib.error.HTTPError as error:
+            raise StackError(f"{method} {path}: {error.code}: {error.read()[:400].decode(errors='replace')}") from error
+        return json.loads(body) if is_json and body else body
+
+    def project(self, title: str, config: str, photos: Mapping[str, bytes]) -> int:
+        """The project of a title, made and filled with photos where there is none, and connected to the backend."""
+        found = [p for p in self.api("GET", "/api/projects?page_size=1000")["results"] if p["title"] == title]
+        if found:
+            number = int(found[0]["id"])
+        else:
+            made = self.api("POST", "/api/projects", {"title": title, "label_config": config})
+            number = int(made["id"])
+            self.api("POST", f"/api/projects/{number}/import", files=photos)
+        connected = self.api("GET", f"/api/ml?project={number}")
+        about = {"url": self.backend_url, "project": number, "title": "icmformer", "is_interactive": True}
+        if not connected:
+            self.api("POST", "/api/ml", about)
+        elif connected[0]["url"] != self.backend_url:
+            self.api("PATCH", f"/api/ml/{connected[0]['id']}", about)
+        return number
+
+
+def _multipart(files: Mapping[str, bytes]) -> tuple[bytes, str]:
+    border = uuid.uuid4().hex
+    parts = [
+        f'--{border}\r\nContent-Disposition: form-data; name="file{n}"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n".encode()
+        + content
+        + b"\r\n"
+        for n, (name, content) in enumerate(files.items())
+    ]
+    return b"".join([*parts, f"--{border}--\r\n".encode()]), f"multipart/form-data; boundary={border}"

@@ -1,0 +1,50 @@
+"""The same backend for the official runtime: `label-studio-ml start ls_backend`, label-studio-ml 2.x.
+
+That package is on GitHub only (docs/label_studio.md) and imported only here; the routes of `ls_backend.app` do without.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+
+from label_studio_ml.model import LabelStudioMLBase
+from label_studio_ml.response import ModelResponse
+
+from icmformer.settings import Settings
+from ls_backend.errors import RequestError
+from ls_backend.service import Backend
+from ls_backend.settings import BackendSettings
+
+log = logging.getLogger("icmformer.label_studio")
+
+
+@cache
+def _backend() -> Backend:
+    """One for all requests: the runtime makes a model object for each."""
+    return Backend.from_settings(Settings.from_environment(), BackendSettings.from_environment())
+
+
+class ICMFormerModel(LabelStudioMLBase):  # type: ignore[misc]
+    """Smart keypoints and rectangles by the engine."""
+
+    def setup(self) -> None:
+        """Names the model's version; loads the weights if no request did."""
+        self.set("model_version", _backend().model_version)
+
+    def predict(
+        self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
+    ) -> ModelResponse:
+        """Answers as `/predict` does; a bad request, which the runtime has no status for, is answered by nothing."""
+        body = {"tasks": tasks, "label_config": self.label_config, "params": {"context": context}}
+        try:
+            reply = _backend().predict(body).reply
+        except RequestError as error:
+            log.warning("%s: %s", error.kind, error)
+            reply = {"results": []}
+        return ModelResponse(predictions=reply["results"], model_version=_backend().model_version)
+
+    def fit(self, event: str, data: Any, **kwargs: Any) -> dict[str, str]:
+        """Training does not run inside the backend."""
+        return {"status": f"{event} noted; fine-tuning is a command of its own, see docs/training.md"}

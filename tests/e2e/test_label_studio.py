@@ -1,0 +1,158 @@
+"""An annotator at a real page: clicks, corrects, accepts, submits; what Label Studio then holds is the engine's mask."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import draw
+
+from demo.photos import sample_photos
+from demo.studio import CONFIGS
+from icmformer import CleanUp, Click, Engine, LoadedImage
+from tests.e2e.conftest import PICTURES
+from tests.ls_backend.conftest import rotated
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+FILES = {"coffee.jpg": sample_photos()["coffee.jpg"], "turned.png": rotated()}
+ON_CUP, BESIDE = (0.45, 0.55), (0.1, 0.9)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine.from_weights("starter", profile="fast")
+
+
+class Annotator:
+    """One task's page, used as a person would."""
+
+    def __init__(self, page, studio, project, name):
+        self.page, self.studio, self.project = page, studio, project
+        tasks = studio.api("GET", f"/api/tasks?project={project}")["tasks"]
+        self.task = next(t["id"] for t in tasks if name in str(t["data"]))
+        self.sent = []
+        self.open()
+
+    def open(self):
+        self.page.goto(f"{self.studio.url}/projects/{self.project}/data?task={self.task}")
+        self.page.wait_for_selector("canvas")
+        self.page.wait_for_timeout(1500)
+        self.choose_label()
+        tool = self.page.locator(".lsf-tool_smart").first
+        if "lsf-tool_active" not in str(tool.get_attribute("class")):  # a second click would go on to the next tool
+            tool.click()
+
+    def choose_label(self):
+        """By its hotkey; with labels of the smart tool's own, the page forgets the choice after each click."""
+        if not self.page.locator(".lsf-label_selected").count():
+            self.page.keyboard.press("1")
+
+    def click(self, x, y, negative=False):
+        """Clicks at a share of the photo's width and height and waits for the answer to it."""
+        self.choose_label()
+        box = self.page.locator("canvas").last.bounding_box()
+        with self.page.expect_response(lambda r: "interactive-annotating" in r.url, timeout=60_000) as waiting:
+            if negative:
+                self.page.keyboard.down("Alt")
+            self.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            if negative:
+                self.page.keyboard.up("Alt")
+        reply = waiting.value
+        assert reply.status == 200, reply.text()
+        self.sent = json.loads(reply.request.post_data)["context"]["result"]
+        self.page.wait_for_timeout(700)
+
+    def accept_and_submit(self):
+        """Returns the annotation that Label Studio stored."""
+        self.page.locator("[data-testid=bottombar-accept-suggestions-button]").click()
+        self.page.wait_for_timeout(700)
+        with self.page.expect_response(
+            lambda r: r.request.method == "POST" and f"/tasks/{self.task}/annotations" in r.url, timeout=60_000
+        ) as waiting:
+            self.page.locator("[data-testid=bottombar-submit-button]").click()
+        return self.studio.api("GET", f"/api/annotations/{waiting.value.json()['id']}/")
+
+    def picture(self, name):
+        self.page.screenshot(path=PICTURES / f"{name}.png")
+
+
+def clicks_of(sent, image):
+    """What the page says was clicked, in pixels."""
+    height, width = image.pixels.shape[:2]
+    unique = {item["id"]: item for item in sent}.values()
+    return [
+        Click(i["value"]["x"] * width / 100, i["value"]["y"] * height / 100, i.get("is_positive", True)) for i in unique
+    ]
+
+
+def exported_png(studio, project):
+    """A single mask is exported as itself, several as an archive."""
+    content = studio.api("GET", f"/api/projects/{project}/export?exportType=BRUSH_TO_PNG")
+    return np.asarray(Image.open(io.BytesIO(content))) > 0
+
+
+@pytest.mark.parametrize("config", ["brush", "unified"])
+def test_a_corrected_mask_is_stored_and_exported_pixel_for_pixel(studio, page, engine, decode, config):
+    project = studio.project(f"e2e {config}", CONFIGS[config], {"coffee.jpg": FILES["coffee.jpg"]})
+    image = LoadedImage.from_bytes(FILES["coffee.jpg"])
+    annotator = Annotator(page, studio, project, "coffee")
+    annotator.click(*ON_CUP)
+    annotator.picture(f"{config}-1-click")
+    annotator.click(*BESIDE, negative=True)
+    annotator.picture(f"{config}-2-alt-click")
+    assert [c.positive for c in clicks_of(annotator.sent, image)] == [True, False]
+    stored = annotator.accept_and_submit()
+    annotator.picture(f"{config}-3-submitted")
+    (region,) = [r for r in stored["result"] if "rle" in r["value"] and r["type"] in ("brush", "brushlabels")]
+    expected = engine.segment(image, clicks_of(annotator.sent, image)).mask
+    assert expected.any()
+    np.testing.assert_array_equal(decode(region["value"]["rle"], 600, 400), expected)
+    np.testing.assert_array_equal(exported_png(studio, project), expected)
+
+
+def test_polygons_are_stored_as_the_engine_draws_them(studio, page, engine):
+    project = studio.project("e2e polygon", CONFIGS["polygon"], {"coffee.jpg": FILES["coffee.jpg"]})
+    image = LoadedImage.from_bytes(FILES["coffee.jpg"])
+    annotator = Annotator(page, studio, project, "coffee")
+    annotator.click(*ON_CUP)
+    annotator.picture("polygon")
+    sent = annotator.sent
+    stored = [r for r in annotator.accept_and_submit()["result"] if r["type"] == "polygonlabels"]
+    mask = engine.segment(image, clicks_of(sent, image)).mask
+    drawn = np.zeros(mask.shape, bool)
+    for region in stored:
+        points = np.array(region["value"]["points"]) * [6, 4] - 0.5
+        drawn[draw.polygon(points[:, 1], points[:, 0], drawn.shape)] = True
+    filled = CleanUp(fill_holes=10**9)(mask)
+    assert (drawn & filled).sum() / (drawn | filled).sum() >= 0.98
+
+
+def test_a_photo_with_an_orientation_tag(studio, page, engine, decode):
+    project = studio.project("e2e turned", CONFIGS["brush"], {"turned.png": FILES["turned.png"]})
+    image = LoadedImage.from_bytes(FILES["turned.png"])
+    assert image.pixels.shape[:2] == (300, 451)
+    annotator = Annotator(page, studio, project, "turned")
+    annotator.click(0.4, 0.4)
+    annotator.picture("turned")
+    sent = annotator.sent
+    (region,) = [r for r in annotator.accept_and_submit()["result"] if r["type"] == "brushlabels"]
+    expected = engine.segment(image, clicks_of(sent, image)).mask
+    np.testing.assert_array_equal(decode(region["value"]["rle"], 451, 300), expected)
+
+
+def test_a_point_restored_from_a_draft_still_counts_as_positive(studio, page, engine, decode):
+    project = studio.project("e2e draft", CONFIGS["brush"], {"coffee.jpg": FILES["coffee.jpg"]})
+    image = LoadedImage.from_bytes(FILES["coffee.jpg"])
+    annotator = Annotator(page, studio, project, "coffee")
+    with page.expect_response(lambda r: r.request.method == "POST" and "/drafts" in r.url, timeout=60_000):
+        annotator.click(*ON_CUP)
+    annotator.open()
+    annotator.click(0.6, 0.3)
+    sent = annotator.sent
+    assert len(sent) == 2
+    assert any("is_positive" not in item for item in sent)
+    (region,) = [r for r in annotator.accept_and_submit()["result"] if r["type"] == "brushlabels"]
+    clicks = clicks_of(sent, image)
+    assert all(c.positive for c in clicks)
+    np.testing.assert_array_equal(decode(region["value"]["rle"], 600, 400), engine.segment(image, clicks).mask)
