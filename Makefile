@@ -13,7 +13,7 @@ SHARED ?= ../shared
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint format bench demo demo-reset e2e overfit starter starter-bundle clean
+.PHONY: help setup test test-slow lint format bench studio demo demo-reset e2e bench-rle overfit starter starter-bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,12 +59,17 @@ $(STUDIO_STAMP): constraints/label-studio.txt
 	$(STUDIO)/bin/python -m pip install --progress-bar on --constraint constraints/label-studio.txt label-studio
 	@touch $@
 
+studio: $(STUDIO_STAMP) ## install Label Studio into an environment of its own
+
 demo: $(STAMP) $(STUDIO_STAMP) ## a real Label Studio to click in; Ctrl-C stops it
 	@$(BIN)/python -m demo
 
 e2e: $(STAMP) $(STUDIO_STAMP) ## drive a real Label Studio in a real browser
 	@command -v chromium >/dev/null || test -n "$(ICMFORMER_CHROMIUM)" || echo "No chromium found: install it (Debian: apt-get install chromium) or set ICMFORMER_CHROMIUM; browser tests will skip."
 	$(BIN)/python -m pytest -m e2e -rs
+
+bench-rle: $(STUDIO_STAMP) ## our brush encoder against Label Studio's own
+	$(STUDIO)/bin/python demo/bench_rle.py
 
 demo-reset: ## wipe what the demo wrote
 	rm -rf .demo
@@ -82,4 +87,4 @@ starter-bundle: $(STAMP) ## put what `make starter` trained into the package
 	$(BIN)/python -m training.export runs/starter -o icmformer/assets/starter --name starter
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .venv-label-studio .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -44,7 +44,9 @@ CONFIGS = {
     "polygon": """<View>
   <Image name="image" value="$image" zoom="true"/>
   <KeyPointLabels name="click" toName="image" smart="true"><Label value="Object" background="#d4380d"/></KeyPointLabels>
-  <PolygonLabels name="outline" toName="image" smart="false"><Label value="Object" background="#d4380d"/></PolygonLabels>
+  <PolygonLabels name="outline" toName="image" smart="false">
+    <Label value="Object" background="#d4380d"/>
+  </PolygonLabels>
 </View>""",
 }
 

@@ -16,10 +16,15 @@ from tests.conftest import ROOT
 STUDIO_BIN = Path(os.environ.get("ICMFORMER_STUDIO_BIN", ROOT / ".venv-label-studio" / "bin"))
 CHROMIUM = os.environ.get("ICMFORMER_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURES = Path(os.environ.get("ICMFORMER_E2E_PICTURES", ROOT / "out" / "e2e"))
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")

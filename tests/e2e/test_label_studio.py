@@ -1,4 +1,4 @@
-"""An annotator at a real page: clicks, corrects, accepts, submits; what Label Studio then holds is the engine's mask."""
+"""An annotator at a real page clicks, corrects, accepts, submits; what Label Studio then holds is the engine's mask."""
 
 import io
 import json
