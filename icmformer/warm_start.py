@@ -143,9 +143,11 @@ def _downsample_at_stage_end(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _fitted(name: str, value: Tensor, target: Tensor) -> Tensor | None:
     """Resizes what has a spatial meaning; None for what does not fit."""
     if name.endswith("pos_embed") and value.shape[2] == target.shape[2]:
-        side = math.isqrt(target.shape[1] - 1)
+        side = math.isqrt(target.shape[1])
         extra = value.shape[1] - math.isqrt(value.shape[1]) ** 2  # 1 with a class token, 0 without
         grid = resize_position_embedding(value[:, extra:], side, side).flatten(1, 2)
+        if target.shape[1] == side**2:
+            return grid
         head = value[:, :1] if extra else target[:, :1]
         return F.pad(grid, (0, 0, 1, 0)) + F.pad(head, (0, 0, 0, grid.shape[1]))
     if name.endswith("patch_embed.proj.weight") and value.shape[:2] == target.shape[:2]:

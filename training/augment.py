@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+_BEYOND = (124, 116, 104)  # ImageNet's mean colour, beyond the photo
 OTHER = 2
 """Marks other objects than the one asked for, in the maps here."""
 
@@ -106,9 +107,14 @@ def _cut(
     matrix = np.array([[sx, 0, -left * sx + 0.5 * (sx - 1)], [0, sy, -top * sy + 0.5 * (sy - 1)]], np.float64)
     if mirror:
         matrix[0] = [-matrix[0, 0], 0, size - 1 - matrix[0, 2]]
-    interpolation = cv2.INTER_LINEAR if max(sx, sy) > 0.7 else cv2.INTER_AREA
-    seen = cv2.warpAffine(photo, matrix, (size, size), flags=interpolation, borderValue=(124, 116, 104))
-    # Sharp at the sub-pixel: the object's share of each pixel, cut at one half.
+    shrink = 2 * max(sx, sy)
+    if shrink < 1:  # a photo much larger than the input: averaged first, or its details would alias
+        small = cv2.resize(photo, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        scale = np.array([photo.shape[1] / small.shape[1], photo.shape[0] / small.shape[0]])
+        coarse = np.column_stack([matrix[:, :2] * scale, matrix[:, 2] + matrix[:, :2] @ (0.5 * (scale - 1))])
+        seen = cv2.warpAffine(small, coarse, (size, size), flags=cv2.INTER_LINEAR, borderValue=_BEYOND)
+    else:
+        seen = cv2.warpAffine(photo, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=_BEYOND)
     share = cv2.warpAffine((mask == 1).astype(np.float32), matrix, (size, size), flags=cv2.INTER_LINEAR)
     coded = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=255)
     cut = np.where((coded == 255) | (coded == OTHER), coded, np.uint8(0))

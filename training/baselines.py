@@ -27,6 +27,7 @@ from icmformer.types import FloatMap, RGBImage
 from training.data.benchmarks import BENCHMARKS, load_benchmark
 from training.play import Answerer, play
 from training.report import print_table, save_curve, summarise
+from training.rows import resume
 
 MAX_CLICKS = 20
 _SEED_RADIUS = 5  # pixels around a click that are certain, as the networks' disks
@@ -98,13 +99,18 @@ METHODS: Mapping[str, Callable[[RGBImage], Answerer]] = {"grabcut": grabcut, "ra
 
 
 def measure(method: str, dataset: str, root: Path, limit: int | None, all_clicks: bool, out: Path) -> dict[str, Any]:
-    """Plays the protocol with a method on a data set, going on where `out` says it stopped."""
+    """Plays the protocol with a method on a data set, going on where `out` says it stopped.
+
+    Raises:
+        ConfigError: `out` holds another run.
+    """
     folder = out / method
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "objects.jsonl"
-    rows = {r["name"]: r for r in map(json.loads, log.read_text().splitlines())} if log.exists() else {}
-    objects = load_benchmark(dataset, root, limit)
     target = None if all_clicks else 0.9
+    about = {"method": method, "dataset": dataset, "root": str(root.resolve()), "limit": limit, "target_iou": target}
+    rows = resume(log, about)
+    objects = load_benchmark(dataset, root, limit)
     with log.open("a") as file:
         for item in tqdm(objects, unit="object", desc=f"{method}, {dataset}"):
             if item.name in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,11 @@ from icmformer.errors import ConfigError
 from icmformer.models import network_config
 from training.augment import AugmentConfig
 from training.points import PointsConfig
+
+
+def _require(fits: bool, text: str) -> None:
+    if not fits:
+        raise ConfigError(text)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,17 @@ class OptimConfig:
     layer_decay: float = 1.0
     lr_factors: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _require(0 < self.lr < math.inf, f"optim.lr must be positive, got {self.lr}")
+        _require(all(0 <= b < 1 for b in self.betas), f"optim.betas must lie in [0, 1), got {self.betas}")
+        _require(0 <= self.weight_decay < math.inf, f"optim.weight_decay cannot be negative, got {self.weight_decay}")
+        _require(self.warmup_samples >= 0, f"optim.warmup_samples cannot be negative, got {self.warmup_samples}")
+        _require(self.clip > 0, f"optim.clip must be positive, got {self.clip}")
+        _require(0 <= self.ema < 1, f"optim.ema must lie in [0, 1), got {self.ema}")
+        _require(0 < self.layer_decay <= 1, f"optim.layer_decay must lie in (0, 1], got {self.layer_decay}")
+        for prefix, factor in self.lr_factors.items():
+            _require(0 <= factor < math.inf, f"optim.lr_factors.{prefix} cannot be negative, got {factor}")
+
 
 @dataclass(frozen=True)
 class ValidationConfig:
@@ -87,7 +104,8 @@ class TrainConfig:
         network: A registered name or a network mapping.
         size: Side of the network's input in pixels.
         batch: Samples a step, over all processes.
-        accumulate: Parts that a process's share of a batch is cut into, to save memory; the step is the same.
+        accumulate: Parts that a process's share of a batch is cut into, to save memory; but for dropout the step
+            is the same.
         samples: Samples of the whole run.
         max_rounds: Most no-gradient rounds before a training pass, each adding one click.
         dropout: Of the head's channels.
@@ -97,7 +115,8 @@ class TrainConfig:
         pictures: Samples between pictures of what the network made of a batch; 0 for none.
         data, optim, augment, points, validation: See there.
         stages: Overrides by stage: mappings in the form of this config with `until`, the sample at which the next
-            stage begins. The learning rate's schedule runs over each stage anew.
+            stage begins. The learning rate's schedule runs over each stage anew. What holds for a run as a whole
+            (network, shards, samples, seed, layout, pictures, validation) cannot change.
     """
 
     network: str | dict[str, Any] = "icmformer_vit_tiny224"
@@ -121,10 +140,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         network_config(self.network)
         for name in ("size", "batch", "samples", "accumulate"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.batch % self.accumulate:
-            raise ConfigError(f"accumulate ({self.accumulate}) must divide batch ({self.batch})")
+            _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("max_rounds", "seed", "pictures"):
+            _require(getattr(self, name) >= 0, f"{name} cannot be negative, got {getattr(self, name)}")
+        _require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
+        _require(self.batch % self.accumulate == 0, f"accumulate ({self.accumulate}) must divide batch ({self.batch})")
 
 
 @dataclass(frozen=True)
@@ -134,6 +154,9 @@ class Stage:
     config: TrainConfig
     start: int
     until: int
+
+
+_OF_THE_WHOLE_RUN = {"network", "samples", "seed", "channels_last", "pictures", "validation", "stages"}
 
 
 def stages(config: TrainConfig) -> list[Stage]:
@@ -148,10 +171,12 @@ def stages(config: TrainConfig) -> list[Stage]:
     start = 0
     for number, overrides in enumerate(config.stages):
         last = number == len(config.stages) - 1
+        fixed = set(overrides) & _OF_THE_WHOLE_RUN | {f"data.{k}" for k in overrides.get("data", {}) if k == "shards"}
+        _require(not fixed, f"stages[{number}] cannot change {', '.join(sorted(fixed))}: they hold for the whole run")
         until = overrides.get("until", config.samples if last else None)
         if type(until) is not int or not start < until <= config.samples:
             raise ConfigError(f"stages[{number}].until must be a sample after {start}, got {until!r}")
-        until = config.samples if last else until
+        _require(not last or until == config.samples, f"the last stage ends with the run: stages[{number}].until")
         merged = _merged(base, {k: v for k, v in overrides.items() if k != "until"})
         found.append(Stage(parse_config(merged, f"stages[{number}]"), start, until))
         start = until
@@ -188,7 +213,7 @@ def load_config(path: Path) -> TrainConfig:
     """
     try:
         raw = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read the config {path}: {error}") from error
     return parse_config(raw or {})
 

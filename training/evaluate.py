@@ -43,6 +43,7 @@ from icmformer.weights import load
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
 from training.play import Served, Trace, as_served, box_around, play, protocol
 from training.report import OverlayStrip, print_table, save_curve, summarise
+from training.rows import resume
 
 MAX_CLICKS = 20
 _UNZOOMED = 10**9
@@ -173,7 +174,7 @@ def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, ove
     out.mkdir(parents=True, exist_ok=True)
     objects = load_benchmark(run.dataset, root, run.limit)
     log = out / "objects.jsonl"
-    rows = _resume(log, run)
+    rows = resume(log, {k: v for k, v in asdict(run).items() if k != "weights"})
     pictures = out / "overlays" if overlays else None
     if pictures:
         pictures.mkdir(exist_ok=True)
@@ -215,28 +216,6 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
         "target_iou": run.target_iou,
         "devices": devices,
     }
-
-
-def _resume(log: Path, run: Run) -> dict[str, dict[str, Any]]:
-    """Rows already played; a last line cut short by a kill is dropped."""
-    header = json.dumps({"run": {k: v for k, v in asdict(run).items() if k != "weights"}})
-    lines = log.read_text().splitlines() if log.exists() else []
-    if not lines:
-        log.write_text(header + "\n")
-        return {}
-    if lines[0] != header:
-        raise ConfigError(f"{log} holds another run (other weights, data or settings); give another --out or delete it")
-    rows = {}
-    kept = [header]
-    for line in lines[1:]:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        rows[row["name"]] = row
-        kept.append(line)
-    log.write_text("\n".join(kept) + "\n")
-    return rows
 
 
 def _play_all(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from icmformer.errors import TrainingError, WeightsError
+from icmformer.errors import IcmformerError, TrainingError, WeightsError
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
 from training.config import Stage, TrainConfig, as_mapping, stages
 from training.losses import AdaptiveIoU, normalized_focal_loss
@@ -89,6 +89,7 @@ class IterativePass(nn.Module):
                 if click:
                     add_click(points[i], click)
         self.network.train(was_training)
+        torch.clear_autocast_cache()  # older versions of torch keep casts made here, which carry no gradient
         return torch.from_numpy(used_slots(points)).to(device), previous
 
 
@@ -126,7 +127,8 @@ class Trainer:
         self.average.decay = stage.config.optim.ema
         self.network.head.dropout.p = stage.config.dropout
         forward: nn.Module = IterativePass(self.network)
-        self._pass = DistributedDataParallel(forward) if self.world > 1 else forward
+        unused = bool(getattr(self.network.config, "published_extras", False))  # parameters that no pass touches
+        self._pass = DistributedDataParallel(forward, find_unused_parameters=unused) if self.world > 1 else forward
 
     def start_from(self, network: nn.Module) -> None:
         """Takes over another network's weights before the first step."""
@@ -187,13 +189,13 @@ class Trainer:
                 loss.backward()
             losses.append(loss.detach())
             ious.append(self.adaptive_iou.update(logits.detach(), target) / len(parts))
-        if not torch.isfinite(losses[-1]):
-            raise TrainingError(
-                f"the loss is {losses[-1].item()} after {self.seen:,} samples: lower the learning rate or clip, or "
-                "train in fp32; the last checkpoint is from before"
-            )
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(learning, config.optim.clip)
+        if not torch.isfinite(norm):  # gradients are summed by now: all processes see the same
+            raise TrainingError(
+                f"the gradient is {norm.item()} after {self.seen:,} samples: lower the learning rate, or train in "
+                "fp32; the last checkpoint is from before"
+            )
         self.optimizer.step()
         self.step += 1
         self.seen += config.batch
@@ -228,7 +230,7 @@ def batches(
 ) -> Iterator[Batch]:
     """A stage's batches from sample `start` on: this process's share of each."""
     batch = stage.config.batch
-    loader: DataLoader[Sample] = DataLoader(
+    loader: DataLoader[Sample | IcmformerError] = DataLoader(
         samples,
         batch_size=batch // world,
         sampler=RunSampler(start, stage.until, batch, rank, world),
@@ -238,7 +240,15 @@ def batches(
         worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # the loader's own draws must not move the run's random state
     )
-    yield from loader
+    iterator = iter(loader)
+    try:
+        for batch in iterator:
+            if isinstance(batch, IcmformerError):
+                raise batch
+            yield batch
+    finally:
+        if workers:  # they ignore the signals that would end them otherwise
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
@@ -264,16 +274,20 @@ def save_checkpoint(trainer: Trainer, path: Path, best: float = math.inf) -> Non
     temporary.replace(path)
 
 
-def load_checkpoint(trainer: Trainer, path: Path) -> float:
-    """Takes a run up again; returns the fewest clicks that a validation had found.
+def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:
+    """Takes a run up again.
+
+    Returns:
+        The fewest clicks that a validation had found, and the parts of the config that are not what they were.
 
     Raises:
         WeightsError: A file that is no checkpoint, or one of another network.
     """
     try:
         content = torch.load(path, map_location=trainer.device, weights_only=True)
-        state, best = content["state"], float(content["best"])
+        state, best, before = content["state"], float(content["best"]), dict(content["config"])
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is no checkpoint of a training run: {error}") from error
     trainer.load_state_dict(state)
-    return best
+    now = as_mapping(trainer.whole)
+    return best, sorted(key for key in now if now[key] != before.get(key))

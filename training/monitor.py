@@ -108,4 +108,6 @@ def _drop_later(log: Path, seen: int) -> None:
             continue
         if row["seen"] <= seen:
             kept.append(line + "\n")
-    log.write_text("".join(kept))
+    temporary = log.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    temporary.replace(log)

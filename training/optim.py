@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from icmformer.errors import ConfigError
 from training.config import OptimConfig
 
 _BARE = ("pos_embed", "cls_token", "relative_position_bias_table", ".scale")
@@ -47,6 +48,9 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
     Biases, norms and embeddings have no weight decay. Sets `requires_grad` off where the factor is 0.
     """
     depths = layer_depths(network)
+    strangers = [p for p in config.lr_factors if not any(name.startswith(p) for name in depths)]
+    if strangers:
+        raise ConfigError(f"optim.lr_factors: no parameter's name begins with {', '.join(strangers)}")
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         fitting = [p for p in config.lr_factors if name.startswith(p)]
@@ -58,6 +62,8 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
         decay = 0.0 if parameter.ndim < 2 or name.endswith(_BARE) else config.weight_decay
         empty = {"params": [], "weight_decay": decay, "lr_factor": factor}
         groups.setdefault((decay, factor), empty)["params"].append(parameter)
+    if not groups:
+        raise ConfigError("optim.lr_factors freezes every parameter")
     return list(groups.values())
 
 
@@ -99,7 +105,7 @@ def learning_rate(config: OptimConfig, seen: int, total: int) -> float:
 
 
 class AveragedWeights:
-    """Exponential moving average of a network's parameters, ramped up at the start; buffers are copied."""
+    """Exponential moving average of a network's parameters, ramped up at the start. Its buffers are constants."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)

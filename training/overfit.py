@@ -7,6 +7,7 @@ by hand; minutes on a laptop's CPU.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         write_photos(args.out / "photos")
         run, made = args.out / "run", args.out / "weights"
+        shutil.rmtree(run, ignore_errors=True)  # a finished run would prove nothing
         options = ["--data-root", str(args.out), "--out", str(run), "--threads", args.threads]
         if (code := train.main([str(CONFIG), *options])) or (code := export([str(run), "-o", str(made), "--full"])):
             return code

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from icmformer.errors import ConfigError
+
 ABSENT = -1.0
 Mask = NDArray[np.bool_]
 
@@ -33,6 +35,12 @@ class PointsConfig:
     erode: float = 0.9
     erode_rounds: int = 3
     negatives: tuple[float, float, float] = (0.1, 0.4, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.max_points < 1 or not 0 < self.gamma <= 1:
+            raise ConfigError(f"points.max_points starts at 1 and gamma lies in (0, 1], got {self}")
+        if min(self.negatives) < 0 or abs(sum(self.negatives) - 1) > 1e-6:
+            raise ConfigError(f"points.negatives are shares that add up to 1, got {self.negatives}")
 
 
 def first_clicks(

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, IcmformerError
 from training.augment import OTHER, colour, view
 from training.config import TrainConfig
 from training.data.objects import pick_object
 from training.data.photos import PhotoSource
 from training.losses import IGNORE
 from training.points import first_clicks
+
+_ATTEMPTS = 500  # photos drawn for one sample before the data is called unusable
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,35 @@ def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
     return np.random.default_rng((seed, number, stream))
 
 
-class SampleSet(Dataset[Sample]):
+class SampleSet(Dataset[Sample | IcmformerError]):
     """Sample `n` of a run: photos drawn by weight, with replacement."""
 
     def __init__(self, photos: PhotoSource, config: TrainConfig) -> None:
         self.photos = photos
         self.config = config
+        unknown = set(config.data.set_weights) - {r.set for r in photos.records}
+        if unknown:
+            raise ConfigError(f"data.set_weights names sets that no photo is of: {', '.join(sorted(unknown))}")
         weights = np.array([config.data.set_weights.get(r.set, 1.0) for r in photos.records])
         self._edges = np.cumsum(weights / weights.sum())
 
-    def __getitem__(self, number: int) -> Sample:
+    def __getitem__(self, number: int) -> Sample | IcmformerError:
+        """Sample `number`; an error is a value, so that it comes whole out of a worker process."""
+        try:
+            return self.sample(number)
+        except IcmformerError as error:
+            return error
+
+    def sample(self, number: int) -> Sample:
+        """Sample `number`.
+
+        Raises:
+            ConfigError: Photos or masks that cannot be used.
+        """
         config = self.config
         rng = sample_rng(config.seed, number)
         slots = config.points.max_points + config.max_rounds
-        for _attempt in range(20):
+        for _attempt in range(_ATTEMPTS):
             index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.photos.records) - 1)
             photo, labels = self.photos.load(index)
             target = pick_object(labels, self.photos.records[index], rng, config.data.merge)
@@ -70,7 +87,7 @@ class SampleSet(Dataset[Sample]):
             cut[others] = 0
             points = first_clicks(cut, others, slots, config.points, rng)
             return Sample(number, colour(seen, config.augment, rng), cut, points)
-        raise ConfigError(f"no usable object in 20 photos drawn for sample {number}: check the data's masks")
+        raise ConfigError(f"no usable object in {_ATTEMPTS} photos drawn for sample {number}: check the data's masks")
 
 
 class RunSampler(Sampler[int]):
@@ -108,7 +125,15 @@ class Batch:
         return [Batch(self.numbers[c], self.image[c], self.target[c], self.points[c]) for c in cuts]
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[Sample | IcmformerError]) -> Batch | IcmformerError:
+    """Stacks samples; the first error, if there is one."""
+    for sample in samples:
+        if isinstance(sample, IcmformerError):
+            return sample
+    return stack([s for s in samples if isinstance(s, Sample)])
+
+
+def stack(samples: list[Sample]) -> Batch:
     """Stacks samples."""
     photos = torch.from_numpy(np.stack([s.photo for s in samples]))
     targets = torch.from_numpy(np.stack([s.target for s in samples])).long()[:, None]

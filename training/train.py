@@ -19,7 +19,8 @@ import torch
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.inference.profiles import find_device
-from training.config import TrainConfig, load_config
+from icmformer.models import build_network
+from training.config import TrainConfig, load_config, stages
 from training.data.photos import Photos, open_photos
 from training.distributed import Processes, joined
 from training.loop import Trainer, batches, load_checkpoint, save_checkpoint
@@ -58,14 +59,34 @@ def main(argv: list[str] | None = None) -> int:
         if args.threads:
             torch.set_num_threads(args.threads)
         with joined(device) as processes:
-            if config.batch % (processes.world * config.accumulate):
-                raise ConfigError(f"{processes.world} processes cannot share a batch of {config.batch} evenly")
+            _check(config, processes)
             run = Run(config, args, device, processes)
             run()
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped before the first step", file=sys.stderr)
+        return 130
     return 0
+
+
+def _check(config: TrainConfig, processes: Processes) -> None:
+    """Finds now what a later stage would stumble over.
+
+    Raises:
+        ConfigError: A batch that the processes cannot share.
+        InputSizeError: A size that the network cannot take.
+    """
+    with torch.device("meta"):
+        network = build_network(config.network)
+    for stage in stages(config):
+        if stage.config.batch % (processes.world * stage.config.accumulate):
+            raise ConfigError(
+                f"{processes.world} processes with {stage.config.accumulate} parts each cannot share a batch of "
+                f"{stage.config.batch} evenly"
+            )
+        network.check_size(stage.config.size, stage.config.size)
 
 
 class Run:
@@ -103,13 +124,20 @@ class Run:
     def _begin(self) -> None:
         checkpoint, trainer = self.args.out / _CHECKPOINT, self.trainer
         if checkpoint.exists():
-            self.best = load_checkpoint(trainer, checkpoint)
+            self.best, changed = load_checkpoint(trainer, checkpoint)
             told = f"going on after {trainer.seen:,} samples"
-        elif self.args.start:
+            if changed:
+                told += f" with another config than before ({', '.join(changed)})"
+        elif self.args.start is not None:
             network, told = starting_network(trainer.whole.network, self.args.start)
             trainer.start_from(network)
         else:
+            frozen = [p for p, factor in trainer.config.optim.lr_factors.items() if not factor]
+            if frozen:
+                raise ConfigError(f"{', '.join(frozen)} would be frozen at random values: give --start")
             told = "starts from random values"
+        if len(set(self.processes.gather(trainer.seen))) > 1:
+            raise ConfigError("not all processes see the same checkpoint: --out must be a folder that they share")
         if self.processes.first:
             print(f"{told}; {len(self.photos.records):,} photos", flush=True)
 

@@ -51,4 +51,6 @@ def test_the_command_writes_results_a_method(scene, tmp_path, capsys):
         assert 1 <= results["noc"]["90"] < 20
         assert (tmp_path / "out" / method / "curve.png").stat().st_size > 0
     assert "random-walker" in capsys.readouterr().out
+    assert main([*line, "--all-clicks"]) == 2
+    assert "another run" in capsys.readouterr().err
     assert main(["--dataset", "folder", "--root", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2

@@ -44,7 +44,9 @@ def test_resuming_is_exact(tiny_config, shard_root, tmp_path):
     half, _ = trained(tiny_config, shard_root, 2)
     save_checkpoint(half, tmp_path / "half.pt", best=3.5)
     fresh = Trainer(tiny_config, torch.device("cpu"))
-    assert load_checkpoint(fresh, tmp_path / "half.pt") == 3.5
+    assert load_checkpoint(fresh, tmp_path / "half.pt") == (3.5, [])
+    other = dataclasses.replace(tiny_config, seed=4)
+    assert load_checkpoint(Trainer(other, torch.device("cpu")), tmp_path / "half.pt")[1] == ["seed"]
     resumed, _ = trained(tiny_config, shard_root, 3, fresh.state_dict())
     assert resumed.seen == whole.seen == 10
     assert_same_weights(whole, resumed)
@@ -121,6 +123,34 @@ def test_a_batch_in_parts_makes_the_same_step(tiny_config, shard_root):
     np.testing.assert_allclose(in_parts, losses, atol=1e-5)
     for name, tensor in whole.network.state_dict().items():
         torch.testing.assert_close(parts.network.state_dict()[name], tensor, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("network", ["icmformer_vit_tiny224", "icmformer_hybrid_lite320", "simpleclick_vit_tiny224"])
+def test_rounds_in_bf16_leave_every_parameter_its_gradient(network):
+    config = parse_config({"network": network, "size": 224, "batch": 1, "precision": "bf16"})
+    trainer = Trainer(config, torch.device("cpu"))
+    target = torch.zeros(1, 1, 224, 224, dtype=torch.int64)
+    target[..., 60:160, 60:160] = 1
+    points = torch.full((1, 8, 3), -1.0)
+    points[0, 0] = torch.tensor([100.0, 100.0, 0.0])
+    batch = Batch((0,), torch.rand(1, 3, 224, 224), target, points)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, _ = IterativePass(trainer.network.train())(batch.image, batch, 2, 0)
+    logits.float().mean().backward()
+    assert not [name for name, p in trainer.network.named_parameters() if p.grad is None]
+
+
+def test_a_gradient_that_is_no_number_changes_nothing(tiny_config, shard_root):
+    trainer, _ = trained(dataclasses.replace(tiny_config, batch=2, accumulate=2), shard_root, 1)
+    before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+    photos = open_photos(shard_root, tiny_config.data.shards)
+    batch = next(batches(SampleSet(photos, trainer.config), trainer.stage, 2, workers=0))
+    batch.image[0, 0, 0, 0] = float("nan")  # in the first of two parts
+    with pytest.raises(TrainingError, match="the last checkpoint is from before"):
+        trainer.train_step(batch)
+    for key in ("network", "average"):
+        assert all(torch.isfinite(v).all() for v in trainer.state_dict()[key].values())
+    assert all(torch.equal(v, before[k]) for k, v in trainer.network.state_dict().items())
 
 
 def test_the_average_follows_the_weights(tiny_config, shard_root):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from icmformer.errors import ConfigError
 from icmformer.models import build_network
 from training.config import OptimConfig
 from training.optim import layer_depths, load_optimizer_state, make_optimizer, optimizer_state, parameter_groups
@@ -65,6 +66,14 @@ def test_factors_go_by_the_longest_prefix_and_zero_freezes():
     assert not network.backbone.trunk.stem.weight.requires_grad
     parameter_groups(network, OptimConfig())
     assert network.backbone.trunk.stem.weight.requires_grad
+
+
+def test_names_that_fit_nothing_are_refused():
+    network = build_network("icmformer_hybrid_lite320")
+    with pytest.raises(ConfigError, match=r"begins with backbone\.trunc"):
+        parameter_groups(network, OptimConfig(lr_factors={"backbone.trunc.": 0}))
+    with pytest.raises(ConfigError, match="freezes every parameter"):
+        parameter_groups(network, OptimConfig(lr_factors={"": 0}))
 
 
 def test_vectors_and_embeddings_do_not_decay():

@@ -139,6 +139,21 @@ def test_what_cannot_be_trained_on_is_refused_by_name(tmp_path):
         open_photos(tmp_path, ["sizes"]).load(0)
 
 
+def test_large_photos_are_averaged_not_sampled():
+    """A fine checkerboard seen from afar is gray."""
+    board = np.indices((1200, 1600)).sum(axis=0) % 2 * 255
+    photo = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
+    mask = np.zeros(board.shape, np.uint8)
+    mask[300:900, 400:1200] = 1
+    seen, cut = view(photo, mask, 96, AugmentConfig(whole=1.0), np.random.default_rng(0))
+    assert np.abs(seen.astype(int) - 127).max() <= 2
+    assert (cut == 1).mean() == pytest.approx(0.25, abs=0.01)
+    photo = np.where(mask[..., None] == 1, np.uint8(200), np.uint8(20)).repeat(3, axis=2)
+    seen, cut = view(photo, mask, 96, AugmentConfig(whole=1.0), np.random.default_rng(1))
+    certain = (seen[..., 0] < 40) | (seen[..., 0] > 180)
+    np.testing.assert_array_equal((seen[..., 0] > 110)[certain], (cut == 1)[certain])
+
+
 def test_a_set_without_any_object_is_refused_before_training_waits_for_one(tmp_path, tiny_config):
     write_pair(tmp_path / "blank", "a", np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8))
     with pytest.raises(ConfigError, match="not one labelled photo"):

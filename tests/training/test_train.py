@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from icmformer import weights
 from tests.conftest import ROOT
 from tests.training.conftest import TINY_RUN
+from tests.training.test_samples import write_pair
 from training.data.benchmarks import load_benchmark
 from training.distributed import Processes
 from training.evaluate import trace
@@ -46,6 +47,12 @@ def run(line):
 def log_of(out, key="loss"):
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return {row["seen"]: row[key] for row in rows if key in row}
+
+
+def losses_of(out):
+    """Sample and loss of every line that is a step's: a line too many is seen here."""
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [(row["seen"], row["loss"]) for row in rows]
 
 
 def weights_of(out, key="network"):
@@ -121,7 +128,7 @@ def test_kill_9_and_resume_gives_the_weights_of_a_run_that_was_not_killed(comman
     for key in ("network", "average"):
         ours, theirs = weights_of(killed, key), weights_of(whole, key)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert log_of(killed) == log_of(whole)
+    assert losses_of(killed) == losses_of(whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -148,8 +155,10 @@ def test_a_time_budget_ends_a_run_that_can_go_on(command):
     assert "going on after" in run(line).stdout
 
 
-def test_two_processes_train_as_one_with_the_doubled_batch(command):
-    raw = {**TINY_RUN, "batch": 4, "samples": 24, "dropout": 0.0}
+@pytest.mark.parametrize("extras", [False, True])
+def test_two_processes_train_as_one_with_the_doubled_batch(command, extras):
+    network = {**TINY_RUN["network"], "published_extras": extras}
+    raw = {**TINY_RUN, "network": network, "batch": 4, "samples": 24, "dropout": 0.0}
     line, alone = command("alone", raw)
     assert run(line).returncode == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -170,12 +179,18 @@ def test_two_processes_train_as_one_with_the_doubled_batch(command):
         (TINY_RUN, ("--start", "nothing-of-that-name"), "nothing-of-that-name"),
         (TINY_RUN, ("--workers", "-1"), "--workers starts at 0"),
         ({**TINY_RUN, "validation": {"every": 4}}, (), "there is no shard"),
+        ({**TINY_RUN, "data": {"shards": ["sizes"]}}, ("--workers", "1"), "different sizes"),
+        ({**TINY_RUN, "data": {"shards": ["tiny.zip"], "set_weights": {"cocoa": 2}}}, (), "no photo is of: cocoa"),
+        ({**TINY_RUN, "optim": {"lr_factors": {"backbone.": 0}}}, (), "frozen at random values: give --start"),
+        (TINY_RUN, ("--start", ""), "error: "),
+        ({**TINY_RUN, "stages": [{"until": 6}, {"size": 225}]}, (), "225"),
     ],
 )
-def test_mistakes_are_one_line(command, raw, options, text):
+def test_mistakes_are_one_line(command, shard_root, raw, options, text):
+    write_pair(shard_root / "sizes", "a", np.zeros((20, 30, 3), np.uint8), np.ones((20, 20), np.uint8))
     line, _ = command("wrong", raw, *options)
     done = run(line)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.splitlines()[-1].startswith("error: ")
     assert text in done.stderr
     assert "Traceback" not in done.stderr

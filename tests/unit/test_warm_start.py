@@ -68,6 +68,15 @@ def test_a_position_embedding_without_class_token_fits():
     assert bool((network.state_dict()["backbone.pos_embed"][:, 1:] == 1).all())
 
 
+def test_a_hybrid_starts_one_of_another_size():
+    donor = build_network("icmformer_hybrid_lite320")
+    network = build_network({"family": "icmformer-hybrid", "img_size": 224})
+    report = warm_start(network, donor.state_dict())
+    assert report.resized == ("backbone.pos_embed",)
+    assert not report.fresh
+    assert network.state_dict()["backbone.pos_embed"].shape == (1, 14 * 14, 192)
+
+
 @pytest.mark.parametrize("naming", ["microsoft", "timm"])
 def test_swin_backbones_of_both_namings_and_another_window_fit(naming):
     donor = build_network({**SWIN, "window_size": 12})

@@ -50,6 +50,8 @@ class Shard:
         archive = self._zip()
         photo = cv2.imdecode(np.frombuffer(archive.read(f"{key}.webp"), np.uint8), cv2.IMREAD_COLOR)
         labels = cv2.imdecode(np.frombuffer(archive.read(f"{key}.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+        if photo is None or labels is None or labels.shape != photo.shape[:2]:
+            raise ConfigError(f"the photo {key} of {self.path} or its label map is damaged")
         return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB), labels
 
     def _zip(self) -> zipfile.ZipFile:
