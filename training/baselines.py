@@ -32,7 +32,7 @@ from training.rows import resume
 MAX_CLICKS = 20
 _SEED_RADIUS = 5  # pixels around a click that are certain, as the networks' disks
 _FIRST_GUESS = 0.25  # of the photo's shorter side: where the object is guessed to be, around its clicks
-_WALKER_SIDE = 200  # pixels of the photo's longer side that the random walker works at
+_WALKER_SIDE = 128  # pixels of the photo's longer side that the random walker works at
 _WALKER_BETA = 300.0
 
 
