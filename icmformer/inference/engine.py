@@ -116,8 +116,8 @@ class Engine:
         """Segments one object.
 
         Clicks are replayed one by one, as the evaluation protocol plays them: in their order, or, with
-        `ordered=False`, the positive ones in their order and then the negative ones in theirs. Negative clicks alone,
-        with nothing to take away from, give an empty mask.
+        `ordered=False`, in the order that an annotator would have had reason for, each kind in its own order. Negative
+        clicks alone, with nothing to take away from, give an empty mask.
 
         Args:
             image: (H, W, 3) uint8 RGB, or a `LoadedImage`, which spares naming its content again.
@@ -190,8 +190,7 @@ class Engine:
         if prompt.ordered:
             return self._replay(image, start, start_key, clicks, timings, played)
         if self.profile.unordered_passes is None:
-            positive_first = tuple(sorted(clicks, key=lambda c: not c.positive))  # stable: each kind keeps its order
-            return self._replay(image, start, start_key, positive_first, timings, played)
+            return self._replay_as_needed(image, start, start_key, clicks, timings, played)
         return self._together(image, start, start_key, clicks, self.profile.unordered_passes, timings)
 
     def _replay(
@@ -213,6 +212,38 @@ class Engine:
         for count in range(max(first, done + 1), len(clicks) + 1):
             answer = self.path.advance(image, state, clicks[:count], timings)
             self._keep(image, start_key, clicks[:count], answer)
+            state = answer.state()
+        assert answer is not None
+        return answer
+
+    def _replay_as_needed(
+        self,
+        image: LoadedImage,
+        start: State,
+        start_key: Hashable,
+        clicks: tuple[PixelClick, ...],
+        timings: Timings,
+        played: int,
+    ) -> Answer:
+        """One pass a click in the order that an annotator would have had reason for.
+
+        The order within each kind is known, the one between them is not. A click is made where the mask is wrong: of
+        the next positive and the next negative one, the one that the mask so far contradicts more comes first.
+        """
+        done, rest = clicks[:played], clicks[played:]
+        waiting = {kind: [c for c in rest if c.positive == kind] for kind in (True, False)}
+        answer, state = None, start
+        while any(waiting.values()):
+            positive = not waiting[False] or bool(waiting[True])
+            if waiting[True] and waiting[False]:
+                inside = state.at(*waiting[True][0][:2])
+                outside = state.at(*waiting[False][0][:2])
+                positive = inside is None or outside is None or 1 - inside >= outside
+            done = (*done, waiting[positive].pop(0))
+            answer = self._kept(image, start_key, done)
+            if answer is None:
+                answer = self.path.advance(image, state, done, timings)
+                self._keep(image, start_key, done, answer)
             state = answer.state()
         assert answer is not None
         return answer

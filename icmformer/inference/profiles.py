@@ -21,7 +21,7 @@ class Profile:
         flip: See the mirror image too and average the logits.
         low_precision: Use bf16 where the processor has it, and TF32 on CUDA.
         unordered_passes: How clicks become a mask where the order between positive and negative ones is unknown. None:
-            the positive ones are replayed in their order, then the negative ones in theirs. A number: all clicks are
+            they are replayed in the order that the masks on the way give reason for. A number: all clicks are
             fed together so many times, each time with the mask of the time before; cheaper for many clicks, and worse.
         box: How a box becomes a start. docs/click_path.md has the measurements behind these two.
     """

@@ -53,6 +53,18 @@ class Answer:
         """Bytes held, for bounded caches."""
         return self.patch.nbytes
 
+    def at(self, row: int, column: int) -> float:
+        """The probability at a pixel of the image, 0 outside the region: that of the nearest one of the patch."""
+        roi = self.roi
+        height, width = roi.row_max - roi.row_min + 1, roi.column_max - roi.column_min + 1
+        row, column = row - roi.row_min, column - roi.column_min
+        if not (0 <= row < height and 0 <= column < width):
+            return 0.0
+        rows, columns = self.patch.shape
+        y = round(row * (rows - 1) / max(height - 1, 1))
+        x = round(column * (columns - 1) / max(width - 1, 1))
+        return float(self.patch[y, x])
+
     def state(self) -> State:
         """The state after this pass; the full-frame map is made when first asked for."""
         return _AnswerState(object_roi=self.object_roi, answer=self)
@@ -75,6 +87,10 @@ class State:
         """(H, W) float32 of the previous mask, zeros outside the region looked at; None before the first pass."""
         return self.given
 
+    def at(self, row: int, column: int) -> float | None:
+        """The previous mask's probability at a pixel; None before the first pass."""
+        return None if self.given is None else float(self.given[row, column])
+
 
 @dataclass(frozen=True)
 class _AnswerState(State):
@@ -88,6 +104,10 @@ class _AnswerState(State):
     @property
     def probability(self) -> FloatMap:
         return self._frame
+
+    def at(self, row: int, column: int) -> float:
+        assert self.answer is not None
+        return self.answer.at(row, column)
 
 
 @dataclass(frozen=True)
