@@ -10,7 +10,7 @@ from skimage import draw
 
 from demo.photos import sample_photos
 from demo.studio import CONFIGS
-from icmformer import CleanUp, Click, Engine, LoadedImage
+from icmformer import CleanUp, Click, Engine, LoadedImage, mask_to_polygons
 from tests.e2e.conftest import PICTURES
 from tests.ls_backend.conftest import rotated
 
@@ -124,6 +124,10 @@ def test_polygons_are_stored_as_the_engine_draws_them(studio, page, engine):
     for region in stored:
         points = np.array(region["value"]["points"]) * [6, 4] - 0.5
         drawn[draw.polygon(points[:, 1], points[:, 0], drawn.shape)] = True
+    polygons = mask_to_polygons(mask, 200)
+    assert len(stored) == len(polygons)
+    for region, polygon in zip(stored, polygons, strict=True):
+        np.testing.assert_allclose(np.array(region["value"]["points"]) * [6, 4], polygon.exterior, atol=1e-6)
     filled = CleanUp(fill_holes=10**9)(mask)
     assert (drawn & filled).sum() / (drawn | filled).sum() >= 0.98
 
