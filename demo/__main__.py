@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from demo.photos import sample_photos
 from demo.studio import CONFIGS, PASSWORD, ROOT, USER, StackError, Studio
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
             studio.stop()
 
 
-def _run(studio: Studio, lock: object) -> int:
+def _run(studio: Studio, lock: TextIO) -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     first = not (studio.home / "data").exists()
     print(
@@ -54,9 +55,9 @@ def _run(studio: Studio, lock: object) -> int:
     studio.start(lambda: print(".", end="", flush=True))
     number = studio.project(TITLE, CONFIGS["unified"], sample_photos())
     address = f"{studio.url}/projects/{number}/data"
-    lock.truncate(0)  # type: ignore[attr-defined]
-    lock.write(address)  # type: ignore[attr-defined]
-    lock.flush()  # type: ignore[attr-defined]
+    lock.truncate(0)
+    lock.write(address)
+    lock.flush()
     print(
         f"""
 
