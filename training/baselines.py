@@ -133,10 +133,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.baselines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", required=True, choices=list(BENCHMARKS))
+    parser.add_argument(
+        "--dataset", required=True, choices=list(BENCHMARKS), help="benchmark, or folder, label-maps, shard"
+    )
     parser.add_argument("--root", type=Path, required=True, help="the data set's own folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results, a folder a method below it")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="all by default")
     parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
     parser.add_argument("--all-clicks", action="store_true", help="play all 20 clicks, for mIoU and AuC")
     args = parser.parse_args(argv)

@@ -261,11 +261,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", default="starter", help="name or path of the weights (default: starter)")
-    parser.add_argument("--dataset", required=True, choices=list(BENCHMARKS), help="benchmark, or folder / label-maps")
+    parser.add_argument(
+        "--dataset", required=True, choices=list(BENCHMARKS), help="benchmark, or folder, label-maps, shard"
+    )
     parser.add_argument("--root", type=Path, required=True, help="the data set's own folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
-    parser.add_argument("--profile", choices=list(PROFILES), default="exact")
+    parser.add_argument("--profile", choices=list(PROFILES), default="exact", help="exact (default) or fast")
     parser.add_argument(
         "--mode",
         default="auto",
@@ -285,8 +287,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=[f"{guess}{centre}" for guess in ("none", "ellipse", "box") for centre in ("", "+centre")],
         help="start each object with its box, turned into a first guess this way; clicks then correct the answer",
     )
-    parser.add_argument("--device", default="cpu", help="one device, or several separated by commas")
-    parser.add_argument("--jobs", type=int, default=1, help="processes on each device")
+    parser.add_argument("--device", default="cpu", help="one device, or several separated by commas (cpu)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes on each device (1)")
     parser.add_argument("--overlays", action="store_true", help="write a picture of every click of every object")
     return parser
 

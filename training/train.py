@@ -1,8 +1,8 @@
 """Trains a network: `python -m training.train CONFIG --data-root DIR --out RUN`.
 
-Run the same command again to go on where it stopped, were it by Ctrl-C, a time budget or a kill. For several GPUs or
-machines: `torchrun --nproc-per-node N -m training.train ...`. RUN then holds checkpoint.pt, best.pt (the fewest clicks
-on the validation photos), log.jsonl and tensorboard/.
+Run the same command again to go on where it stopped, were it by Ctrl-C, a time budget or a kill. RUN holds
+checkpoint.pt, best.pt (the fewest clicks on the validation photos), log.jsonl and tensorboard/. For several GPUs or
+machines: `torchrun --nproc-per-node N -m training.train ...`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the shards and folders it names")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--start", help="weights to begin with: a backbone's file, or a name or path of weights")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda or cuda:N"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples, for each process (1)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the network")
+    parser.add_argument("--threads", type=int, help="CPU threads of the network (torch's choice)")
     parser.add_argument("--time-budget", type=float, metavar="MIN", help="save and stop after so many minutes")
     parser.add_argument("--save-minutes", type=float, default=5, metavar="MIN", help="between checkpoints (5)")
     return parser
