@@ -231,7 +231,7 @@ def _marks(items: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
         key = identity if isinstance(identity, str) and identity else f"#{number}"
         if key in marks:
             continue
-        x, y = _percentage(value, "x"), _percentage(value, "y")
+        x, y = _number(value, "x"), _number(value, "y")
         if "rectangle" in kind or (kind == "labels" and "height" in value):
             size = _number(value, "width"), _number(value, "height")
             marks[key] = Mark(key, x, y, size=size, rotation=_number(value, "rotation", 0.0))
@@ -300,10 +300,6 @@ def _index(item: Mapping[str, Any]) -> int | None:
     if type(index) is not int:
         raise RequestError(f"item_index must be a whole number, got {index!r}")
     return index
-
-
-def _percentage(value: Mapping[str, Any], key: str) -> float:
-    return _number(value, key)
 
 
 def _number(value: Mapping[str, Any], key: str, default: float | None = None) -> float:

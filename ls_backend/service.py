@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from icmformer import Caches, CleanUp, Engine, IcmformerError, LoadedImage
+from icmformer import Caches, Engine, IcmformerError, LoadedImage
 from icmformer.errors import PromptError
 from icmformer.inference.cache import ByteLRU
 from icmformer.settings import Settings
@@ -56,8 +56,7 @@ class Backend:
     def __init__(self, engine: Engine, images: Images, gate: Gate, polygon_points: int) -> None:
         self.engine, self.images, self.gate = engine, images, gate
         self._polygon_points = polygon_points
-        profile = getattr(engine.profile, "name", "")
-        self.model_version = f"icmformer {engine.weights.name} {engine.weights.sha256[:8]} {profile}".strip()
+        self.model_version = f"icmformer {engine.weights.name} {engine.weights.sha256[:8]} {engine.profile.name}"
         self._prefetches: queue.Queue[Mapping[str, Any]] = queue.Queue(_PREFETCHES)
         threading.Thread(target=self._prefetch_all, name="prefetch", daemon=True).start()
 
@@ -97,7 +96,7 @@ class Backend:
         try:
             with self.gate.enter(group):
                 waited = time.perf_counter()
-                result = self.engine.segment(image, clicks, box, clean_up=CleanUp())
+                result = self.engine.segment(image, clicks, box)
         except StaleError:
             return Outcome({"results": []}, "stale", {})
         except PromptError as error:

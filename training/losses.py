@@ -35,7 +35,7 @@ def normalized_focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.5, ga
     return (pixel * valid).sum(dim=(1, 2, 3)) / (count + _EPS)
 
 
-def mean_iou(probability: Tensor, target: Tensor, threshold: float) -> float:
+def batch_iou(probability: Tensor, target: Tensor, threshold: float) -> float:
     """Mean over the batch of the IoU of `probability > threshold` with the object, ignored pixels left out."""
     mask, truth, valid = probability > threshold, target == 1, target != IGNORE
     both = (mask & truth & valid).sum(dim=(1, 2, 3))
@@ -64,7 +64,7 @@ class AdaptiveIoU:
     def update(self, logits: Tensor, target: Tensor) -> float:
         """Adds a batch, (B, 1, H, W) each, targets as in the loss; returns the batch's IoU at the best threshold."""
         probability = logits.float().sigmoid()
-        tried = {o: mean_iou(probability, target, self.threshold + o) for o in (0.0, -self._step, self._step)}
+        tried = {o: batch_iou(probability, target, self.threshold + o) for o in (0.0, -self._step, self._step)}
         best = max(tried, key=lambda offset: tried[offset])
         self.threshold += (1 - self._inertia) * best
         self._sum += tried[best]
