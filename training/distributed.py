@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,9 +49,14 @@ def joined(device: torch.device) -> Iterator[Processes]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
         torch.cuda.set_device(local_rank)
+    # DistributedDataParallel imports this; imported while the group exists it holds the group for ever (torch 2.13).
+    importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
         dist.barrier()  # who leaves early breaks the connections of those who still use them
     finally:
         dist.destroy_process_group()
+        # Whoever still holds the group (a DistributedDataParallel model does, in cycles) keeps its threads running, and
+        # one that releases a tensor while the interpreter shuts down ends the process with SIGABRT.
+        gc.collect()

@@ -12,8 +12,10 @@ import math
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -62,13 +64,12 @@ def main(argv: list[str] | None = None) -> int:
             torch.set_num_threads(args.threads)
         with joined(device) as processes:
             _check(config, processes)
-            run = Run(config, args, device, processes)
-            run()
+            Run(config, args, device, processes)()
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped before the first step", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
     return 0
 
@@ -111,11 +112,9 @@ class Run:
         """Trains."""
         trainer, processes, out = self.trainer, self.processes, self.args.out
         self._begin()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
         config = trainer.whole
         monitor = Monitor(out, trainer.seen, config.samples, config.pictures) if processes.first else None
-        with monitor or nullcontext():
+        with monitor or nullcontext(), _on_signals(self._stop):
             while trainer.next_stage() and not self._over():
                 self._stage(monitor)
             if processes.first:
@@ -182,6 +181,17 @@ class Run:
     def _stop(self, number: int, frame: object) -> None:
         self.asked_to_stop = True
         signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step to end
+
+
+@contextmanager
+def _on_signals(action: Callable[[int, Any], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, action) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

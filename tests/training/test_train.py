@@ -25,6 +25,7 @@ from training.metrics import click_count
 from training.validate import Validation
 
 MODULE = [sys.executable, "-m", "training.train"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 @pytest.fixture
@@ -161,14 +162,30 @@ def test_two_processes_train_as_one_with_the_doubled_batch(command, extras):
     raw = {**TINY_RUN, "network": network, "batch": 4, "samples": 24, "dropout": 0.0}
     line, alone = command("alone", raw)
     assert run(line).returncode == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    line, together = command("together", raw, start=[*torchrun, "training.train"])
+    line, together = command("together", raw, start=[*TORCHRUN, "-m", "training.train"])
     done = run(line)
     assert done.returncode == 0, done.stderr
     one, two = log_of(alone), log_of(together)
     assert list(one) == list(two) == [4, 8, 12, 16, 20, 24]
     assert max(abs(one[k] - two[k]) for k in one) < 1e-4
     assert one[4] != one[24]
+
+
+def test_no_thread_of_the_process_group_outlives_the_run(command, tmp_path):
+    """One that releases a tensor while the interpreter shuts down would end the process with SIGABRT."""
+    probe = tmp_path / "probe.py"
+    probe.write_text(
+        "import pathlib, training.train\n"
+        "assert training.train.main() == 0\n"
+        "threads = pathlib.Path('/proc/self/task').glob('*/comm')\n"
+        "print('threads:', *sorted({t.read_text().strip() for t in threads}))\n"
+    )
+    line, _ = command("left", {**TINY_RUN, "samples": 4}, start=[*TORCHRUN, str(probe)])
+    done = run(line)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("threads:")]
+    assert len(told) == 2
+    assert not [line for line in told if "gloo" in line], told
 
 
 @pytest.mark.parametrize(
