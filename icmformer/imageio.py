@@ -78,6 +78,17 @@ class LoadedImage:
         return LoadedImage(content, digest.digest())
 
     @staticmethod
+    def from_pil(image: Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS) -> LoadedImage:
+        """Takes a Pillow image, as `decode_image` takes a file's.
+
+        Raises:
+            ImageTooLargeError: More than `max_pixels`.
+            TruncatedImageError: A file behind it that ends early.
+        """
+        _check_size(image.size, max_pixels)
+        return LoadedImage.from_array(_to_rgb(_load(image)))
+
+    @staticmethod
     def from_bytes(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> LoadedImage:
         """Decodes an image file; see `decode_image`. The digest is the file's."""
         digest = content_digest(data)

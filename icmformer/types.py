@@ -8,8 +8,9 @@ floor(y), column floor(x). An adapter whose tool speaks otherwise (percent, say)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -121,19 +122,26 @@ class MaskResult:
 
     Attributes:
         mask: (H, W) bool, True on the object.
-        probability: (H, W) float32 in [0, 1]; zero outside the region the network looked at. To keep correcting this
-            mask in a later call, pass it as `previous_mask`.
         score: The network's own estimate of the mask's IoU with the object, in [0, 1]: the expected intersection over
             the expected union if every pixel's probability is taken at its word. 0 for an empty mask.
         roi: (row min, row max, column min, column max), inclusive: the region the network looked at last.
         timings: Stage name -> milliseconds.
+        make_probability: Makes `probability`.
     """
 
     mask: BoolMask
-    probability: FloatMap
     score: float
     roi: tuple[int, int, int, int]
-    timings: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float]
+    make_probability: Callable[[], FloatMap] = field(repr=False)
+
+    @cached_property
+    def probability(self) -> FloatMap:
+        """(H, W) float32 in [0, 1]; zero outside the region the network looked at; made when first asked for.
+
+        To keep correcting this mask in a later call, pass it as `previous_mask`.
+        """
+        return self.make_probability()
 
     def __eq__(self, other: Any) -> bool:
         """Equal when mask, probability, score and ROI are; timings do not count."""

@@ -64,7 +64,7 @@ def published_click(image: RGBImage, weights: str, repeats: int) -> float:
     path = ClickPath(WholeRunner(engine.weights.build()), engine.path.zoom, flip=True)
     loaded = LoadedImage.from_array(image)
     click = PixelClick(image.shape[0] // 2, image.shape[1] // 2, True)
-    return median_ms(lambda: path.advance(loaded, State(), [click]).state().probability, repeats)
+    return median_ms(lambda: path.advance(loaded, State(), [click]).map.full(), repeats)
 
 
 def first_and_later(image: RGBImage, weights: str, profile: str, repeats: int) -> tuple[float, float]:

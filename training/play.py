@@ -94,8 +94,7 @@ def protocol(path: ClickPath, image: LoadedImage) -> Answerer:
         nonlocal state
         given = path.advance(image, state, clicks)
         state = given.state()
-        assert state.probability is not None
-        return state.probability, given.object_roi or whole(*image.pixels.shape[:2])
+        return given.map.full(), given.object_roi or whole(*image.pixels.shape[:2])
 
     return answer
 

@@ -14,6 +14,7 @@ from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
+from icmformer.inference.pasted import ProbabilityMap, Whole
 from icmformer.inference.profiles import Profile, find_device, find_profile
 from icmformer.inference.prompts import as_box, checked_mask
 from icmformer.inference.runner import SplitRunner
@@ -145,14 +146,14 @@ class Engine:
             prompt = Prompt(tuple(clicks), as_box(box), mask, ordered)
             answer = self._answer(loaded, prompt, timings)
             with timings.stage("paste"):
-                probability = np.zeros((height, width), np.float32) if answer is None else _frame(answer)
-                result = probability > THRESHOLD
+                found: ProbabilityMap = answer.map if answer else Whole(np.zeros((height, width), np.float32))
+                result = found.over(THRESHOLD)
             if clean_up is not None:
                 with timings.stage("clean_up"):
                     result = clean_up(result, prompt.clicks)
         roi = whole(height, width) if answer is None else answer.roi
         score = 0.0 if answer is None or not result.any() else expected_iou(answer.patch)
-        return MaskResult(result, probability, score, roi, dict(timings))
+        return MaskResult(result, score, roi, dict(timings), found.full)
 
     def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
         """Encodes the whole image, which the first click on any of its objects will ask for."""
@@ -173,7 +174,7 @@ class Engine:
                 return None
         elif prompt.box is None and not clicks:
             raise PromptError("a previous mask needs at least one click that corrects it")
-        start, start_key, played = State(given=prompt.previous_mask), _mask_key(prompt.previous_mask), 0
+        start, start_key, played = State.given(prompt.previous_mask), _mask_key(prompt.previous_mask), 0
         if prompt.box is not None:
             start_key = (start_key, prompt.box)
             start, own = self.profile.box(prompt.box, prompt.previous_mask, height, width)
@@ -203,7 +204,7 @@ class Engine:
         played: int,
     ) -> Answer:
         """One pass a click, after the `played` first ones; passes made before for a prefix come from the cache."""
-        first = played + 1 if start.probability is not None else [c.positive for c in clicks].index(True) + 1
+        first = played + 1 if start.map is not None else [c.positive for c in clicks].index(True) + 1
         answer = None
         done = len(clicks)
         while done >= first and (answer := self._kept(image, start_key, clicks[:done])) is None:
@@ -263,7 +264,7 @@ class Engine:
         if answer is not None:
             return answer
         state = start
-        for _ in range(passes if start.probability is None else 1):
+        for _ in range(passes if start.map is None else 1):
             answer = self.path.advance(image, state, clicks, timings)
             state = answer.state()
         assert answer is not None
@@ -289,12 +290,6 @@ def expected_iou(patch: FloatMap) -> float:
     inside = patch > THRESHOLD
     union = float(inside.sum()) + float(patch[~inside].sum())
     return float(patch[inside].sum()) / union if union else 0.0
-
-
-def _frame(answer: Answer) -> FloatMap:
-    frame = answer.state().probability
-    assert frame is not None
-    return frame
 
 
 def _mask_key(mask: FloatMap | None) -> Hashable:

@@ -51,7 +51,7 @@ class BoxStart:
             guess[roi.slices] = mask[roi.slices]
         if not guess.any():
             guess[roi.slices] = self._guess(roi)
-        return State(given=guess), (middle,) if self.centre else ()
+        return State.given(guess), (middle,) if self.centre else ()
 
     def _guess(self, roi: ROI) -> FloatMap:
         if self.guess != "ellipse":

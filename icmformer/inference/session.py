@@ -7,7 +7,7 @@ clicks so far. The evaluator, both servers and the command line all go through h
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,17 +15,18 @@ import torch
 from torch import Tensor
 
 from icmformer.imageio import LoadedImage
+from icmformer.inference.pasted import Pasted, ProbabilityMap, Whole
 from icmformer.inference.runner import Runner, SplitRunner
 from icmformer.inference.zoom import (
     ROI,
     PixelClick,
     ZoomSettings,
     crop,
+    crop_picked,
     keeps,
     map_clicks,
     mirror_points,
     object_roi,
-    paste,
     whole,
 )
 from icmformer.telemetry import Timings
@@ -65,9 +66,14 @@ class Answer:
         x = round(column * (columns - 1) / max(width - 1, 1))
         return float(self.patch[y, x])
 
+    @cached_property
+    def map(self) -> Pasted:
+        """The probabilities over the whole image."""
+        return Pasted(self.patch, self.roi, self.frame_size)
+
     def state(self) -> State:
-        """The state after this pass; the full-frame map is made when first asked for."""
-        return _AnswerState(object_roi=self.object_roi, answer=self)
+        """The state after this pass."""
+        return State(self.object_roi, self.map, self)
 
 
 @dataclass(frozen=True)
@@ -76,38 +82,24 @@ class State:
 
     Attributes:
         object_roi: The region last looked at, or None.
-        given: (H, W) float32 probabilities of a mask the annotator started from, or None.
+        map: Probabilities of the previous mask over the whole image; None before the first pass.
+        answer: The pass that they come from; None for a mask that the annotator started from.
     """
 
     object_roi: ROI | None = None
-    given: FloatMap | None = None
+    map: ProbabilityMap | None = None
+    answer: Answer | None = None
 
-    @property
-    def probability(self) -> FloatMap | None:
-        """(H, W) float32 of the previous mask, zeros outside the region looked at; None before the first pass."""
-        return self.given
+    @staticmethod
+    def given(mask: FloatMap | None) -> State:
+        """The state of an annotator who starts from (H, W) float32 probabilities, or from nothing."""
+        return State() if mask is None else State(map=Whole(mask))
 
     def at(self, row: int, column: int) -> float | None:
         """The previous mask's probability at a pixel; None before the first pass."""
-        return None if self.given is None else float(self.given[row, column])
-
-
-@dataclass(frozen=True)
-class _AnswerState(State):
-    answer: Answer | None = field(default=None)
-
-    @cached_property
-    def _frame(self) -> FloatMap:
-        assert self.answer is not None
-        return paste(self.answer.patch, self.answer.roi, *self.answer.frame_size)
-
-    @property
-    def probability(self) -> FloatMap:
-        return self._frame
-
-    def at(self, row: int, column: int) -> float:
-        assert self.answer is not None
-        return self.answer.at(row, column)
+        if self.answer is not None:
+            return self.answer.at(row, column)
+        return None if self.map is None else float(self.map.full()[row, column])
 
 
 @dataclass(frozen=True)
@@ -128,12 +120,12 @@ class ClickPath:
         """The region the next pass looks at; None for the whole image at its own size."""
         if len(clicks) <= self.zoom.skip_clicks:
             return None
-        candidate = None
-        if state.probability is not None:
-            candidate = object_roi(state.probability, clicks, self.zoom)
-        if candidate is None:
-            if self.zoom.skip_clicks >= 0:
-                return None
+        box = None if state.map is None else state.map.extent(self.zoom.mask_threshold)
+        if box is not None:
+            candidate = object_roi(box, clicks, height, width, self.zoom)
+        elif self.zoom.skip_clicks >= 0:
+            return None
+        else:
             candidate = whole(height, width)
         if state.object_roi is not None and keeps(state.object_roi, candidate, clicks, self.zoom):
             return state.object_roi
@@ -193,8 +185,7 @@ class ClickPath:
         return _with_mirror(cut) if self.flip else cut
 
     def _previous(self, state: State, roi: ROI, size: tuple[int, int]) -> Tensor:
-        frame = state.probability
-        cut = np.zeros(size, np.float32) if frame is None else crop(frame, roi, size)
+        cut = np.zeros(size, np.float32) if state.map is None else crop_picked(state.map.pick, roi, size)
         previous = torch.from_numpy(cut)[None, None]
         return _with_mirror(previous) if self.flip else previous
 

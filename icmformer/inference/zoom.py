@@ -5,18 +5,17 @@ The rules are those of RITM's zoom-in as SimpleClick and iCMFormer publish it; a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from icmformer.errors import ConfigError
-from icmformer.types import BoolMask, FloatMap, RGBImage
+from icmformer.types import BoolMask, RGBImage
 
 
 class PixelClick(NamedTuple):
@@ -108,20 +107,16 @@ def expand(box: ROI, height: int, width: int, settings: ZoomSettings) -> ROI:
     return ROI(*ends(box.row_min, box.row_max, height), *ends(box.column_min, box.column_max, width))
 
 
-def object_roi(probability: FloatMap, clicks: Sequence[PixelClick], settings: ZoomSettings) -> ROI | None:
+def object_roi(box: ROI, clicks: Sequence[PixelClick], height: int, width: int, settings: ZoomSettings) -> ROI:
     """The region around the previous mask and the positive clicks.
 
     Args:
-        probability: (H, W) of the previous mask.
+        box: The box around the previous mask.
         clicks: All clicks so far.
+        height: Of the image.
+        width: Of the image.
         settings: Zoom settings.
-
-    Returns:
-        The ROI, or None when the previous mask is empty.
     """
-    box = bounding_box(probability > settings.mask_threshold)
-    if box is None:
-        return None
     positive = [c for c in clicks if c.positive]
     rows, columns = [c.row for c in positive], [c.column for c in positive]
     box = ROI(
@@ -130,7 +125,6 @@ def object_roi(probability: FloatMap, clicks: Sequence[PixelClick], settings: Zo
         min([box.column_min, *columns]),
         max([box.column_max, *columns]),
     )
-    height, width = probability.shape
     return expand(box, height, width, settings)
 
 
@@ -151,52 +145,68 @@ def _segment_iou(a: tuple[int, int], b: tuple[int, int]) -> float:
     return shared / max(1e-6, max(a[1], b[1]) - min(a[0], b[0]) + 1)
 
 
-def crop(plane: RGBImage | FloatMap, roi: ROI, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Cuts a region out and resizes it bilinearly (align_corners=True), reading only the pixels that matter.
+def crop(plane: RGBImage, roi: ROI, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Cuts a region out of an image and resizes it bilinearly (align_corners=True), reading only what matters.
 
     Args:
-        plane: (H, W, 3) uint8 or (H, W) float32.
+        plane: (H, W, 3) uint8, or (H, W) of any type.
         roi: The region.
         size: (rows, columns) of the result.
 
     Returns:
         float32 of that size, in the units of `plane`.
     """
-    rows, next_rows, row_weights = _taps(roi.row_min, roi.height, size[0])
-    columns, next_columns, column_weights = _taps(roi.column_min, roi.width, size[1])
-    extra = (1,) * (plane.ndim - 2)
-    row_weights = row_weights.reshape(-1, 1, *extra)
-    column_weights = column_weights.reshape(1, -1, *extra)
+    return crop_picked(lambda rows, columns: plane[rows][:, columns], roi, size)
 
-    def blend(picked: NDArray[np.generic]) -> NDArray[np.float32]:
-        left = picked[:, columns].astype(np.float32)
-        right = picked[:, next_columns].astype(np.float32)
-        blended: NDArray[np.float32] = left * (1 - column_weights) + right * column_weights
+
+def crop_picked(
+    pick: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.generic]], roi: ROI, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """`crop` of whatever gives the values at all crossings of some rows and columns."""
+    rows, next_rows, row_weights = taps(roi.row_min, roi.height, size[0])
+    columns, next_columns, column_weights = taps(roi.column_min, roi.width, size[1])
+
+    def blend(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        left = pick(rows, columns).astype(np.float32)
+        right = pick(rows, next_columns).astype(np.float32)
+        weights = column_weights.reshape(1, -1, *(1,) * (left.ndim - 2))
+        blended: NDArray[np.float32] = left * (1 - weights) + right * weights
         return blended
 
-    result: NDArray[np.float32] = blend(plane[rows]) * (1 - row_weights) + blend(plane[next_rows]) * row_weights
+    upper, lower = blend(rows), blend(next_rows)
+    weights = row_weights.reshape(-1, 1, *(1,) * (upper.ndim - 2))
+    result: NDArray[np.float32] = upper * (1 - weights) + lower * weights
     return result
 
 
-def _taps(start: int, length: int, out: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Both source indices and the second one's weight for each output position, in torch's float32 arithmetic."""
+class Taps(NamedTuple):
+    """What `n` places read along one axis.
+
+    Attributes:
+        low: (n,) first source index.
+        high: (n,) second source index.
+        weight: (n,) float32, the second one's weight.
+    """
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    def at(self, places: slice | NDArray[np.int64]) -> Taps:
+        """The taps of some of the places."""
+        return Taps(self.low[places], self.high[places], self.weight[places])
+
+
+def taps(start: int, length: int, out: int) -> Taps:
+    """How `out` places spread over `length` ones from `start` on read them (bilinear, align_corners=True).
+
+    In torch's float32 arithmetic.
+    """
     scale = np.float32(length - 1) / np.float32(out - 1) if out > 1 else np.float32(0)
     position = np.arange(out, dtype=np.float32) * scale
     low = np.minimum(position.astype(np.int64), length - 1)
     high = np.minimum(low + 1, length - 1)
-    return start + low, start + high, (position - low).astype(np.float32)
-
-
-def paste(patch: FloatMap, roi: ROI, height: int, width: int) -> FloatMap:
-    """Puts the network's probabilities back: resized into the ROI (bilinear, align_corners=True), zeros elsewhere."""
-    resized = F.interpolate(
-        torch.from_numpy(patch)[None, None], size=(roi.height, roi.width), mode="bilinear", align_corners=True
-    )[0, 0].numpy()
-    if (roi.height, roi.width) == (height, width):
-        return resized
-    frame = np.zeros((height, width), np.float32)
-    frame[roi.slices] = resized
-    return frame
+    return Taps(start + low, start + high, (position - low).astype(np.float32))
 
 
 def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int]) -> Tensor:

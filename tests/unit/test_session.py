@@ -93,7 +93,7 @@ def test_the_first_click_sees_no_mask_and_the_next_the_last_one_cropped():
     recorder = Recorder()
     answers = play([PixelClick(200, 300, True), PixelClick(210, 310, True)], recorder)
     assert not recorder.inputs[0][1].any()
-    frame, roi = answers[0].state().probability, answers[1].roi
+    frame, roi = answers[0].map.full(), answers[1].roi
     part = torch.from_numpy(frame[roi.slices])[None, None]
     expected = torch.nn.functional.interpolate(part, (448, 448), mode="bilinear", align_corners=True)
     torch.testing.assert_close(recorder.inputs[1][1], expected, atol=1e-5, rtol=0)

@@ -15,7 +15,6 @@ from icmformer.inference.zoom import (
     map_clicks,
     mirror_points,
     object_roi,
-    paste,
 )
 
 SETTINGS = ZoomSettings()
@@ -39,15 +38,6 @@ def test_a_crop_at_its_own_size_changes_nothing():
     np.testing.assert_array_equal(crop(image, ROI(0, 49, 0, 59), (50, 60)), image)
 
 
-def test_a_paste_fills_its_roi_and_nothing_else():
-    patch = np.random.default_rng(2).random((64, 64), np.float32)
-    frame = paste(patch, ROI(10, 40, 20, 99), 60, 120)
-    expected = F.interpolate(torch.from_numpy(patch)[None, None], (31, 80), mode="bilinear", align_corners=True)[0, 0]
-    np.testing.assert_array_equal(frame[10:41, 20:100], expected.numpy())
-    frame[10:41, 20:100] = 0
-    assert not frame.any()
-
-
 def test_an_roi_is_worked_out_by_hand():
     # rows 100..299: centre 199.5, side 1.4 * 200 = 280, ends 59.5 and 339.5: half to even gives 60 and 340
     assert expand(ROI(100, 299, 400, 459), 1000, 1000, SETTINGS) == (60, 340, 330, 530)
@@ -57,16 +47,14 @@ def test_an_roi_is_worked_out_by_hand():
 
 
 def test_positive_clicks_widen_the_roi_and_negative_ones_do_not():
-    probability = np.zeros((1000, 1000), np.float32)
-    probability[400:600, 400:600] = 0.9
-    alone = object_roi(probability, [PixelClick(500, 500, True), PixelClick(10, 10, False)], SETTINGS)
-    assert alone == expand(ROI(400, 599, 400, 599), 1000, 1000, SETTINGS)
-    wider = object_roi(probability, [PixelClick(700, 390, True)], SETTINGS)
+    box = ROI(400, 599, 400, 599)
+    alone = object_roi(box, [PixelClick(500, 500, True), PixelClick(10, 10, False)], 1000, 1000, SETTINGS)
+    assert alone == expand(box, 1000, 1000, SETTINGS)
+    wider = object_roi(box, [PixelClick(700, 390, True)], 1000, 1000, SETTINGS)
     assert wider == expand(ROI(400, 700, 390, 599), 1000, 1000, SETTINGS)
 
 
-def test_a_probability_of_one_half_does_not_count_for_the_roi():
-    assert object_roi(np.full((9, 9), 0.5, np.float32), [PixelClick(3, 3, True)], SETTINGS) is None
+def test_an_empty_mask_has_no_box():
     assert bounding_box(np.zeros((9, 9), bool)) is None
 
 

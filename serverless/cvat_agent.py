@@ -1,0 +1,70 @@
+"""The agent function for CVAT Online and Enterprise, where an agent of one's own asks CVAT for work.
+
+    cvat-cli function create-native icmformer --function-file serverless/cvat_agent.py
+    cvat-cli function run-agent ID --function-file serverless/cvat_agent.py
+
+Parameters, by `-p NAME=str:VALUE`: weights, device, profile; without them the environment's settings hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cvat_sdk.auto_annotation as cvataa
+import PIL.Image
+
+from icmformer import LoadedImage
+from icmformer.settings import Settings
+from serverless import codec
+from serverless.interactor import Interactor
+from serverless.settings import FunctionSettings
+
+
+class InteractiveFunction:
+    """What CVAT's agent calls.
+
+    Args:
+        interactor: Ready to segment.
+        max_pixels: Largest image opened.
+    """
+
+    spec = cvataa.InteractionFunctionSpec(min_pos_points=0, min_neg_points=0, min_bounding_boxes=0)
+
+    def __init__(self, interactor: Interactor, max_pixels: int) -> None:
+        self._interactor, self._max_pixels = interactor, max_pixels
+
+    def preprocess_image(self, context: cvataa.InteractionFunctionContext, image: PIL.Image.Image) -> LoadedImage:
+        """Decodes and encodes a frame; the agent keeps the result for the clicks that follow."""
+        loaded = LoadedImage.from_pil(image, self._max_pixels)
+        self._interactor.engine.prefetch(loaded)
+        return loaded
+
+    def detect(
+        self, context: cvataa.InteractionFunctionContext, pp_image: LoadedImage, prompts: cvataa.InteractionPrompts
+    ) -> list[cvataa.InteractionResultShape]:
+        """One mask shape, or none for an empty mask.
+
+        Raises:
+            PromptError: A prompt that does not fit the image.
+        """
+        height, width = pp_image.pixels.shape[:2]
+        corners = prompts.bounding_box and (*prompts.bounding_box[0], *prompts.bounding_box[1])
+        clicks, box = codec.to_prompt(tuple(prompts.pos_points), tuple(prompts.neg_points), corners, height, width)
+        mask, _ = self._interactor.segment(pp_image, clicks, box)
+        points = codec.encode_shape(mask)
+        return [cvataa.InteractionResultShape(type="mask", points=points)] if points else []
+
+
+def create(weights: str = "", device: str = "", profile: str = "") -> InteractiveFunction:
+    """Makes the function; `cvat-cli` calls it with its `-p` parameters.
+
+    Raises:
+        IcmformerError: Weights, device or settings that cannot be used.
+    """
+    base = Settings.from_environment()
+    settings = dataclasses.replace(
+        base, weights=weights or base.weights, device=device or base.device, profile=profile or base.profile
+    )
+    return InteractiveFunction(
+        Interactor.from_settings(settings, FunctionSettings.from_environment()), settings.max_pixels
+    )

@@ -1,0 +1,123 @@
+"""The engine behind CVAT's requests: the Nuclio handler and the agent function call it alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from icmformer import Caches, Engine, LoadedImage
+from icmformer.imageio import content_digest
+from icmformer.inference.cache import ByteLRU, Cache
+from icmformer.settings import Settings
+from icmformer.telemetry import Timings
+from icmformer.types import BoolMask, Box, Click
+from serverless import codec
+from serverless.errors import NothingFoundError
+from serverless.settings import FunctionSettings
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request came to.
+
+    Attributes:
+        reply: JSON for CVAT.
+        facts: What to log: clicks, size, score, milliseconds by stage.
+    """
+
+    reply: bytes
+    facts: Mapping[str, Any]
+
+
+class Interactor:
+    """Answers requests with one engine.
+
+    Args:
+        engine: Ready to segment.
+        images: Decoded images, by the content that CVAT sends again with every click.
+        settings: Of the function.
+        max_pixels: Largest image opened.
+    """
+
+    def __init__(self, engine: Engine, images: Cache[LoadedImage], settings: FunctionSettings, max_pixels: int) -> None:
+        self.engine, self.settings = engine, settings
+        self._images, self._max_pixels = images, max_pixels
+        self.model = f"{engine.weights.name} {engine.weights.sha256[:8]} {engine.profile.name} {engine.device}"
+
+    @staticmethod
+    def from_settings(settings: Settings, own: FunctionSettings) -> Interactor:
+        """Loads the weights and warms up.
+
+        Raises:
+            IcmformerError: Weights, device or settings that cannot be used.
+        """
+        if settings.threads:
+            import torch
+
+            torch.set_num_threads(settings.threads)
+        engine = Engine.from_weights(settings.weights, settings.device, settings.profile, Caches.bounded(settings))
+        engine.warm_up()
+        return Interactor(engine, ByteLRU(settings.image_cache_mb << 20), own, settings.max_pixels)
+
+    def answer(self, body: Any) -> Answer:
+        """Answers the body of a request.
+
+        Raises:
+            RequestError: A body that is not what CVAT sends.
+            ImageError: An image that cannot be opened.
+            PromptError: A prompt that does not fit the image.
+            NothingFoundError: An empty mask that the configured reply form cannot say.
+        """
+        timings = Timings()
+        with timings.stage("parse"):
+            request = codec.parse(body)
+        facts: dict[str, Any] = {
+            "positive": len(request.positive),
+            "negative": len(request.negative),
+            "box": request.corners is not None,
+        }
+        if request.empty and self.settings.reply == "shapes":
+            return Answer(b'{"shapes":[]}', facts)
+        with timings.stage("decode"):
+            image, kept = self._image(request.image)
+        height, width = image.pixels.shape[:2]
+        facts |= {"width": width, "height": height, "image_kept": kept}
+        clicks, box = request.prompt(height, width)
+        with timings.stage("segment"):
+            mask, score = self.segment(image, clicks, box)
+        with timings.stage("encode"):
+            reply = self._encode(mask)
+        facts |= {"score": round(score, 3), "bytes": len(reply)}
+        facts |= {f"{stage}_ms": round(spent, 1) for stage, spent in timings.items()}
+        return Answer(reply, facts)
+
+    def segment(self, image: LoadedImage, clicks: tuple[Click, ...], box: Box | None) -> tuple[BoolMask, float]:
+        """The (H, W) bool mask for CVAT's prompts and its score; an empty one where no prompt says where to look.
+
+        Raises:
+            PromptError: A prompt that does not fit the image.
+        """
+        if not clicks and box is None:
+            return np.zeros(image.pixels.shape[:2], bool), 0.0
+        result = self.engine.segment(image, clicks, box, ordered=False, clean_up=self.settings.clean_up)
+        return result.mask, result.score
+
+    def _image(self, coded: bytes) -> tuple[LoadedImage, bool]:
+        """The image of a base64 text, and whether it was decoded before."""
+        key = content_digest(coded)
+        image = self._images.get(key)
+        if image is not None:
+            return image, True
+        image = LoadedImage.from_bytes(codec.decode_base64(coded), self._max_pixels)
+        self._images.put(key, image)
+        return image, False
+
+    def _encode(self, mask: BoolMask) -> bytes:
+        if self.settings.reply == "shapes":
+            return codec.shapes_reply(mask)
+        if not mask.any():
+            raise NothingFoundError("nothing found for these clicks; click on the object, or draw a box around it")
+        return codec.mask_reply(mask)

@@ -1,0 +1,72 @@
+"""What Nuclio calls: `init_context` once in each worker, `handler` for each request of CVAT.
+
+`handler` never raises, whatever comes in: Nuclio would send the traceback to the caller. `init_context` does not raise
+either: Nuclio would start the worker again for ever. A worker without a model answers 503 and says why in its log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from typing import Any
+
+from nuclio_sdk import Context, Event, Response
+
+from icmformer.errors import IcmformerError
+from icmformer.settings import Settings
+from serverless.errors import STATUS, NotReadyError
+from serverless.interactor import Interactor
+from serverless.settings import FunctionSettings
+
+_INTERNAL = "internal error"
+
+
+def init_context(context: Context) -> None:
+    """Loads the model, warms it up and puts it, with caches and settings, into `context.user_data.interactor`."""
+    context.user_data.interactor = None
+    start = time.monotonic()
+    try:
+        interactor = Interactor.from_settings(Settings.from_environment(), FunctionSettings.from_environment())
+    except IcmformerError as error:
+        context.logger.error(f"no model, every request will be answered 503: {error}")
+    except Exception as error:
+        context.logger.error_with(f"no model, every request will be answered 503: {error!r}", trace=_trace())
+    else:
+        context.user_data.interactor = interactor
+        context.logger.info_with(
+            f"ready: {interactor.model}", seconds=round(time.monotonic() - start, 1), reply=interactor.settings.reply
+        )
+
+
+def handler(context: Context, event: Event) -> Response:
+    """Answers one request.
+
+    Returns:
+        200 with CVAT's JSON; 4xx or 503 with one line of JSON, `error` and `kind`, that says what is wrong; 500 for a
+        fault of our own, whose traceback goes to the log alone.
+    """
+    facts: dict[str, Any] = {"request": str(getattr(event, "id", "") or "")}
+    try:
+        interactor: Interactor | None = getattr(context.user_data, "interactor", None)
+        if interactor is None:
+            raise NotReadyError("the function has no model; its log says why")
+        answer = interactor.answer(event.body)
+        context.logger.info_with("answered", **facts, **answer.facts)
+        return Response(body=answer.reply.decode("ascii"), content_type="application/json", status_code=200)
+    except IcmformerError as error:
+        status, kind = next(((s, k) for known, s, k in STATUS if isinstance(error, known)), (500, _INTERNAL))
+        context.logger.warn_with(f"{kind}: {error}", status=status, **facts)
+        return _error(status, kind, str(error))
+    except Exception as error:
+        context.logger.error_with(f"{_INTERNAL}: {error!r}", status=500, trace=_trace(), **facts)
+        return _error(500, _INTERNAL, "the function failed; its log says more")
+
+
+def _error(status: int, kind: str, text: str) -> Response:
+    body = json.dumps({"error": " ".join(text.split()), "kind": kind})
+    return Response(body=body, content_type="application/json", status_code=status)
+
+
+def _trace() -> str:
+    return traceback.format_exc(limit=-20)
