@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY := passive
 .PHONY: help setup test test-slow lint format bench studio demo demo-reset e2e bench-rle overfit starter starter-bundle clean
 
 help: ## list the commands
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## install everything into .venv
 
@@ -61,7 +61,7 @@ $(STUDIO_STAMP): constraints/label-studio.txt
 
 studio: $(STUDIO_STAMP) ## install Label Studio into an environment of its own
 
-demo: $(STAMP) $(STUDIO_STAMP) ## a real Label Studio to click in; Ctrl-C stops it
+demo: $(STAMP) $(STUDIO_STAMP) ## a real Label Studio to click in (1.3 GB to install); Ctrl-C stops it
 	@$(BIN)/python -m demo
 
 e2e: $(STAMP) $(STUDIO_STAMP) ## drive a real Label Studio in a real browser
@@ -72,7 +72,7 @@ bench-rle: $(STUDIO_STAMP) ## our brush encoder against Label Studio's own
 	$(STUDIO)/bin/python demo/bench_rle.py
 
 demo-reset: ## wipe what the demo wrote
-	rm -rf .demo
+	@if test -x $(BIN)/python; then $(BIN)/python -m demo --reset; else rm -rf .demo; fi
 
 overfit: $(STAMP) ## check the training: five photos learned by heart (minutes)
 	$(BIN)/python -m training.overfit

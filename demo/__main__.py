@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
+import shutil
 import signal
 import sys
 import time
@@ -20,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--home", type=Path, default=ROOT / ".demo", help="folder for everything it writes (.demo)")
+    parser.add_argument("--reset", action="store_true", help="wipe that folder instead, unless the demo is running")
     parser.add_argument("--studio-bin", type=Path, default=ROOT / ".venv-label-studio" / "bin")
     args = parser.parse_args(argv)
     args.home.mkdir(parents=True, exist_ok=True)
@@ -29,7 +32,15 @@ def main(argv: list[str] | None = None) -> int:
         except OSError:
             lock.seek(0)
             print(f"The demo is running already: {lock.read().strip() or 'it is just starting'}")
+            if args.reset:
+                print("Stop it first (Ctrl-C where it runs); nothing was wiped.")
+            return int(args.reset)
+        if args.reset:
+            shutil.rmtree(args.home)
+            print(f"wiped {args.home}")
             return 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)  # said outright: a script's background job starts with SIGINT ignored
         studio = Studio(args.home, args.studio_bin, Path(sys.executable))
         try:
             return _run(studio, lock)
@@ -37,21 +48,29 @@ def main(argv: list[str] | None = None) -> int:
             print(f"\nerror: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            return 130
+            return 0  # how the demo is meant to end
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C must leave nothing running
-            print("\nstopping ...", flush=True)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C must leave nothing running
+            _tell("\nstopping ...")
             studio.stop()
+            _tell("stopped; `make demo` starts it again with your annotations")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(text, flush=True)
 
 
 def _run(studio: Studio, lock: TextIO) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    first = not (studio.home / "data").exists()
-    print(
-        f"Starting Label Studio and the backend{' (the first time takes a minute)' if first else ''} ",
-        end="",
-        flush=True,
-    )
+    if studio.moved:
+        print(studio.moved)
+    note = " (the first time Label Studio sets up its database, which takes a minute)" if studio.first else ""
+    print(f"Starting Label Studio and the backend{note} ", end="", flush=True)
     studio.start(lambda: print(".", end="", flush=True))
     number = studio.project(TITLE, CONFIGS["unified"], sample_photos())
     address = f"{studio.url}/projects/{number}/data"
@@ -65,10 +84,12 @@ def _run(studio: Studio, lock: TextIO) -> int:
   user      {USER}
   password  {PASSWORD}
 
-  1. Open a photo, turn "Auto-Annotation" on (below the photo), choose a label and the smart tool (magic wand).
+  1. Open a photo and switch on "Auto-Annotation" (below it; leave "Auto accept" off). Choose a label, then the smart
+     tool: the pink dots at the end of the toolbar on the right, "Auto-Detect", key M.
   2. Click on an object: its mask appears. Click where a part is missing; Alt+click where there is too much.
-  3. Accept the mask with the tick below the photo, then Submit.
+  3. Accept the mask with the tick below the photo, then Submit: what is not accepted is not kept.
 
+  Export as PNG, NumPy or JSON; other labelling configs export COCO (docs/label_studio.md).
   Ctrl-C stops both; `make demo` starts them again with your annotations; `make demo-reset` wipes everything.
   Logs: {studio.home / "logs"}
 """,

@@ -7,7 +7,7 @@ import io
 from PIL import Image
 from skimage import data
 
-NAMES = ("coffee", "astronaut", "chelsea", "rocket", "coins")
+NAMES = ("rocket", "chelsea", "astronaut", "coffee", "coins")
 
 
 def sample_photos() -> dict[str, bytes]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,31 +26,52 @@ CONFIGS = {
     "brush": """<View>
   <Image name="image" value="$image" zoom="true"/>
   <KeyPointLabels name="click" toName="image" smart="true">
-    <Label value="Object" background="#d4380d" showInline="true"/><Label value="Other" background="#096dd9"/>
+    <Label value="Object" background="#0a7cff" showInline="true"/><Label value="Other" background="#ffb300"/>
   </KeyPointLabels>
   <RectangleLabels name="box" toName="image" smart="true">
-    <Label value="Object" background="#d4380d"/><Label value="Other" background="#096dd9"/>
+    <Label value="Object" background="#0a7cff"/><Label value="Other" background="#ffb300"/>
   </RectangleLabels>
   <BrushLabels name="mask" toName="image" smart="false">
-    <Label value="Object" background="#d4380d"/><Label value="Other" background="#096dd9"/>
+    <Label value="Object" background="#0a7cff"/><Label value="Other" background="#ffb300"/>
   </BrushLabels>
 </View>""",
     "unified": """<View>
   <Image name="image" value="$image" zoom="true"/>
   <Labels name="label" toName="image">
-    <Label value="Object" background="#d4380d"/><Label value="Other" background="#096dd9"/>
+    <Label value="Object" background="#0a7cff"/><Label value="Other" background="#ffb300"/>
   </Labels>
   <KeyPoint name="click" toName="image" smart="true" smartOnly="true"/>
   <Brush name="mask" toName="image" smart="false"/>
 </View>""",
     "polygon": """<View>
   <Image name="image" value="$image" zoom="true"/>
-  <KeyPointLabels name="click" toName="image" smart="true"><Label value="Object" background="#d4380d"/></KeyPointLabels>
+  <KeyPointLabels name="click" toName="image" smart="true"><Label value="Object" background="#0a7cff"/></KeyPointLabels>
   <PolygonLabels name="outline" toName="image" smart="false">
-    <Label value="Object" background="#d4380d"/>
+    <Label value="Object" background="#0a7cff"/>
   </PolygonLabels>
 </View>""",
 }
+
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no business on this machine
+_FOREIGN = frozenset({"HOST", "PORT", "WORKERS", "THREADS", "BASIC_AUTH_USER", "BASIC_AUTH_PASS"})
+
+
+def _own_environment() -> dict[str, str]:
+    """The user's environment without what would set the demo's servers up otherwise."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _FOREIGN and not name.startswith("LABEL_STUDIO_")
+    }
+    local = "localhost,127.0.0.1"
+    return {**kept, "NO_PROXY": local, "no_proxy": local}
+
+
+def _end_with_parent() -> None:
+    """Has Linux end this process when the one that started it is killed."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class StackError(Exception):
@@ -59,6 +82,7 @@ def free_port(preferred: int) -> int:
     """The preferred port where it is free, else any free one."""
     for port in (preferred, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections just closed do not count
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
     raise StackError("this machine has no free port")
@@ -81,11 +105,12 @@ class Process:
             self.child = subprocess.Popen(
                 self.command,
                 cwd=ROOT,
-                env={**os.environ, **self.environment},
+                env={**_own_environment(), **self.environment},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
 
     def wait_for(self, url: str, seconds: float, tell: Any = None) -> None:
@@ -102,7 +127,7 @@ class Process:
                     f"{self.name} ended with code {self.child.returncode}; end of {self.log}:\n{self._tail()}"
                 )
             try:
-                with urllib.request.urlopen(url, timeout=2):
+                with _DIRECT.open(url, timeout=2):
                     return
             except OSError:
                 pass
@@ -142,13 +167,21 @@ class Studio:
     ) -> None:
         self.home = home
         self.remembered = home / "demo.json"
-        known = json.loads(self.remembered.read_text()) if self.remembered.exists() else {}
+        self.home.mkdir(parents=True, exist_ok=True)
+        known = self._recall()
+        self.first = not known.get("set_up")
+        if self.first:  # a database that was not finished is of no use to anybody
+            shutil.rmtree(home / "data", ignore_errors=True)
         self.token: str = known.get("token") or secrets.token_hex(20)
         self.port, self.backend_port = (free_port(port) for port in ports)
+        busy = [
+            str(port) for port, got in zip(ports, (self.port, self.backend_port), strict=True) if port and port != got
+        ]
+        self.moved = f"Port {' and '.join(busy)} taken by another program; using others." if busy else ""
+        # For the page a name, for the backend the address itself: localhost may mean another one (::1) there.
         self.url = f"http://localhost:{self.port}"
         self.backend_url = f"http://localhost:{self.backend_port}"
-        self.home.mkdir(parents=True, exist_ok=True)
-        self.remembered.write_text(json.dumps({**known, "token": self.token}))
+        self._remember(set_up=not self.first)
         self.label_studio = Process(
             "Label Studio",
             [
@@ -173,9 +206,9 @@ class Studio:
         )
         self.backend = Process(
             "the backend",
-            [str(backend_python), "-m", "ls_backend", "--port", str(self.backend_port)],
+            [str(backend_python), "-m", "ls_backend", "--host", "127.0.0.1", "--port", str(self.backend_port)],
             {
-                "LABEL_STUDIO_URL": self.url,
+                "LABEL_STUDIO_URL": f"http://127.0.0.1:{self.port}",
                 "LABEL_STUDIO_API_KEY": self.token,
                 "ICMFORMER_CACHE_DIR": str(home / "cache"),
                 "OMP_WAIT_POLICY": "passive",
@@ -189,6 +222,18 @@ class Studio:
         self.backend.start()
         self.backend.wait_for(f"{self.backend_url}/health", 120, tell)
         self.label_studio.wait_for(f"{self.url}/health", 300, tell)
+        self._remember(set_up=True)
+
+    def _recall(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self.remembered.read_text())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _remember(self, set_up: bool) -> None:
+        self.remembered.touch(mode=0o600)
+        self.remembered.write_text(json.dumps({"token": self.token, "set_up": set_up}))
 
     def stop(self) -> None:
         """Ends both."""
@@ -205,7 +250,7 @@ class Studio:
             data, headers["Content-Type"] = json.dumps(content).encode(), "application/json"
         call = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
-            with urllib.request.urlopen(call, timeout=120) as reply:
+            with _DIRECT.open(call, timeout=120) as reply:
                 body = reply.read()
                 is_json = "json" in reply.headers.get("Content-Type", "")
         except urllib.error.HTTPError as error:
@@ -215,11 +260,9 @@ class Studio:
     def project(self, title: str, config: str, photos: Mapping[str, bytes]) -> int:
         """The project of a title, made and filled with photos where there is none, and connected to the backend."""
         found = [p for p in self.api("GET", "/api/projects?page_size=1000")["results"] if p["title"] == title]
-        if found:
-            number = int(found[0]["id"])
-        else:
-            made = self.api("POST", "/api/projects", {"title": title, "label_config": config})
-            number = int(made["id"])
+        project = found[0] if found else self.api("POST", "/api/projects", {"title": title, "label_config": config})
+        number = int(project["id"])
+        if not project.get("task_number"):
             self.api("POST", f"/api/projects/{number}/import", files=photos)
         connected = self.api("GET", f"/api/ml?project={number}")
         about = {"url": self.backend_url, "project": number, "title": "icmformer", "is_interactive": True}

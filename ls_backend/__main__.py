@@ -3,39 +3,165 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import socket
 import sys
+from typing import Any
 
-_OPTIONS = (
-    ("--host", "HOST", "127.0.0.1", "address to listen on; 0.0.0.0 for all"),
-    ("--port", "PORT", "9090", "port"),
-    ("--workers", "WORKERS", "1", "processes, each with a model and caches of its own"),
-    ("--threads", "THREADS", "8", "requests that a process takes at once; the network takes ICMFORMER_CONCURRENCY"),
-)
+from icmformer.errors import ConfigError, IcmformerError
+from icmformer.settings import Settings
+from icmformer.weights import RANDOM_PREFIX, load, locate
+from ls_backend.addresses import Policy
+from ls_backend.errors import FetchError
+from ls_backend.fetch import LabelStudio
+from ls_backend.settings import BackendSettings
+
+_SPARE_THREADS = 8  # for those who ask how it is while clicks wait
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ls_backend",
         description="The Label Studio ML backend. Settings come from the environment: see docs/label_studio.md.",
     )
-    for option, variable, default, text in _OPTIONS:
-        parser.add_argument(option, default=os.environ.get(variable, default), help=f"{text} (${variable}, {default})")
-    args = parser.parse_args(argv)
-    from gunicorn.app.wsgiapp import WSGIApplication
+    variable = os.environ.get
+    parser.add_argument(
+        "--host", default=variable("HOST", "127.0.0.1"), help="address ($HOST, 127.0.0.1); 0.0.0.0 for all"
+    )
+    parser.add_argument("--port", default=variable("PORT", "9090"), help="port ($PORT, 9090)")
+    parser.add_argument(
+        "--workers",
+        default=variable("WORKERS", "1"),
+        help="processes, each with a model and caches of its own ($WORKERS, 1)",
+    )
+    parser.add_argument(
+        "--threads",
+        default=variable("THREADS", "0"),
+        help="requests that a process holds at once, working and waiting ($THREADS); 0, the default, fits them to "
+        "ICMFORMER_CONCURRENCY and ICMFORMER_QUEUE",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check settings, weights, and Label Studio's address and token; serve nothing",
+    )
+    return parser
 
-    sys.argv = [
-        "gunicorn",
-        *("--bind", f"{args.host}:{args.port}"),
-        *("--workers", args.workers),
-        *("--threads", args.threads),
-        *("--worker-class", "gthread", "--timeout", "0", "--graceful-timeout", "10", "--no-control-socket"),
-        *("--worker-tmp-dir", "/dev/shm" if os.path.isdir("/dev/shm") else "."),
-        "ls_backend._wsgi:app",
-    ]
-    WSGIApplication("%(prog)s [OPTIONS]", prog="ls_backend").run()
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    args = _parser().parse_args(argv)
+    try:
+        port, workers, threads = (_whole(args, *bounds) for bounds in _BOUNDS)
+        settings, own = Settings.from_environment(), BackendSettings.from_environment()
+        log_level()
+        if args.check:
+            return _check(settings, own)
+        if not settings.weights.startswith(RANDOM_PREFIX):
+            locate(settings.weights)  # told here in one line; loading is the worker's: threads do not survive a fork
+        _try_port(args.host, port)
+    except IcmformerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not own.url:
+        print(
+            "warning: LABEL_STUDIO_URL is not set: uploads, local files and cloud storage of Label Studio cannot be "
+            "fetched",
+            file=sys.stderr,
+        )
+    _serve(args.host, port, workers, threads or own.concurrency + own.queue + _SPARE_THREADS)
     return 0
+
+
+_BOUNDS = (("port", 0, 65535), ("workers", 1, 64), ("threads", 0, 1000))
+
+
+def _whole(args: argparse.Namespace, name: str, least: int, most: int) -> int:
+    text = str(getattr(args, name))
+    if not text.isdigit() or not least <= int(text) <= most:
+        raise ConfigError(f"--{name} must be a whole number from {least} to {most}, got {text!r}")
+    return int(text)
+
+
+def log_level() -> int:
+    """The level that LOG_LEVEL names.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    name = os.environ.get("LOG_LEVEL", "").upper() or "INFO"
+    level = logging.getLevelNamesMapping().get(name)
+    if level is None:
+        raise ConfigError(f"LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, got {name!r}")
+    return level
+
+
+def _try_port(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose others with --host and --port"
+        ) from error
+
+
+def _check(settings: Settings, own: BackendSettings) -> int:
+    print(f"weights         {load(settings.weights).name}")
+    if not own.url:
+        raise ConfigError("LABEL_STUDIO_URL is not set")
+    studio = LabelStudio(own.url, own.api_key, Policy.for_home(own.url, own.allowed_hosts), own.fetch_seconds, 1 << 20)
+    for what, path in (("Label Studio", "/health"), ("token", "/api/current-user/whoami")):
+        if what == "token" and not own.api_key:
+            print("token           none: LABEL_STUDIO_API_KEY is not set; only public images can be fetched")
+            continue
+        try:
+            studio.fetch(studio.absolute(path))
+        except FetchError as error:
+            print(f"{what:15} FAILED: {error}")
+            return 1
+        print(f"{what:15} ok ({own.url})")
+    return 0
+
+
+def _serve(host: str, port: int, workers: int, threads: int) -> None:
+    import gunicorn.sock
+    from gunicorn.app.base import BaseApplication
+
+    # gunicorn would listen at once, seconds before the model is there, and let callers hang. It is told that its
+    # sockets listen already; the first worker that is ready makes it true.
+    gunicorn.sock.BaseSocket._is_listening = staticmethod(lambda sock: True)
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            for name, value in {
+                "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+                "workers": workers,
+                "threads": threads,
+                "worker_class": "gthread",
+                "timeout": 0,
+                "graceful_timeout": 10,
+                "control_socket_disable": True,
+                "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,
+                "post_worker_init": _listen,
+                "proc_name": "ls_backend",
+            }.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Any:
+            from ls_backend._wsgi import app
+
+            return app
+
+    Server().run()
+
+
+def _listen(worker: Any) -> None:
+    for sock in worker.sockets:
+        sock.listen(worker.cfg.backlog)
 
 
 if __name__ == "__main__":

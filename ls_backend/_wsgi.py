@@ -1,23 +1,28 @@
-"""`gunicorn ls_backend._wsgi:app`: the model is loaded before the port opens; `python -m ls_backend` sets the rest."""
+"""`gunicorn ls_backend._wsgi:app`, and what `label-studio-ml start ls_backend` runs as a script.
+
+`python -m ls_backend` goes here too, and sets gunicorn up so that the port opens once the model is loaded.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
 from icmformer.errors import IcmformerError
 from icmformer.settings import Settings
+from ls_backend.__main__ import log_level
 from ls_backend.app import create_app
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
 
-logging.basicConfig(
-    level=os.environ.get("LOG_LEVEL", "INFO").upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-)
 
+def make_backend() -> Backend:
+    """Reads the settings, sets logging and threads up, and loads the model.
 
-def _make() -> object:
+    Raises:
+        IcmformerError: Weights, device or settings that cannot be used.
+    """
+    logging.basicConfig(level=log_level(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings, own = Settings.from_environment(), BackendSettings.from_environment()
     if settings.threads:
         import torch
@@ -25,11 +30,16 @@ def _make() -> object:
         torch.set_num_threads(settings.threads)
     backend = Backend.from_settings(settings, own)
     logging.getLogger("icmformer.label_studio").info("ready: %s", backend.model_version)
-    return create_app(backend, own)
+    return backend
 
 
 try:
-    app = _make()
+    if __name__ == "__main__":
+        from ls_backend.model import serve
+
+        serve(make_backend(), sys.argv[1:])
+    else:
+        app = create_app(make_backend(), BackendSettings.from_environment())
 except IcmformerError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(4) from None  # 4 keeps gunicorn from starting the worker again and again

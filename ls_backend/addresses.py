@@ -12,6 +12,8 @@ from ls_backend.errors import FetchError, RefusedHostError, RequestError
 
 _PORTS = {"http": 80, "https": 443}
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,13 @@ class Origin:
             RequestError: No http or https address, or one with a user name or control characters in it.
         """
         parts = split(url)
-        host = (parts.hostname or "").lower().rstrip(".")
-        return Origin(parts.scheme, "localhost" if host in _LOCAL else host, parts.port or _PORTS[parts.scheme])
+        return Origin(parts.scheme, host_name(parts.hostname or ""), parts.port or _PORTS[parts.scheme])
+
+
+def host_name(host: str) -> str:
+    """A host's name as it is compared: in small letters, this machine's several names as one."""
+    host = host.lower().strip("[]").rstrip(".")
+    return "localhost" if host in _LOCAL else host
 
 
 def split(url: str) -> SplitResult:
@@ -49,8 +56,15 @@ def split(url: str) -> SplitResult:
 
 
 def shown(url: str) -> str:
-    """An address as logs and errors may show it: short, and without its query, which may hold a signature."""
-    text = url.split("?", 1)[0].encode("unicode_escape").decode()
+    """An address as logs and errors may show it: short, without user name and password, and without its query, which
+    may hold a signature; of Label Studio's local files, whose path is in the query, with that.
+    """
+    text, _, query = url.partition("?")
+    if text.endswith("/data/local-files/") and query.startswith("d="):
+        text += f"?{query.partition('&')[0]}"
+    scheme, separator, rest = text.partition("://")
+    host, slash, path = rest.partition("/")
+    text = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}".encode("unicode_escape").decode()
     return text if len(text) <= 120 else text[:117] + "..."
 
 
@@ -66,11 +80,16 @@ class Policy:
     home: Origin | None
     allowed_hosts: Sequence[str] = ()
 
+    @staticmethod
+    def for_home(url: str, allowed_hosts: Sequence[str]) -> Policy:
+        """The policy around Label Studio's address; an empty one names none."""
+        return Policy(Origin.of(url) if url else None, allowed_hosts)
+
     def is_home(self, url: str) -> bool:
         """Whether an address is Label Studio's own."""
         return self.home is not None and Origin.of(url) == self.home
 
-    def resolve(self, url: str, public_redirect: bool = False) -> tuple[str, int]:
+    def resolve(self, url: str, public_redirect: bool = False) -> tuple[list[str], int]:
         """Checks an address and resolves it once, so that what was checked is what is connected to.
 
         Args:
@@ -78,7 +97,7 @@ class Policy:
             public_redirect: Label Studio itself sent us there (a presigned address): any public host will do.
 
         Returns:
-            IP address and port.
+            IP addresses, in the order to try them, and port.
 
         Raises:
             RequestError: No address.
@@ -103,7 +122,7 @@ class Policy:
                 f"{origin.host} is at a private address, which is not fetched from; "
                 "name exactly this host in ICMFORMER_ALLOWED_HOSTS to allow it"
             )
-        return found[0], origin.port
+        return list(dict.fromkeys(found)), origin.port
 
 
 def _fits(host: str, pattern: str) -> bool:
@@ -112,6 +131,13 @@ def _fits(host: str, pattern: str) -> bool:
 
 def _public(ip: str) -> bool:
     address = ipaddress.ip_address(ip.split("%", 1)[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _embedded(address) or address
     return address.is_global and not address.is_multicast
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that packets to an IPv6 one end up at, where it holds one."""
+    if address in _NAT64 or address in _IPV4_COMPATIBLE:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)

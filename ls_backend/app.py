@@ -65,7 +65,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         if right:
             return None
         log.warning(
-            "%s %s without the right credentials: set them on the model's page in Label Studio",
+            "%s %r without the right credentials: set them on the model's page in Label Studio",
             request.method,
             request.path,
         )
@@ -122,12 +122,12 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         text = error.description or error.name
         if isinstance(error, RequestEntityTooLarge):
             text = f"the body has over {settings.max_body_bytes >> 20} MB; raise ICMFORMER_MAX_BODY_MB if need be"
-        log.warning("[%s] %s %s: %s", g.get("request_id"), request.method, request.path, text)
+        log.warning("[%s] %s %r: %s", g.get("request_id"), request.method, request.path, text)
         return _error(error.code or 500, error.name.lower(), text)
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        log.exception("[%s] %s failed", g.get("request_id"), request.path, exc_info=error)
+        log.exception("[%s] %r failed", g.get("request_id"), request.path, exc_info=error)
         return _error(500, "internal error", f"see the backend's log for request {g.get('request_id')}")
 
     return app

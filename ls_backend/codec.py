@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from icmformer.errors import PromptError
-from icmformer.geometry import Polygon, mask_to_polygons
+from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
 from icmformer.types import BoolMask, Box, Click
 from ls_backend import rle
 from ls_backend.errors import RequestError, UnusableImageError
 from ls_backend.labels import ImageTag, Output, read_config
 
 _MOST_POINTS = 1000
+_FIELD = re.compile(r"\$(\w+(?:\.\w+)*)")
 _SLACK = 0.5  # percent beyond the image that a drag at its edge may leave
 
 
@@ -51,7 +55,7 @@ class InteractiveRequest:
         image: The image tag that was clicked on.
         url: Where the image is, as the task has it.
         output: How to answer.
-        label: The label to answer with; None where none is chosen.
+        labels: The labels to answer with; none where none is chosen.
         marks: Clicks and rectangles in the order they were made.
         item_index: Which image of a `valueList`; None for a single image.
         original_size: (width, height) of the image as the page has it; None where it does not tell.
@@ -61,7 +65,7 @@ class InteractiveRequest:
     image: ImageTag
     url: str
     output: Output
-    label: str | None
+    labels: tuple[str, ...]
     marks: tuple[Mark, ...]
     item_index: int | None
     original_size: tuple[int, int] | None
@@ -95,7 +99,7 @@ class InteractiveRequest:
             self.image.name,
             self.item_index,
             self.output.name,
-            self.label,
+            self.labels,
             [repr(m) for m in self.marks],
         ]
         return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
@@ -122,18 +126,18 @@ def parse(body: Any) -> InteractiveRequest | None:
     name = _get(last, "to_name", str)
     if name not in images:
         raise RequestError(
-            f"the clicks are on {name!r}, which is no image of the labelling config ({', '.join(images)})"
+            f"the clicks are on {_brief(name)}, which is no image of the labelling config ({', '.join(images)})"
         )
     index = _index(last)
     group = [item for item in items if item.get("to_name") == name and _index(item) == index]
-    label = _label(group)
+    labels = _labels(group)
     image = images[name]
     return InteractiveRequest(
         task=str(task.get("id", "")),
         image=image,
         url=image_url(task, image, index),
-        output=image.output_for(label),
-        label=label,
+        output=image.output_for(labels),
+        labels=labels or image.only_label,
         marks=_marks(group),
         item_index=index,
         original_size=_original_size(last),
@@ -159,14 +163,14 @@ def image_url(task: Mapping[str, Any], image: ImageTag, index: int | None) -> st
         RequestError: The task has no such field, or no image at that index.
     """
     value: Any = image.value
-    if image.value.startswith("$"):
-        value = _mapping(task.get("data"), "tasks[0].data")
-        for part in image.value[1:].split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value is None:
-            raise RequestError(
-                f"the task's data has no field {image.value[1:]!r}, which holds the image {image.name!r}"
-            )
+    if "$" in image.value:
+        data = _mapping(task.get("data"), "tasks[0].data")
+        found = _FIELD.fullmatch(image.value)
+        if found:
+            value, rest = _field(data, found[1], image.name)
+            value = f"{value}{rest}" if rest else value
+        else:  # a template, as in https://photos.example.org/$name.jpg
+            value = _FIELD.sub(lambda found: "{}{}".format(*_field(data, found[1], image.name)), image.value)
     if isinstance(value, list):
         place = 0 if index is None and len(value) == 1 else index
         if place is None or not 0 <= place < len(value):
@@ -198,25 +202,26 @@ def answer(request: InteractiveRequest, mask: BoolMask, score: float, max_points
     if request.item_index is not None:
         common["item_index"] = request.item_index
     if output.polygon:
-        shapes = [{"points": _percent(p, height, width), "closed": True} for p in mask_to_polygons(mask, max_points)]
+        filled = CleanUp(fill_holes=mask.size)(mask)  # Label Studio's polygons have no holes
+        shapes = [{"points": _percent(p, height, width), "closed": True} for p in mask_to_polygons(filled, max_points)]
     else:
         shapes = [{"format": "rle", "rle": rle.encode(mask)}]
     regions = []
     for number, shape in enumerate(shapes):
         region = {**common, "id": request.region_id + (f"-{number}" if number else "")}
         if output.labels_name is None:
-            value = {**shape, output.kind: [request.label]} if request.label else shape
+            value = {**shape, output.kind: [*request.labels]} if request.labels else shape
             regions.append({**region, "from_name": output.name, "type": output.kind, "value": value})
             continue
         regions.append({**region, "from_name": output.name, "type": output.kind, "value": shape})
-        if request.label:
-            value = {**shape, "labels": [request.label]}
+        if request.labels:
+            value = {**shape, "labels": [*request.labels]}
             regions.append({**region, "from_name": output.labels_name, "type": "labels", "value": value})
     return regions
 
 
 def _percent(polygon: Polygon, height: int, width: int) -> list[list[float]]:
-    """The outer ring: Label Studio's polygons have no holes."""
+    """The outer ring."""
     points: list[list[float]] = (polygon.exterior * (100 / np.array([width, height]))).tolist()
     return points
 
@@ -230,6 +235,8 @@ def _marks(items: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
         identity = item.get("id")
         key = identity if isinstance(identity, str) and identity else f"#{number}"
         if key in marks:
+            if not _positive(item):
+                marks[key] = dataclasses.replace(marks[key], positive=False)
             continue
         x, y = _number(value, "x"), _number(value, "y")
         if "rectangle" in kind or (kind == "labels" and "height" in value):
@@ -237,10 +244,9 @@ def _marks(items: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
             marks[key] = Mark(key, x, y, size=size, rotation=_number(value, "rotation", 0.0))
         elif "keypoint" in kind or kind == "labels":
             _check_on_image(x, y)
-            positive = item.get("is_positive", True)
-            marks[key] = Mark(key, x, y, positive is None or bool(positive))
+            marks[key] = Mark(key, x, y, _positive(item))
         else:
-            raise RequestError(f"a region of type {kind!r} is no click: use the smart KeyPoint or Rectangle tool")
+            raise RequestError(f"a region of type {_brief(kind)} is no click: use the smart KeyPoint or Rectangle tool")
     if len(marks) > _MOST_POINTS:
         raise RequestError(f"{len(marks)} clicks are more than the {_MOST_POINTS} that one object may have")
     return tuple(marks.values())
@@ -251,17 +257,42 @@ def _check_on_image(x: float, y: float) -> None:
         raise RequestError(f"the click ({x:g}%, {y:g}%) lies outside the image")
 
 
-def _label(items: Sequence[Mapping[str, Any]]) -> str | None:
-    """The label of the last region that has one."""
+def _positive(item: Mapping[str, Any]) -> bool:
+    """Whether a click is on the object; one that does not say is."""
+    positive = item.get("is_positive")
+    if positive is not None and not isinstance(positive, bool):
+        raise RequestError(f"is_positive must be true or false, got {_brief(positive)}")
+    return positive is not False
+
+
+def _labels(items: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The labels of the last region that has any."""
     for item in reversed(items):
         value = item.get("value")
         if not isinstance(value, Mapping):
             continue
         for key in (str(item.get("type", "")), "labels", "keypointlabels", "rectanglelabels"):
             names = value.get(key)
-            if isinstance(names, list) and names and isinstance(names[0], str):
-                return names[0]
-    return None
+            if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return ()
+
+
+def _field(data: Mapping[str, Any], path: str, image: str) -> tuple[Any, str]:
+    """The value at the longest beginning of a dotted path that leads to one, and the rest of the path."""
+    parts, taken = path.split("."), 0
+    value: Any = data
+    while taken < len(parts) and isinstance(value, Mapping) and value.get(parts[taken]) is not None:
+        value = value[parts[taken]]
+        taken += 1
+    if not taken:
+        raise RequestError(f"the task's data has no field {parts[0]!r}, which holds the image {image!r}")
+    return value, "".join(f".{part}" for part in parts[taken:])
+
+
+def _brief(value: Any) -> str:
+    """A value as an error may quote it."""
+    return reprlib.repr(value)
 
 
 def _box(mark: Mark, height: int, width: int) -> Box:
@@ -288,7 +319,7 @@ def _original_size(item: Mapping[str, Any]) -> tuple[int, int] | None:
         return None
     if not all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 1e6 for v in (width, height)):
         raise RequestError(
-            f"original_width and original_height must be numbers of pixels, got {width!r} and {height!r}"
+            f"original_width and original_height must be numbers of pixels, got {_brief(width)} and {_brief(height)}"
         )
     return round(width), round(height)
 
@@ -298,14 +329,14 @@ def _index(item: Mapping[str, Any]) -> int | None:
     if index is None:
         return None
     if type(index) is not int:
-        raise RequestError(f"item_index must be a whole number, got {index!r}")
+        raise RequestError(f"item_index must be a whole number, got {_brief(index)}")
     return index
 
 
 def _number(value: Mapping[str, Any], key: str, default: float | None = None) -> float:
     found = value.get(key, default)
     if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= 1e6:  # NaN is not, either
-        raise RequestError(f"value.{key} must be a number, got {found!r}")
+        raise RequestError(f"value.{key} must be a number, got {_brief(found)}")
     return float(found)
 
 

@@ -24,21 +24,25 @@ class FileCache:
     def __init__(self, folder: Path, capacity: int, seconds: float = 3600.0) -> None:
         self._folder, self._capacity, self._seconds = folder, capacity, seconds
 
-    def has(self, name: str) -> bool:
-        """Whether there is a content under a name; counts as a use."""
+    def fetched(self, name: str) -> float | None:
+        """When the content under a name was fetched (seconds since 1970); None where there is none. Counts as a use."""
         path = self._path(name)
         try:
             fetched = path.stat().st_mtime
-            if time.time() - fetched > self._seconds:
-                return False
+            if not self.fresh(fetched):
+                return None
             os.utime(path, (time.time(), fetched))  # access time: last used; modification time: fetched
-            return True
+            return fetched
         except OSError:
-            return False
+            return None
+
+    def fresh(self, fetched: float) -> bool:
+        """Whether what was fetched then still counts."""
+        return time.time() - fetched <= self._seconds
 
     def get(self, name: str) -> bytes | None:
         """The content kept under a name."""
-        if not self.has(name):
+        if self.fetched(name) is None:
             return None
         try:
             return self._path(name).read_bytes()

@@ -12,17 +12,18 @@ from ls_backend.errors import BusyError
 
 
 class StaleError(Exception):
-    """A newer request of the same object came while this one waited; its answer is the one that will be looked at."""
+    """A newer request of the same object came meanwhile; its answer is the one that will be looked at."""
 
 
-class _Ticket:
-    def __init__(self, group: Hashable | None) -> None:
-        self.group = group
-        self.stale = False
+class Turn:
+    """One request's place in the order of arrival; `outdone` once a newer one of its object came."""
+
+    def __init__(self) -> None:
+        self.outdone = False
 
 
 class Gate:
-    """Lets requests through in order of arrival.
+    """Lets requests through to the network in the order in which they came up to it.
 
     Args:
         places: Requests inside at once.
@@ -32,7 +33,8 @@ class Gate:
 
     def __init__(self, places: int, queue: int, seconds: float) -> None:
         self._free, self._most, self._seconds = places, queue, seconds
-        self._waiting: deque[_Ticket] = deque()
+        self._turns: dict[Hashable, list[Turn]] = {}
+        self._waiting: deque[Turn] = deque()
         self._changed = threading.Condition()
 
     @property
@@ -41,31 +43,53 @@ class Gate:
         return len(self._waiting)
 
     @contextmanager
-    def enter(self, group: Hashable | None = None) -> Iterator[None]:
+    def arrival(self, group: Hashable) -> Iterator[Turn]:
+        """A request's time from its arrival on, fetching its image included.
+
+        Args:
+            group: Names the object that is being clicked on; requests of the same group that came before and have not
+                gone in yet are given up.
+        """
+        turn = Turn()
+        with self._changed:
+            turns = self._turns.setdefault(group, [])
+            for older in turns:
+                older.outdone = True
+            turns.append(turn)
+            self._changed.notify_all()
+        try:
+            yield turn
+        finally:
+            with self._changed:
+                turns.remove(turn)
+                if not turns:
+                    del self._turns[group]
+
+    @contextmanager
+    def enter(self, turn: Turn | None = None) -> Iterator[None]:
         """Waits for a place.
 
         Args:
-            group: Names the object that is being clicked on; requests of the same group that still wait are given up.
+            turn: From `arrival`; None for what belongs to no object.
 
         Raises:
             BusyError: The queue is full, or no place came free in time.
-            StaleError: Another request of the group came while this one waited.
+            StaleError: A newer request of the object came.
         """
-        ticket = _Ticket(group)
+        turn = turn or Turn()
         deadline = time.monotonic() + self._seconds
         with self._changed:
-            for other in self._waiting:
-                if group is not None and other.group == group:
-                    other.stale = True
-            if len([t for t in self._waiting if not t.stale]) >= self._most and not self._free:
+            if turn.outdone:
+                raise StaleError
+            if len([t for t in self._waiting if not t.outdone]) >= self._most and not self._free:
                 raise BusyError(f"{self._most} requests are waiting already; add replicas, or raise ICMFORMER_QUEUE")
-            self._waiting.append(ticket)
+            self._waiting.append(turn)
             self._changed.notify_all()
             try:
                 while True:
-                    if ticket.stale:
+                    if turn.outdone:
                         raise StaleError
-                    if self._free and next(t for t in self._waiting if not t.stale) is ticket:
+                    if self._free and next(t for t in self._waiting if not t.outdone) is turn:
                         break
                     left = deadline - time.monotonic()
                     if left <= 0:
@@ -73,7 +97,7 @@ class Gate:
                     self._changed.wait(left)
                 self._free -= 1
             finally:
-                self._waiting.remove(ticket)
+                self._waiting.remove(turn)
                 self._changed.notify_all()
         try:
             yield

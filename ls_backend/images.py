@@ -5,18 +5,35 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from icmformer.errors import ImageError, ImageTooLargeError
 from icmformer.imageio import LoadedImage, content_digest
 from icmformer.inference.cache import Cache
 from ls_backend.addresses import shown
-from ls_backend.errors import RequestError, TooLargeError, UnusableImageError
+from ls_backend.errors import FetchError, RequestError, TooLargeError, UnusableImageError
+from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
-from ls_backend.http import LabelStudio
 
 _RESERVED = "%/:?#[]@!$&'()*+,;=~"
+_GRACE = 30.0  # seconds for decoding, beside those for fetching
 _STORAGES = ("s3://", "gs://", "azure-blob://", "azure_spi://")
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image, and when its file was fetched (seconds since 1970)."""
+
+    image: LoadedImage
+    fetched: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, for bounded caches."""
+        return self.image.nbytes
 
 
 class Images:
@@ -31,11 +48,11 @@ class Images:
     """
 
     def __init__(
-        self, studio: LabelStudio, files: FileCache, decoded: Cache[LoadedImage], max_pixels: int, max_bytes: int
+        self, studio: LabelStudio, files: FileCache, decoded: Cache[DecodedImage], max_pixels: int, max_bytes: int
     ) -> None:
         self._studio, self._files, self._decoded = studio, files, decoded
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
-        self._busy: dict[str, threading.Lock] = {}
+        self._flights: dict[str, Future[LoadedImage]] = {}
         self._guard = threading.Lock()
 
     def load(self, url: str, task: str) -> LoadedImage:
@@ -48,14 +65,36 @@ class Images:
         Raises:
             RequestError: And its kin: an address that is refused or cannot be fetched, a file that is no image.
         """
-        with self._one_at_a_time(url):
-            return self._load(url, task)
+        with self._guard:
+            flight = self._flights.get(url)
+            first = flight is None
+            if flight is None:
+                flight = self._flights[url] = Future()
+        if not first:  # somebody else is at it: their image or their error is ours
+            try:
+                return flight.result(self._studio.seconds + _GRACE)
+            except TimeoutError as error:
+                raise FetchError(f"{shown(url)} did not come in time") from error
+        try:
+            image = self._load(url, task)
+        except BaseException as error:
+            flight.set_exception(error)
+            raise
+        else:
+            flight.set_result(image)
+            return image
+        finally:
+            with self._guard:
+                del self._flights[url]
 
     def _load(self, url: str, task: str) -> LoadedImage:
         inline = url.startswith("data:")
         key = url if len(url) < 300 else content_digest(url.encode())
-        if (inline or self._files.has(url)) and (kept := self._decoded.get(key)) is not None:
-            return kept
+        kept, on_disk = self._decoded.get(key), None if inline else self._files.fetched(url)
+        if kept is not None and (
+            inline or on_disk == kept.fetched or (not on_disk and self._files.fresh(kept.fetched))
+        ):
+            return kept.image
         content = self._inline(url) if inline else self._files.get(url)
         fresh = content is None
         if content is None:
@@ -66,9 +105,10 @@ class Images:
             raise TooLargeError(f"{shown(url)}: {error}") from error
         except ImageError as error:
             raise UnusableImageError(f"{shown(url)}: {error}") from error
-        if fresh:
+        if fresh and not inline:
             self._files.put(url, content)
-        self._decoded.put(key, image)
+            on_disk = self._files.fetched(url)
+        self._decoded.put(key, DecodedImage(image, on_disk or time.time()))
         return image
 
     def _fetch(self, url: str, task: str) -> bytes:
@@ -76,9 +116,10 @@ class Images:
             if not task.isdigit():
                 raise RequestError(f"{shown(url)} is presigned by Label Studio for a task, and the task has no id")
             coded = quote(base64.b64encode(url.encode()).decode(), safe="")
-            return self._studio.fetch(
-                self._studio.absolute(f"/tasks/{task}/presign/?fileuri={coded}"), from_presign=True
-            )
+            try:
+                return self._studio.fetch(self._studio.absolute(f"/tasks/{task}/presign/?fileuri={coded}"))
+            except FetchError as error:
+                raise FetchError(f"{shown(url)}: {error}") from error
         if url.startswith(("/", "http://", "https://")):
             return self._studio.fetch(self._studio.absolute(quote(url, safe=_RESERVED)))  # as a browser would
         raise RequestError(
@@ -98,10 +139,3 @@ class Images:
             return base64.b64decode(unquote_to_bytes(coded), validate=True)
         except binascii.Error as error:
             raise RequestError(f"the data: address is not base64: {error}") from error
-
-    def _one_at_a_time(self, url: str) -> threading.Lock:
-        """Requests for one address wait for the first to fetch it."""
-        with self._guard:
-            if len(self._busy) > 1000:
-                self._busy = {key: lock for key, lock in self._busy.items() if lock.locked()}
-            return self._busy.setdefault(url[:4096], threading.Lock())

@@ -52,23 +52,27 @@ class ImageTag:
     several: bool
     outputs: tuple[Output, ...]
 
-    def output_for(self, label: str | None) -> Output:
-        """The control for an answer with this label.
+    @property
+    def only_label(self) -> tuple[str, ...]:
+        """The label of an answer to a click without one: the config's, where it has but one."""
+        labels = {label for output in self.outputs for label in output.labels}
+        return tuple(labels) if len(labels) == 1 else ()
+
+    def output_for(self, labels: tuple[str, ...]) -> Output:
+        """The control for an answer with these labels.
 
         Raises:
-            RequestError: No brush or polygon control for this image, or none that knows the label.
+            RequestError: No brush or polygon control for this image, or none that knows the labels.
         """
         if not self.outputs:
             raise RequestError(
                 f"the labelling config has no BrushLabels, PolygonLabels, Brush or Polygon for {self.name!r}: add one, "
                 "so that there is something to answer with"
             )
-        if label is None:
-            return self.outputs[0]
-        fitting = [output for output in self.outputs if label in output.labels]
+        fitting = [output for output in self.outputs if set(labels) <= set(output.labels)]
         if not fitting:
             raise RequestError(
-                f"the label {label!r} is in the smart tool's labels but in none of "
+                f"the label {', '.join(labels)[:100]!r} is in the smart tool's labels but in none of "
                 f"{', '.join(o.name for o in self.outputs)}: give both controls the same labels"
             )
         return fitting[0]
@@ -85,7 +89,7 @@ def read_config(text: str) -> Mapping[str, ImageTag]:
         raise RequestError("the labelling config is too long, or declares entities")
     try:
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:  # ValueError: half a character
         raise RequestError(f"the labelling config is not XML: {error}") from error
     images = {}
     for tag in root.iter("Image"):

@@ -5,8 +5,9 @@ That package is on GitHub only (docs/label_studio.md) and imported only here; th
 
 from __future__ import annotations
 
+import argparse
 import logging
-from functools import cache
+import threading
 from typing import Any
 
 from label_studio_ml.model import LabelStudioMLBase
@@ -20,10 +21,34 @@ from ls_backend.settings import BackendSettings
 log = logging.getLogger("icmformer.label_studio")
 
 
-@cache
+class _Shared:
+    """One backend for all requests: the runtime makes a model object for each."""
+
+    backend: Backend | None = None
+    lock = threading.Lock()
+
+
 def _backend() -> Backend:
-    """One for all requests: the runtime makes a model object for each."""
-    return Backend.from_settings(Settings.from_environment(), BackendSettings.from_environment())
+    with _Shared.lock:
+        if _Shared.backend is None:
+            _Shared.backend = Backend.from_settings(Settings.from_environment(), BackendSettings.from_environment())
+        return _Shared.backend
+
+
+def serve(backend: Backend, argv: list[str]) -> None:
+    """Serves a backend under the official runtime, with the options that `label-studio-ml start` passes on."""
+    from label_studio_ml.api import init_app
+
+    parser = argparse.ArgumentParser(prog="label-studio-ml start ls_backend")
+    parser.add_argument("-p", "--port", type=int, default=9090, help="port (9090)")
+    parser.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1); 0.0.0.0 for all")
+    args, others = parser.parse_known_args(argv)
+    if others:
+        log.warning("without effect here: %s; settings come from the environment", " ".join(others))
+    _Shared.backend = backend
+    own = BackendSettings.from_environment()
+    app = init_app(ICMFormerModel, basic_auth_user=own.user or None, basic_auth_pass=own.password or None)
+    app.run(host=args.host, port=args.port, threaded=True)
 
 
 class ICMFormerModel(LabelStudioMLBase):  # type: ignore[misc]

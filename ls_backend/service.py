@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from icmformer import Caches, Engine, IcmformerError, LoadedImage
+from icmformer import Caches, Engine, IcmformerError
 from icmformer.errors import PromptError
 from icmformer.inference.cache import ByteLRU
 from icmformer.settings import Settings
 from ls_backend import codec
-from ls_backend.addresses import Origin, Policy
+from ls_backend.addresses import Policy
 from ls_backend.errors import RequestError
+from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
 from ls_backend.gate import Gate, StaleError
-from ls_backend.http import LabelStudio
-from ls_backend.images import Images
+from ls_backend.images import DecodedImage, Images
 from ls_backend.labels import read_config
 from ls_backend.settings import BackendSettings
 
@@ -57,7 +57,7 @@ class Backend:
         self.engine, self.images, self.gate = engine, images, gate
         self._polygon_points = polygon_points
         self.model_version = f"icmformer {engine.weights.name} {engine.weights.sha256[:8]} {engine.profile.name}"
-        self._prefetches: queue.Queue[Mapping[str, Any]] = queue.Queue(_PREFETCHES)
+        self._prefetches: queue.Queue[tuple[str, str]] = queue.Queue(_PREFETCHES)  # address, task
         threading.Thread(target=self._prefetch_all, name="prefetch", daemon=True).start()
 
     @staticmethod
@@ -69,9 +69,9 @@ class Backend:
         """
         engine = Engine.from_weights(settings.weights, settings.device, settings.profile, Caches.bounded(settings))
         engine.warm_up()
-        policy = Policy(Origin.of(own.url) if own.url else None, own.allowed_hosts)
+        policy = Policy.for_home(own.url, own.allowed_hosts)
         studio = LabelStudio(own.url, own.api_key, policy, own.fetch_seconds, own.max_image_bytes)
-        decoded: ByteLRU[LoadedImage] = ByteLRU(settings.image_cache_mb << 20)
+        decoded: ByteLRU[DecodedImage] = ByteLRU(settings.image_cache_mb << 20)
         files = FileCache(settings.cache_dir / "label-studio", own.file_cache_bytes)
         images = Images(studio, files, decoded, settings.max_pixels, own.max_image_bytes)
         return Backend(engine, images, Gate(own.concurrency, own.queue, own.queue_seconds), own.polygon_points)
@@ -87,16 +87,16 @@ class Backend:
         if request is None:
             self._prefetch(body)
             return Outcome({"results": []}, "nothing clicked", {})
-        image = self.images.load(request.url, request.task)
-        fetched = time.perf_counter()
-        height, width = image.pixels.shape[:2]
-        clicks, box = request.prompt(height, width)
         # A new click of an object resends the ones before: who shares the first one is clicking on the same object.
-        group = (request.task, request.marks[0].id)
         try:
-            with self.gate.enter(group):
-                waited = time.perf_counter()
-                result = self.engine.segment(image, clicks, box)
+            with self.gate.arrival((request.task, request.marks[0].id)) as turn:
+                image = self.images.load(request.url, request.task)
+                fetched = time.perf_counter()
+                height, width = image.pixels.shape[:2]
+                clicks, box = request.prompt(height, width)
+                with self.gate.enter(turn):
+                    waited = time.perf_counter()
+                    result = self.engine.segment(image, clicks, box)
         except StaleError:
             return Outcome({"results": []}, "stale", {})
         except PromptError as error:
@@ -123,24 +123,26 @@ class Backend:
     def _prefetch(self, body: Any) -> None:
         """Has the images of an opened task fetched and encoded in the background; a busy backend lets it be."""
         tasks = body.get("tasks") if isinstance(body, Mapping) else None
-        if isinstance(tasks, list) and len(tasks) == 1:
-            try:
-                self._prefetches.put_nowait(body)
-            except queue.Full:
-                log.debug("too busy to prefetch")
+        if not isinstance(tasks, list) or len(tasks) != 1:
+            return
+        try:
+            task = codec.first_task(body)
+            for tag in read_config(str(body.get("label_config"))).values():
+                url = codec.image_url(task, tag, 0 if tag.several else None)
+                self._prefetches.put_nowait((url, str(task.get("id", ""))))
+        except IcmformerError as error:
+            log.warning("not prefetched: %s", error)
+        except queue.Full:
+            log.debug("too busy to prefetch")
 
     def _prefetch_all(self) -> None:
         while True:
-            body = self._prefetches.get()
+            url, task = self._prefetches.get()
             try:
-                task = codec.first_task(body)
-                for tag in read_config(str(body.get("label_config"))).values():
-                    image = self.images.load(
-                        codec.image_url(task, tag, 0 if tag.several else None), str(task.get("id", ""))
-                    )
-                    if not self.gate.waiting:
-                        with self.gate.enter():
-                            self.engine.prefetch(image)
+                image = self.images.load(url, task)
+                if not self.gate.waiting:
+                    with self.gate.enter():
+                        self.engine.prefetch(image)
             except IcmformerError as error:
                 log.warning("not prefetched: %s", error)
             except Exception:

@@ -21,10 +21,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from icmformer.errors import ConfigError
 from icmformer.settings import number
+from ls_backend.addresses import Origin, host_name
+from ls_backend.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,16 @@ class BackendSettings:
         """
         env = os.environ if environment is None else environment
         url = (env.get("LABEL_STUDIO_URL") or env.get("LABEL_STUDIO_HOST") or "").strip().rstrip("/")
-        if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-            raise ConfigError(f"LABEL_STUDIO_URL must be an address like http://localhost:8080, got {url!r}")
+        if url:
+            try:
+                Origin.of(url)
+            except RequestError as error:
+                raise ConfigError(
+                    f"LABEL_STUDIO_URL must be an address like http://localhost:8080, without user name: {error}"
+                ) from error
         key = env.get("LABEL_STUDIO_API_KEY", "").strip()
+        if any(not 32 < ord(c) < 127 for c in key):
+            raise ConfigError("LABEL_STUDIO_API_KEY holds blanks or other characters that no token has")
         if key and not url:
             raise ConfigError("LABEL_STUDIO_API_KEY needs LABEL_STUDIO_URL: a token is sent to that address alone")
         user, password = env.get("BASIC_AUTH_USER", ""), env.get("BASIC_AUTH_PASS", "")
@@ -68,7 +76,7 @@ class BackendSettings:
             user=user,
             password=password,
             allowed_hosts=tuple(
-                h.strip().lower() for h in env.get("ICMFORMER_ALLOWED_HOSTS", "").split(",") if h.strip()
+                _host(name.strip()) for name in env.get("ICMFORMER_ALLOWED_HOSTS", "").split(",") if name.strip()
             ),
             max_image_bytes=number(env, "ICMFORMER_MAX_IMAGE_MB", 100, 1, 4096) << 20,
             max_body_bytes=number(env, "ICMFORMER_MAX_BODY_MB", 64, 1, 4096) << 20,
@@ -77,5 +85,12 @@ class BackendSettings:
             concurrency=number(env, "ICMFORMER_CONCURRENCY", 1, 1, 64),
             queue=number(env, "ICMFORMER_QUEUE", 32, 0, 10_000),
             queue_seconds=number(env, "ICMFORMER_QUEUE_SECONDS", 20, 1, 90),
-            polygon_points=number(env, "ICMFORMER_POLYGON_POINTS", 200, 3, 100_000),
+            polygon_points=number(env, "ICMFORMER_POLYGON_POINTS", 200, 4, 100_000),
         )
+
+
+def _host(name: str) -> str:
+    """An entry of ICMFORMER_ALLOWED_HOSTS."""
+    if "/" in name or name.count(":") == 1 or name.startswith("["):
+        raise ConfigError(f"ICMFORMER_ALLOWED_HOSTS takes names of hosts, without scheme, port or path; got {name!r}")
+    return host_name(name)

@@ -36,6 +36,7 @@ TORCHLESS = (
     "ls_backend/codec.py",
     "ls_backend/labels.py",
     "ls_backend/rle.py",
+    "serverless/codec.py",
 )
 
 

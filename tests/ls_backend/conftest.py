@@ -16,9 +16,9 @@ from icmformer import LoadedImage
 from icmformer.inference.cache import ByteLRU
 from ls_backend.addresses import Origin, Policy
 from ls_backend.app import create_app
+from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
 from ls_backend.gate import Gate
-from ls_backend.http import LabelStudio
 from ls_backend.images import Images
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
@@ -74,6 +74,7 @@ class Studio(ThreadingHTTPServer):
         }
         self.asked = []  # (path, Authorization)
         self.token_needed = None
+        self.elsewhere = False  # whether the bucket is at another host
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def counts(self, path):
@@ -97,6 +98,19 @@ class _Handler(BaseHTTPRequestHandler):
         right = self.path == "/api/token/refresh/" and body == {"refresh": PERSONAL}
         self.answer(200, json.dumps({"access": "short"}).encode()) if right else self.answer(401)
 
+    def _drip(self, path):
+        """A byte now and then, in the headers or in the body, for ever."""
+        start = b"HTTP/1.0 200 OK\r\n" if "old" in path else b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+        self.wfile.write(start + (b"X-Slow: " if "headers" in path else b"\r\n"))
+        try:
+            for _ in range(100):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.1)
+        except OSError:
+            pass
+        self.close_connection = True
+
     def do_GET(self):
         studio, path = self.server, unquote(self.path)
         studio.asked.append((path, self.headers.get("Authorization")))
@@ -104,14 +118,23 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(401)
         if path.startswith("/tasks/7/presign/"):
             uri = base64.b64decode(parse_qs(urlsplit(self.path).query)["fileuri"][0]).decode()
-            scheme, _, rest = uri.partition("://")
-            return (
-                self.answer(303, Location=f"/bucket/{rest.split('/', 1)[1]}") if scheme != "bad" else self.answer(404)
-            )
+            name = uri.rsplit("/", 1)[1]
+            host = f"http://storage.example:{studio.server_address[1]}" if studio.elsewhere else ""
+            return self.answer(303, Location=f"{host}/bucket/{name}") if name != "none.png" else self.answer(404)
         if path == "/data/upload/1/away.png":
             return self.answer(302, Location="http://169.254.169.254/latest/meta-data")
         if path == "/data/upload/1/circle.png":
             return self.answer(302, Location="/data/upload/1/circle.png")
+        if path.startswith("/drip/"):
+            return self._drip(path)
+        if path == "/data/upload/1/page.png":
+            return self.answer(200, b"<html>log in</html>", **{"Content-Type": "text/html; charset=utf-8"})
+        if path == "/data/upload/1/short.png":
+            self.close_connection = True
+            self.send_response(200)
+            self.send_header("Content-Length", "99999")
+            self.end_headers()
+            return self.wfile.write(png(data.chelsea())[:5000])
         if path == "/data/upload/1/slow.png":
             time.sleep(3)
         if path == "/data/upload/1/endless.png":

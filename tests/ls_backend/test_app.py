@@ -72,6 +72,9 @@ def with_item(**changes):
         (with_item(value={"x": True}), 400, "value.x must be a number"),
         (with_item(value={"x": 10**400}), 400, "value.x must be a number"),
         (with_item(type="choices"), 400, "is no click"),
+        (with_item(is_positive="false"), 400, "is_positive must be true or false"),
+        (body(click(1, 1), config=BRUSH.replace("Cup", "\ud800")), 400, "not XML"),
+        (with_item(value={"x": "5" * 1_000_000}), 400, "value.x must be a number"),
         (with_item(original_width="wide"), 400, "original_width"),
         (with_item(original_width=999), 422, "was it replaced"),
         (with_item(item_index="first"), 400, "item_index"),
@@ -96,6 +99,12 @@ def test_what_is_wrong_is_said_and_logged(client, caplog, request_body, status, 
     assert "Traceback" not in reply.text
     assert reply.json["error"] in caplog.text
     assert reply.headers["X-Request-Id"] in caplog.text
+    assert len(reply.data) < 1000
+
+
+def test_a_path_cannot_write_lines_of_its_own_into_the_log(client, caplog):
+    client.get("/x%0aERROR forged line")
+    assert all("\n" not in record.getMessage() for record in caplog.records)
 
 
 def test_bodies_that_are_no_json_or_too_long(client):
@@ -156,8 +165,9 @@ def test_metrics_count_what_happened(client):
     assert "icmformer_waiting_requests 0.0" in told
 
 
+TEXTS = st.text(max_size=20) | st.text(st.characters(categories=["Cs", "Cc", "L"]), max_size=5)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
@@ -185,9 +195,10 @@ PATHS = [
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=3), st.booleans())
-def test_nothing_that_is_sent_is_a_fault_of_ours(client, changes, rectangle):
+@given(st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=3), st.booleans(), TEXTS)
+def test_nothing_that_is_sent_is_a_fault_of_ours(client, changes, rectangle, text):
     item = click(40, 40)
+    changes = [*changes, (("label_config",), BRUSH.replace("Cup", text))] if len(text) % 3 == 1 else changes
     if rectangle:
         item |= {"type": "rectanglelabels", "value": {**item["value"], "height": 20, "rotation": 3}}
     request = json.loads(json.dumps(body(item)))
@@ -208,7 +219,11 @@ def test_nothing_that_is_sent_is_a_fault_of_ours(client, changes, rectangle):
     ("environment", "text"),
     [
         ({"LABEL_STUDIO_URL": "localhost:8080"}, "LABEL_STUDIO_URL must be an address"),
+        ({"LABEL_STUDIO_URL": "http://[bad"}, "LABEL_STUDIO_URL must be an address"),
         ({"LABEL_STUDIO_API_KEY": "abc"}, "needs LABEL_STUDIO_URL"),
+        ({"LABEL_STUDIO_URL": "http://a", "LABEL_STUDIO_API_KEY": "a\nb"}, "LABEL_STUDIO_API_KEY holds blanks"),
+        ({"ICMFORMER_ALLOWED_HOSTS": "a.example:80"}, "without scheme, port or path"),
+        ({"ICMFORMER_POLYGON_POINTS": "3"}, "ICMFORMER_POLYGON_POINTS"),
         ({"BASIC_AUTH_USER": "x"}, "go together"),
         ({"ICMFORMER_QUEUE": "many"}, "ICMFORMER_QUEUE must be a whole number"),
     ],
@@ -223,7 +238,8 @@ def test_settings_are_read():
         {
             "LABEL_STUDIO_URL": "http://ls:8080/sub/",
             "LABEL_STUDIO_API_KEY": "k",
-            "ICMFORMER_ALLOWED_HOSTS": "A.example, *.b",
+            "ICMFORMER_ALLOWED_HOSTS": "A.example, *.b, 127.0.0.1",
         }
     )
-    assert (read.url, read.api_key, read.allowed_hosts) == ("http://ls:8080/sub", "k", ("a.example", "*.b"))
+    assert (read.url, read.api_key) == ("http://ls:8080/sub", "k")
+    assert read.allowed_hosts == ("a.example", "*.b", "localhost")

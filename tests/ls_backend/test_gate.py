@@ -18,7 +18,7 @@ class Visitor(threading.Thread):
 
     def run(self):
         try:
-            with self.gate.enter(self.group):
+            with self.gate.arrival(self.group or self) as turn, self.gate.enter(turn):
                 self.order.append(self)
                 self.inside.set()
                 self.leave.wait(10)
@@ -67,6 +67,18 @@ def test_a_newer_request_of_the_group_outdoes_those_that_wait_but_not_the_one_in
     newer.leave.set()
     inside.join(5)
     assert inside.error is None
+
+
+def test_an_older_request_whose_image_came_later_does_not_outdo_the_newer_one():
+    gate = Gate(1, 10, 5)
+    with gate.arrival("object") as older, gate.arrival("object") as newer:
+        with gate.enter(newer):
+            pass
+        with pytest.raises(StaleError), gate.enter(older):
+            pass
+    with gate.arrival("object") as later, gate.enter(later):
+        pass
+    assert not gate._turns
 
 
 def test_a_full_queue_and_a_long_wait_are_refused():

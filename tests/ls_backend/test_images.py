@@ -1,15 +1,20 @@
 """Where images come from, who is shown a token, and which addresses are refused."""
 
+import base64
+import os
+import socket
+import threading
 import time
 
 import numpy as np
 import pytest
 from skimage import data
 
+from ls_backend import addresses
 from ls_backend.addresses import Origin, Policy
 from ls_backend.errors import FetchError, RefusedHostError, RequestError, TooLargeError, UnusableImageError
 from ls_backend.filecache import FileCache
-from tests.ls_backend.conftest import LEGACY, PERSONAL
+from tests.ls_backend.conftest import LEGACY, PERSONAL, png
 
 CAT = "/data/upload/1/cat.png"
 
@@ -28,11 +33,13 @@ def test_a_legacy_token_goes_to_label_studio(make_images, studio):
 def test_a_personal_token_is_exchanged_first_and_again_when_it_expired(make_images, studio):
     studio.token_needed = "Bearer short"
     images = make_images(token=PERSONAL, files=0)
+    cup = "/data/upload/1/cup.png"
     images.load(CAT, "7")
-    images.load(CAT, "7")
-    assert tokens(studio) == ["Bearer short"] * 2
-    images._studio._access = ("expired", time.monotonic() + 99)
-    images.load(CAT, "7")
+    images.load(cup, "7")
+    assert tokens(studio) + tokens(studio, cup) == ["Bearer short"] * 2
+    later = make_images(token=PERSONAL, files=0)
+    later._studio._access = ("expired", time.monotonic() + 99)
+    later.load(CAT, "7")
     assert tokens(studio)[-2:] == ["Bearer expired", "Bearer short"]
 
 
@@ -102,9 +109,7 @@ def test_a_private_host_is_fetched_from_when_it_is_named(make_images, studio):
 
 def test_what_was_checked_is_what_is_connected_to(monkeypatch, studio):
     """A name that says another address at the second look-up gains nothing by it: there is no second look-up."""
-    import socket
-
-    from ls_backend.http import request
+    from ls_backend.fetch import request
 
     answers = iter([[(2, 1, 6, "", ("93.184.216.34", 80))], [(2, 1, 6, "", studio.server_address)]])
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: next(answers))
@@ -120,7 +125,14 @@ def test_what_was_checked_is_what_is_connected_to(monkeypatch, studio):
     [
         ("/data/upload/1/none.png", FetchError, "404"),
         ("/data/upload/1/circle.png", FetchError, "redirects"),
-        ("/data/upload/1/slow.png", FetchError, "could not be fetched|in time"),
+        ("/data/upload/1/slow.png", FetchError, "in time"),
+        ("/drip/old", FetchError, "in time"),
+        ("/drip/close", FetchError, "in time"),
+        ("/drip/headers", FetchError, "in time"),
+        ("/data/upload/1/page.png", FetchError, "a web page of Label Studio"),
+        ("/data/upload/1/short.png", FetchError, "ended after"),
+        ("/data/local-files/?d=shelf/none.png", FetchError, r"local-files/\?d=shelf/none.png answered 404"),
+        ("s3://shelf/none.png", FetchError, "s3://shelf/none.png: .*404"),
         ("/data/upload/1/endless.png", TooLargeError, "more than the 4 MB"),
         ("/data/upload/1/text.png", UnusableImageError, "text.png"),
         ("/data/upload/1/cut.png", UnusableImageError, "cut.png"),
@@ -139,6 +151,77 @@ def test_what_cannot_be_had_is_told_apart(make_images, address, kind, text):
     with pytest.raises(kind, match=text):
         make_images().load(address, "7")
     assert time.monotonic() - started < 4
+
+
+def test_many_who_want_what_does_not_come_wait_once(make_images):
+    images, errors = make_images(seconds=1.0), []
+
+    def ask():
+        with pytest.raises(FetchError) as caught:
+            images.load("/data/upload/1/slow.png", "7")
+        errors.append(str(caught.value))
+
+    started = time.monotonic()
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - started < 2.5
+    assert len(errors) == 6
+
+
+def test_the_addresses_of_a_name_are_tried_in_turn(make_images, studio, monkeypatch):
+    port = studio.server_address[1]
+    found = [(10, 1, 6, "", ("::1", port, 0, 0)), (2, 1, 6, "", ("127.0.0.1", port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: found)
+    image = make_images(url=f"http://localhost:{port}").load(CAT, "7")
+    np.testing.assert_array_equal(image.pixels, data.chelsea())
+
+
+def test_a_decoded_image_is_kept_where_no_file_can_be(make_images, studio):
+    images = make_images(files=0)
+    for _ in range(3):
+        images.load(CAT, "7")
+    assert studio.counts(CAT) == 1
+
+
+def test_processes_that_share_files_see_one_image(make_images, studio, tmp_path):
+    one, other = make_images(), make_images()
+    before = one.load(CAT, "7")
+    (file,) = (tmp_path / "files").glob("*.file")
+    os.utime(file, (time.time(), time.time() - 4000))  # fetched long ago
+    studio.files[CAT] = png(data.coffee())
+    after = other.load(CAT, "7")
+    assert after.digest != before.digest
+    assert one.load(CAT, "7").digest == after.digest
+
+
+def test_label_studios_own_presign_paths_may_lead_to_any_storage(make_images, studio, monkeypatch):
+    """The storage is played by the same server under another name, which counts as public here."""
+    monkeypatch.setattr("ls_backend.addresses._public", lambda ip: True)
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *a, **k: look_up("127.0.0.1", *a, **k))
+    uri = base64.b64encode(b"s3://shelf/cat.png").decode()
+    studio.elsewhere = True
+    image = make_images().load(f"/tasks/7/presign/?fileuri={uri}", "7")
+    np.testing.assert_array_equal(image.pixels, data.chelsea())
+    with pytest.raises(RefusedHostError):
+        make_images().load("/data/upload/1/away.png", "7")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::127.0.0.1", "::ffff:10.0.0.1", "fe80::1", "224.0.0.1", "ff02::1"],
+)
+def test_private_addresses_in_disguise(address):
+    assert not addresses._public(address)
+    assert addresses._public("2606:4700:4700::1111")
+
+
+def test_addresses_are_shown_without_secrets():
+    assert addresses.shown("https://bob:hunter2@shelf.example/x.png?X-Signature=abc") == "https://shelf.example/x.png"
+    assert "\n" not in addresses.shown("http://a/\nb")
 
 
 def test_a_server_that_is_down_is_told(make_images):

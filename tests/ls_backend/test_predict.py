@@ -8,6 +8,7 @@ import pytest
 from skimage import data, draw
 
 from icmformer import Box, CleanUp, Click, LoadedImage
+from icmformer.types import MaskResult
 from ls_backend.service import Backend
 from tests.ls_backend.conftest import BRUSH, POLYGON, SEVERAL, UNIFIED, body, click, png
 from tests.ls_backend.test_rle import decode
@@ -69,7 +70,8 @@ def test_unified_labels_come_twice_and_go_back_twice(client, fast, cat):
     for region in (brush, labels):
         np.testing.assert_array_equal(mask_of(region), expected)
     label["value"]["labels"] = []
-    (result,) = predict(client, body(point, label, config=UNIFIED))
+    two = UNIFIED.replace('<Label value="Cat"/>', '<Label value="Cat"/><Label value="Cup"/>')
+    (result,) = predict(client, body(point, label, config=two))
     assert [r["type"] for r in result["result"]] == ["brush"]
 
 
@@ -186,3 +188,49 @@ def test_an_image_is_decoded_once_for_many_clicks(make_backend, monkeypatch):
     for x in (30, 40, 50):
         backend.predict(body(click(x, 40)))
     assert len(decoded) == 1
+
+
+def test_a_twin_that_says_negative_makes_the_click_negative(client, fast, cat):
+    first = click(40, 40)
+    point = {**click(80, 80, positive=False, identity="twin"), "type": "keypointlabels"}
+    label = {**click(80, 80, positive=None, identity="twin"), "type": "labels"}
+    (result,) = predict(client, body(first, label, point))
+    expected = fast.segment(cat, [Click(0.4 * 451, 0.4 * 300), Click(0.8 * 451, 0.8 * 300, False)])
+    np.testing.assert_array_equal(mask_of(result["result"][0]), expected.mask)
+
+
+def test_several_labels_of_a_click_all_come_back(client):
+    point = click(40, 40)
+    point["value"] |= {"keypointlabels": ["Cat", "Cup"], "labels": ["Cat", "Cup"]}
+    (result,) = predict(client, body(point))
+    assert result["result"][0]["value"]["brushlabels"] == ["Cat", "Cup"]
+
+
+def test_a_click_without_label_gets_the_only_one_there_is(client):
+    point = click(40, 40)
+    for key in ("labels", "keypointlabels"):
+        del point["value"][key]
+    (result,) = predict(client, body(point, config=UNIFIED))
+    assert [r["value"].get("labels") for r in result["result"]] == [None, ["Cat"]]
+    (result,) = predict(client, body(point))  # two labels: which of them is the annotator's to say
+    assert "brushlabels" not in result["result"][0]["value"]
+
+
+def test_an_image_address_may_be_a_template(client, fast, cat):
+    config = BRUSH.replace('"$image"', '"/data/upload/$shelf/$name.png"')
+    (result,) = predict(client, body(click(40, 40), config=config, shelf=1, name="cat"))
+    expected = fast.segment(cat, [Click(0.4 * 451, 0.4 * 300)])
+    np.testing.assert_array_equal(mask_of(result["result"][0]), expected.mask)
+
+
+def test_holes_cost_a_polygon_no_points(make_client, fast, monkeypatch):
+    """A flower with many holes: the outline is as good as without them."""
+    rows, columns = np.mgrid[:300, :451]
+    angle, radius = np.arctan2(rows - 150, columns - 225), np.hypot(rows - 150, columns - 225)
+    whole = radius < 100 + 25 * np.sin(9 * angle)
+    mask = whole & ~((rows % 24 < 6) & (columns % 24 < 6) & (radius < 70))
+    monkeypatch.setattr(fast.__class__, "segment", lambda *_, **__: MaskResult(mask, 0.9, (0, 299, 0, 450), {}, None))
+    (result,) = predict(make_client(), body(click(50, 50), config=POLYGON))
+    points = np.concatenate([r["value"]["points"] for r in result["result"]])
+    drawn = draw.polygon2mask((300, 451), points[:, ::-1] * [3, 4.51] - 0.5)
+    assert (drawn & whole).sum() / (drawn | whole).sum() > 0.99

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import re
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -18,14 +21,17 @@ from ls_backend.errors import FetchError, TooLargeError
 _CONNECT_SECONDS = 5.0
 _PIECE = 1 << 16
 _REDIRECTS = 4
+PRESIGNED = re.compile(r"/(tasks|projects)/\d+/(presign|resolve)/$")
+"""Paths of Label Studio that answer with a redirect to a storage."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server said: status, content and where a redirect leads."""
+    """What a server said: status, content and its type, and where a redirect leads."""
 
     status: int
     content: bytes
+    content_type: str
     location: str | None
 
 
@@ -55,23 +61,26 @@ def request(
         FetchError: No connection, no answer in time, a broken one.
         TooLargeError: More than `limit` bytes.
     """
-    ip, port = policy.resolve(url, public_redirect)
+    ips, port = policy.resolve(url, public_redirect)
     parts = split(url)
     host = parts.hostname or ""
-    wait = min(_CONNECT_SECONDS, _left(deadline, url))
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(host, port, timeout=wait, context=ssl.create_default_context())
+        connection = http.client.HTTPSConnection(host, port, context=ssl.create_default_context())
     else:
-        connection = http.client.HTTPConnection(host, port, timeout=wait)
-    # The address that was checked is the one connected to: a second look-up of the name could say something else.
+        connection = http.client.HTTPConnection(host, port)
+    # The addresses that were checked are those connected to: a second look-up of the name could say something else.
     connection._create_connection = (  # type: ignore[attr-defined]
-        lambda _address, timeout, source: socket.create_connection((ip, port), timeout, source)
+        lambda *_: _connected(ips, port, deadline, url)
     )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    ended = threading.Event()
     try:
         connection.connect()
-        connection.sock.settimeout(_left(deadline, url))
+        # The reading end is shut at the deadline, whatever is being waited for: a slow drip of headers, say.
+        timer = threading.Timer(_left(deadline, url), _shut, (connection.sock, ended))
+        timer.daemon = True
+        timer.start()
         connection.request("GET" if body is None else "POST", path, body, dict(headers or {}))
         response = connection.getresponse()
         length = response.getheader("Content-Length", "")
@@ -84,14 +93,36 @@ def request(
             content += piece
             if len(content) > limit:
                 raise TooLargeError(f"{shown(url)} has more than the {limit >> 20} MB that are fetched")
-            connection.sock and connection.sock.settimeout(_left(deadline, url))
-        return Reply(response.status, bytes(content), response.getheader("Location"))
+        _left(deadline, url)
+        if length.isdigit() and len(content) < int(length):
+            raise FetchError(f"{shown(url)} ended after {len(content):,} of {int(length):,} bytes")
+        content_type = response.getheader("Content-Type", "")
+        return Reply(response.status, bytes(content), content_type, response.getheader("Location"))
     except IcmformerError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
+        _left(deadline, url)
         raise FetchError(f"{shown(url)} could not be fetched: {error or type(error).__name__}") from error
     finally:
+        ended.set()
         connection.close()
+
+
+def _connected(ips: Sequence[str], port: int, deadline: float, url: str) -> socket.socket:
+    """A connection to the first of some addresses that takes one."""
+    for place, ip in enumerate(ips, 1):
+        try:
+            return socket.create_connection((ip, port), min(_CONNECT_SECONDS, _left(deadline, url)))
+        except OSError:
+            if place == len(ips):
+                raise
+    raise FetchError(f"{shown(url)} has no address")
+
+
+def _shut(sock: socket.socket, ended: threading.Event) -> None:
+    if not ended.is_set():
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _left(deadline: float, url: str) -> float:
@@ -114,8 +145,9 @@ class LabelStudio:
 
     def __init__(self, url: str, token: str, policy: Policy, seconds: float, limit: int) -> None:
         self.url, self._token, self.policy = url, token, policy
-        self._seconds, self._limit = seconds, limit
+        self.seconds, self._limit = seconds, limit
         self._access: tuple[str, float] | None = None
+        self._access_lock = threading.Lock()
 
     def absolute(self, url: str) -> str:
         """An address that the page uses, in full: paths are below Label Studio's address.
@@ -132,26 +164,32 @@ class LabelStudio:
         prefix = split(self.url).path.rstrip("/")
         return self.url + (url.removeprefix(prefix) if prefix and url.startswith(f"{prefix}/") else url)
 
-    def fetch(self, url: str, from_presign: bool = False) -> bytes:
+    def fetch(self, url: str) -> bytes:
         """A file's content; redirects are followed as far as the policy allows, the token goes to Label Studio alone.
+
+        Where Label Studio itself redirects to a storage (its presign paths), any public host will do.
 
         Args:
             url: In full.
-            from_presign: Label Studio answers with a redirect to the storage, which may be any public host.
 
         Raises:
             FetchError: And what `request` raises; the text says what to do.
         """
-        deadline = time.monotonic() + self._seconds
+        deadline = time.monotonic() + self.seconds
         trusted_redirect = False
         for _ in range(_REDIRECTS):
             home = self.policy.is_home(url)
             reply = self._get(url, deadline, home, trusted_redirect)
             if reply.status in (301, 302, 303, 307, 308) and reply.location:
-                trusted_redirect = home and from_presign
+                trusted_redirect = home and PRESIGNED.search(split(url).path) is not None
                 url = urljoin(url, reply.location)
                 continue
             if reply.status == 200:
+                if home and reply.content_type.startswith("text/html"):
+                    raise FetchError(
+                        f"{shown(url)} is a web page of Label Studio, not a file: is LABEL_STUDIO_URL right, sub-path "
+                        "included, and LABEL_STUDIO_API_KEY that of a user who may see the task?"
+                    )
                 return reply.content
             raise FetchError(_advice(url, reply.status, home, bool(self._token)))
         raise FetchError(f"{shown(url)} redirects more than {_REDIRECTS - 1} times")
@@ -174,9 +212,11 @@ class LabelStudio:
             return {}
         if self._token.count(".") != 2:
             return {"Authorization": f"Token {self._token}"}
-        if self._access is None or self._access[1] < time.monotonic():
-            self._access = self._exchanged(deadline), time.monotonic() + 240  # Label Studio's last 300 s
-        return {"Authorization": f"Bearer {self._access[0]}"}
+        with self._access_lock:
+            access = self._access
+            if access is None or access[1] < time.monotonic():
+                access = self._access = self._exchanged(deadline), time.monotonic() + 240  # Label Studio's last 300 s
+        return {"Authorization": f"Bearer {access[0]}"}
 
     def _exchanged(self, deadline: float) -> str:
         """A short-lived token for a personal access token."""
@@ -202,6 +242,11 @@ class LabelStudio:
 
 def _advice(url: str, status: int, home: bool, token: bool) -> str:
     told = f"{shown(url)} answered {status}"
+    if home and status == 404 and PRESIGNED.search(split(url).path):
+        return (
+            told
+            + ": Label Studio knows no storage for it; connect the storage to the project (Settings, Cloud Storage)"
+        )
     if home and status in (401, 403):
         return (
             told

@@ -1,0 +1,185 @@
+"""The backend as its own commands start it: when the port opens, what it says of wrong settings, many who wait."""
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from demo.studio import Process, free_port
+from tests.conftest import ROOT
+from tests.ls_backend.conftest import body, click
+from tests.ls_backend.test_soak import ask
+
+SLOW = """
+import time
+from icmformer import Engine
+segment = Engine.segment
+Engine.segment = lambda *a, **k: time.sleep(0.5) or segment(*a, **k)
+import ls_backend.__main__ as main
+raise SystemExit(main.main())
+"""
+
+
+@pytest.fixture
+def start(tmp_path, studio):
+    """Starts a command with the studio's address; ends it after the test."""
+    started = []
+
+    def run(command, port, **environment):
+        environment = {"LABEL_STUDIO_URL": studio.url, "ICMFORMER_CACHE_DIR": str(tmp_path), **environment}
+        process = Process("the backend", command, environment, tmp_path / "backend.log")
+        process.url = f"http://127.0.0.1:{port}"
+        process.start()
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.stop()
+
+
+def test_the_port_opens_once_the_model_is_there(start):
+    port = free_port(0)
+    server = start([sys.executable, "-m", "ls_backend", "--port", str(port)], port)
+    deadline = time.monotonic() + 120
+    while True:
+        assert time.monotonic() < deadline
+        assert server.child.poll() is None, server.log.read_text()
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), 1)
+        except OSError:
+            time.sleep(0.02)
+            continue
+        break
+    assert "ready" in server.log.read_text()
+    connection.settimeout(10)
+    connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+    assert connection.recv(100).startswith(b"HTTP/1.0 200")
+
+
+def test_who_asks_how_it_is_does_not_wait_behind_clicks(start, tmp_path):
+    port = free_port(0)
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = [sys.executable, str(tmp_path / "slow.py"), "--port", str(port)]
+    server = start(command, port, PYTHONPATH=str(ROOT), ICMFORMER_QUEUE="12", ICMFORMER_QUEUE_SECONDS="3")
+    server.wait_for(f"{server.url}/health", 120)
+    ask(server, body(click(40, 40)))
+    statuses, waits = [], []
+
+    def client(n):
+        try:
+            ask(server, body(click(30 + n, 40), task=n))
+            statuses.append(200)
+        except urllib.error.HTTPError as error:
+            statuses.append(error.code)
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        begin = time.monotonic()
+        with urllib.request.urlopen(f"{server.url}/health", timeout=20):
+            waits.append(time.monotonic() - begin)
+        time.sleep(0.1)
+    assert max(waits) < 1.5
+    assert set(statuses) == {200, 503}
+    assert statuses.count(503) >= 7  # who finds the queue full, and who waits in vain
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "text"),
+    [
+        (("--port", "99999"), {}, "--port must be a whole number from 0 to 65535"),
+        (("--port", "abc"), {}, "--port must be"),
+        (("--workers", "0"), {}, "--workers must be"),
+        ((), {"ICMFORMER_WEIGHTS": "nothing-of-that-name"}, "nothing-of-that-name"),
+        ((), {"LABEL_STUDIO_URL": "http://[bad"}, "LABEL_STUDIO_URL"),
+        ((), {"LOG_LEVEL": "loud"}, "LOG_LEVEL must be"),
+        (("--host", "192.0.2.1"), {}, "cannot listen on 192.0.2.1"),
+    ],
+)
+def test_what_cannot_work_is_told_in_a_line_before_anything_starts(options, environment, text):
+    done = subprocess.run(
+        [sys.executable, "-m", "ls_backend", *options],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "gunicorn" not in done.stderr
+
+
+def test_check_tells_whether_label_studio_is_there_and_takes_the_token(studio):
+    studio.files |= {"/health": b"UP", "/api/current-user/whoami": b"{}"}
+
+    def check(token):
+        environment = {**os.environ, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": token}
+        command = [sys.executable, "-m", "ls_backend", "--check"]
+        return subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert check("abc").returncode == 0
+    studio.token_needed = "Token abc"
+    assert check("abc").returncode == 0
+    done = check("other")
+    assert done.returncode == 1
+    assert "is wrong" in done.stdout
+
+
+RUNTIME = {
+    "model.py": """
+class LabelStudioMLBase:
+    def __init__(self, label_config=""):
+        self.label_config, self.kept = label_config, {}
+    def set(self, key, value):
+        self.kept[key] = value
+""",
+    "response.py": """
+class ModelResponse:
+    def __init__(self, predictions, model_version):
+        self.predictions = predictions
+""",
+    "api.py": """
+from flask import Flask, request
+def init_app(model_class, basic_auth_user=None, basic_auth_pass=None):
+    app = Flask("runtime")
+    @app.get("/health")
+    def health():
+        return {"status": "UP"}
+    @app.post("/predict")
+    def predict():
+        body = request.get_json()
+        model = model_class(label_config=body["label_config"])
+        return {"results": model.predict(body["tasks"], context=body["params"]["context"]).predictions}
+    return app
+""",
+}
+
+
+def test_the_official_runtimes_way_of_starting_it_works(start, tmp_path, make_backend):
+    """`label-studio-ml start ls_backend` runs the folder's _wsgi.py as a script; the runtime itself is played."""
+    package = tmp_path / "runtime" / "label_studio_ml"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for name, text in RUNTIME.items():
+        (package / name).write_text(text)
+    port = free_port(0)
+    command = [sys.executable, str(ROOT / "ls_backend" / "_wsgi.py"), "--port", str(port), "--log-level", "INFO"]
+    server = start(command, port, PYTHONPATH=str(package.parent))
+    server.wait_for(f"{server.url}/health", 120)
+    request = body(click(40, 40), click(80, 80, positive=False))
+    assert ask(server, request)[0]["result"] == make_backend().predict(request).reply["results"][0]["result"]
+    assert http.client.responses  # nothing in ls_backend stands in the way of a standard module
