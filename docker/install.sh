@@ -1,0 +1,27 @@
+#!/bin/sh
+# Installs the package with everything that both servers need into the Python on PATH: docker/install.sh cpu|cuda
+# Run from the root of the sources. TORCH_INDEX_URL names another package index for torch (CPU builds, other CUDA versions).
+set -eu
+
+kind=${1:?usage: docker/install.sh cpu|cuda}
+constraints=constraints/$kind.txt
+test -f "$constraints" || { echo "there is no $constraints" >&2; exit 2; }
+
+pip() { python -m pip --disable-pip-version-check --no-input "$@"; }
+
+if [ -n "${TORCH_INDEX_URL:-}" ]; then
+  pip install --no-cache-dir --constraint "$constraints" --index-url "$TORCH_INDEX_URL" torch
+fi
+pip install --no-cache-dir --constraint "$constraints" ".[label-studio,cvat]"
+
+# What is only there to build, and what was compiled on the way.
+rm -rf build ./*.egg-info
+pip check
+cd /
+ICMFORMER_DEVICE=cpu python - <<'CHECK'  # there is no GPU while an image is built
+import ls_backend._wsgi  # noqa: F401  loads the bundled weights and answers a click
+import serverless.main  # noqa: F401
+from icmformer import Engine
+
+print("installed:", Engine.from_weights("starter").weights.name)
+CHECK

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Puts the function into a CVAT on this machine: builds the base image, then deploys with nuctl.
+set -euo pipefail
+
+usage() {
+  cat <<'HELP'
+usage: serverless/deploy.sh cpu|gpu [options]
+
+Builds the base image and deploys the function into the CVAT of this machine (Docker). Every step is checked first.
+
+  --network NAME    CVAT's Docker network (cvat_cvat)
+  --project NAME    Nuclio project (cvat)
+  --env NAME=VALUE  setting of the function (docs/cvat.md); may be given several times
+  --no-build        use the base image that is there
+  --dry-run         print the commands, run none
+  -h, --help        this text
+HELP
+}
+
+fail() {
+  echo "error: $1" >&2
+  exit 1
+}
+
+kind="" network=cvat_cvat project=cvat build=yes dry=no
+settings=()
+while [ $# -gt 0 ]; do
+  case "$1" in
+    cpu | gpu) kind=$1 ;;
+    --network) network=${2:?--network needs a name}; shift ;;
+    --project) project=${2:?--project needs a name}; shift ;;
+    --env) settings+=(--env "${2:?--env needs NAME=VALUE}"); shift ;;
+    --no-build) build=no ;;
+    --dry-run) dry=yes ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; fail "unknown option: $1" ;;
+  esac
+  shift
+done
+[ -n "$kind" ] || { usage >&2; fail "say cpu or gpu"; }
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+file=$here/function.yaml
+if [ "$kind" = gpu ]; then file=$here/function-gpu.yaml; fi
+image=$(sed -n 's/^ *baseImage: *//p' "$file")
+
+run() {
+  echo "+ $*"
+  if [ "$dry" = no ]; then "$@"; fi
+}
+
+if [ "$dry" = no ]; then
+  command -v docker >/dev/null || fail "there is no docker on PATH"
+  docker info >/dev/null 2>&1 || fail "docker does not answer: is it running, and may you use it?"
+  command -v nuctl >/dev/null || fail "there is no nuctl on PATH; take the version of CVAT's Nuclio (docs/cvat.md)"
+  docker network inspect "$network" >/dev/null 2>&1 ||
+    fail "there is no Docker network $network: is CVAT up? (docker network ls; --network)"
+  if [ "$kind" = gpu ] && ! docker info 2>/dev/null | grep -qi nvidia; then
+    fail "docker has no nvidia runtime: install the NVIDIA container toolkit, or deploy cpu"
+  fi
+fi
+
+if [ "$build" = yes ]; then
+  run docker build --file "$root/Dockerfile.$kind" --tag "$image" "$root"
+elif [ "$dry" = no ]; then
+  docker image inspect "$image" >/dev/null 2>&1 || fail "there is no image $image; leave --no-build out"
+fi
+
+if [ "$dry" = yes ] || ! nuctl get project "$project" --platform local >/dev/null 2>&1; then
+  run nuctl create project "$project" --platform local
+fi
+
+# The code is in the image: only the function's file is sent along.
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+cp "$file" "$stage/function.yaml"
+run nuctl deploy --project-name "$project" --path "$stage" --file "$stage/function.yaml" --platform local \
+  ${settings[@]+"${settings[@]}"} --platform-config "{\"attributes\": {\"network\": \"$network\"}}"
+run nuctl get function icmformer --platform local
+[ "$dry" = yes ] || echo "Deployed. In CVAT: reload the page, AI Tools (the magic wand), Interactors, iCMFormer."

@@ -1,0 +1,163 @@
+"""The local server, as its command starts it."""
+
+import base64
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from cvat_sdk.masks import decode_mask
+from skimage import data
+
+from demo.studio import free_port
+from icmformer import Click, LoadedImage
+from tests.conftest import ROOT
+from tests.serverless.conftest import coded, payload, points_of
+
+CAT = coded(data.chelsea())
+ODD = """
+import os, time
+def handler(context, event):
+    body = event.body if isinstance(event.body, dict) else {}
+    if body.get("sleep"):
+        time.sleep(body["sleep"])
+    if body.get("die"):
+        os._exit(3)
+    if body.get("fail"):
+        raise ValueError("on purpose")
+    return {"kind": type(event.body).__name__, "pid": os.getpid(), "type": event.content_type}
+"""
+
+
+class Server:
+    def __init__(self, folder, *options):
+        self.port = free_port(0)
+        self.url = f"http://127.0.0.1:{self.port}/"
+        command = [sys.executable, "-m", "serverless.local", "--port", str(self.port), *options]
+        self.log = folder / "local.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdout=log, stderr=log, env={**__import__("os").environ, "PYTHONPATH": str(folder)}
+            )
+        deadline = time.monotonic() + 120
+        while "serving on" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def post(self, body, content_type="application/json"):
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        call = urllib.request.Request(self.url, content, {"Content-Type": content_type})
+        try:
+            with urllib.request.urlopen(call, timeout=60) as reply:
+                return reply.status, reply.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def start(tmp_path):
+    servers = []
+
+    def run(*options):
+        servers.append(Server(tmp_path, *options))
+        return servers[-1]
+
+    yield run
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture
+def odd(start, tmp_path):
+    (tmp_path / "odd.py").write_text(ODD)
+    return lambda *options: start("--handler", "odd:handler", *options)
+
+
+def test_clicks_get_the_engines_masks_and_ctrl_c_ends_it(start, fast):
+    server = start()
+    status, reply = server.post(payload(CAT, [(170.5, 120.5)], [(20, 20)]))
+    assert status == 200
+    image = LoadedImage.from_bytes(base64.b64decode(CAT))
+    expected = fast.segment(image, [Click(170.5, 120.5), Click(20, 20, False)], ordered=False).mask
+    found = decode_mask(points_of(json.loads(reply)), image_width=451, image_height=300)
+    np.testing.assert_array_equal(found, expected)
+    status, reply = server.post(payload("@@", [(1, 1)]))
+    assert (status, json.loads(reply)["kind"]) == (400, "bad request")
+    assert server.stop() == 0
+    log = server.log.read_text()
+    assert "stopped" in log
+    assert "Traceback" not in log
+
+
+def test_bodies_are_parsed_for_the_exact_content_type_alone(odd):
+    server = odd()
+    for body, content_type, kind in (
+        ({}, "application/json", "dict"),
+        ({}, "application/json; charset=utf-8", "bytes"),
+        ({}, "text/plain", "bytes"),
+        (b"{", "application/json", "bytes"),
+    ):
+        status, reply = server.post(body, content_type)
+        assert (status, json.loads(reply)["kind"], json.loads(reply)["type"]) == (200, kind, content_type)
+    with urllib.request.urlopen(server.url + "__internal/health", timeout=5) as reply:
+        assert reply.status == 200
+
+
+def test_a_body_over_the_limit_is_a_400(odd):
+    server = odd("--max-body-mb", "0.01")
+    assert server.post(b"x" * 9000)[0] == 200
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.putrequest("POST", "/")
+    connection.putheader("Content-Length", "20000")
+    connection.endheaders()
+    assert connection.getresponse().status == 400  # told before the body is sent
+
+
+def test_one_event_at_a_time_in_a_worker_and_503_for_who_waits_too_long(odd):
+    server = odd("--worker-wait", "0.3", "--workers", "2")
+    replies = []
+    threads = [threading.Thread(target=lambda: replies.append(server.post({"sleep": 1.5}))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(status for status, _ in replies) == [200, 200, 503]
+    assert len({json.loads(body)["pid"] for status, body in replies if status == 200}) == 2
+
+
+def test_a_worker_that_takes_too_long_or_dies_is_replaced(odd):
+    server = odd("--event-timeout", "1", "--worker-wait", "20")
+    first = json.loads(server.post({})[1])["pid"]
+    status, reply = server.post({"sleep": 30})
+    assert (status, json.loads(reply)) == (408, {"error": "handler timed out"})
+    second = json.loads(server.post({})[1])["pid"]
+    assert server.post({"die": True})[0] == 500
+    third = json.loads(server.post({})[1])["pid"]
+    assert len({first, second, third}) == 3
+    assert server.post({"fail": True})[0] == 500
+    assert json.loads(server.post({})[1])["pid"] == third  # an exception ends no worker
+    assert server.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [(("--workers", "0"), "--workers starts at 1"), (("--handler", "nothing:handler"), "ended while it started")],
+)
+def test_what_cannot_work_is_told(options, text):
+    command = [sys.executable, "-m", "serverless.local", "--port", "0", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert text in done.stderr
