@@ -13,7 +13,7 @@ SHARED ?= ../shared
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint format bench studio demo demo-reset e2e bench-rle overfit starter starter-bundle clean
+.PHONY: help setup test test-slow lint format bench studio demo demo-reset e2e bench-rle bench-cvat function overfit starter starter-bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,12 @@ e2e: $(STAMP) $(STUDIO_STAMP) ## drive a real Label Studio in a real browser
 
 bench-rle: $(STUDIO_STAMP) ## our brush encoder against Label Studio's own
 	$(STUDIO)/bin/python demo/bench_rle.py
+
+function: $(STAMP) ## serve CVAT's function on this machine without Docker: make function PORT=8080
+	$(BIN)/python -m serverless.local --port $(or $(PORT),8080)
+
+bench-cvat: $(STAMP) ## a click through CVAT's function: first and later ones of a 12-megapixel photo
+	$(BIN)/python -m demo.bench_cvat
 
 demo-reset: ## wipe what the demo wrote
 	@if test -x $(BIN)/python; then $(BIN)/python -m demo --reset; else rm -rf .demo; fi

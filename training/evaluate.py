@@ -40,6 +40,7 @@ from icmformer.models import build_network, network_config
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
 from icmformer.weights import load
+from training.cvat_client import served_over_http
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
 from training.play import Served, Trace, as_served, box_around, play, protocol
 from training.report import OverlayStrip, print_table, save_curve, summarise
@@ -98,6 +99,7 @@ class Run:
     passes: int | None
     box: str | None
     limit: int | None
+    server: str | None = None
 
 
 class Worker:
@@ -112,6 +114,8 @@ class Worker:
             guess, _, centre = run.box.partition("+")
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
         self.run, self.overlays = run, overlays
+        if run.server:
+            return
         self.engine = Engine.from_weights(run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)))
         self.path = dataclasses.replace(self.engine.path, zoom=ZoomSettings(target_size=run.size))
 
@@ -123,7 +127,9 @@ class Worker:
         watch = strip.add if strip else None
         first: BoolMask | None = None
         row: dict[str, Any] = {"name": item.name}
-        if self.run.box is not None:
+        if self.run.server:
+            answer = served_over_http(self.run.server, image)
+        elif self.run.box is not None:
             box = box_around(truth)
             first = self.engine.segment(image, box=box).mask
             row["box_iou"] = Clicker(truth).iou(first)
@@ -136,8 +142,9 @@ class Worker:
         if strip and self.overlays:
             strip.save(self.overlays / f"{item.name}.jpg")
         if not played.ious:  # the box alone left nothing to click on
-            return {**row, "clicks": [], "ious": [row["box_iou"]], "seconds": []}
-        return {**row, "clicks": played.clicks, "ious": played.ious, "seconds": played.seconds}
+            return {**row, "clicks": [], "ious": [row["box_iou"]], "seconds": [], "masks": []}
+        kept = {key: getattr(played, key) for key in ("clicks", "ious", "seconds", "masks")}
+        return {**row, **kept}
 
 
 def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
@@ -200,6 +207,8 @@ def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, ove
 
 
 def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
+    if run.server:
+        return {"dataset": run.dataset, "server": run.server, "as_served": run.served, "target_iou": run.target_iou}
     weights = load(run.weights)
     return {
         "dataset": run.dataset,
@@ -281,6 +290,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=["ordered", "unordered"],
         help="stateless, as Label Studio (ordered) or CVAT (unordered) call it, at the weights' input size",
     )
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="play against a CVAT function, deployed or served by serverless.local, which gets only what CVAT sends; "
+        "options about the network are then the function's own",
+    )
     parser.add_argument("--passes", type=int, metavar="N", help="feed unordered clicks together, N times, not in turn")
     parser.add_argument(
         "--box",
@@ -309,25 +324,30 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError("--passes goes with --as-served unordered")
         if (args.as_served or args.box) and args.mode not in ("auto", "native"):
             raise ConfigError("--as-served and --box play at the weights' own input size; leave --mode out")
-        weights = load(args.weights)
-        native = network_config(weights.config).img_size
-        mode = "native" if args.as_served or args.box else args.mode
-        size = target_size(mode, args.dataset, native)
-        with torch.device("meta"):
-            build_network(weights.config).check_size(*size)
+        if args.server and (args.as_served or args.box or args.mode != "auto"):
+            raise ConfigError("--server decides by itself what --as-served, --box and --mode say; leave them out")
+        identity, size = args.server, (0, 0)
+        if not args.server:
+            weights = load(args.weights)
+            identity, native = weights.identity, network_config(weights.config).img_size
+            mode = "native" if args.as_served or args.box else args.mode
+            size = target_size(mode, args.dataset, native)
+            with torch.device("meta"):
+                build_network(weights.config).check_size(*size)
         devices = [str(find_device(name)) for name in args.device.split(",")]
         run = Run(
             weights=args.weights,
-            identity=weights.identity,
+            identity=identity,
             dataset=args.dataset,
             root=str(args.root.resolve()),
             profile=args.profile,
             size=size,
             target_iou=None if args.all_clicks else args.target_iou,
-            served=args.as_served,
+            served="unordered" if args.server else args.as_served,
             passes=args.passes,
             box=args.box,
             limit=args.limit,
+            server=args.server,
         )
         results = evaluate(run, args.root, args.out, devices, args.jobs, args.overlays)
     except (IcmformerError, OSError) as error:

@@ -4,6 +4,7 @@ an annotation tool calls it.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Trace:
         rois: Region looked at for each click: (row min, row max, column min, column max), inclusive.
         probability: (H, W) float32 after the last click.
         seconds: Time of each answer.
+        masks: A digest of the mask after each click: two plays with the same digests made the same masks.
     """
 
     clicks: list[PixelClick]
@@ -44,6 +46,7 @@ class Trace:
     rois: list[ROI]
     probability: FloatMap
     seconds: list[float]
+    masks: list[str]
 
 
 def play(
@@ -70,7 +73,7 @@ def play(
     mask = np.zeros(truth.shape, bool) if first_mask is None else first_mask
     probability = np.zeros(truth.shape, np.float32)
     clicks: list[PixelClick] = []
-    ious, rois, seconds = [], [], []
+    ious, rois, seconds, masks = [], [], [], []
     while len(clicks) < max_clicks and (click := clicker.next_click(mask)) is not None:
         clicks.append(click)
         start = time.perf_counter()
@@ -79,11 +82,12 @@ def play(
         mask = probability > threshold
         ious.append(clicker.iou(mask))
         rois.append(roi)
+        masks.append(hashlib.blake2b(np.packbits(mask).data, digest_size=8).hexdigest())
         if watch:
             watch(clicks, mask, ious[-1])
         if target_iou is not None and ious[-1] >= target_iou:
             break
-    return Trace(clicks, ious, rois, probability, seconds)
+    return Trace(clicks, ious, rois, probability, seconds, masks)
 
 
 def protocol(path: ClickPath, image: LoadedImage) -> Answerer:

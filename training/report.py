@@ -42,7 +42,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], target_iou: float | None, max_c
 
 def print_table(results: Mapping[str, Any]) -> None:
     """Prints the figures for people."""
-    print(f"\n{results['dataset']}: {results['objects']} objects, {results['weights']['name']}, {results['profile']}")
+    print(f"\n{results['dataset']}: {results['objects']} objects, {_subject(results)}")
     print(f"{'IoU':>8} {'NoC':>7} {'std':>6} {'NoF':>5} {'never':>6}")
     for target in map(str, TARGETS):
         if results["noc"][target] is not None:
@@ -56,6 +56,12 @@ def print_table(results: Mapping[str, Any]) -> None:
     if results["miou"]:
         print(f", five {results['miou'][4]:.4f}, twenty {results['miou'][19]:.4f}; AuC {results['auc']:.4f}", end="")
     print(f"; {results['seconds_per_click']:.3f} s a click")
+
+
+def _subject(results: Mapping[str, Any]) -> str:
+    """What was evaluated."""
+    server: str | None = results.get("server")
+    return server or f"{results['weights']['name']}, {results['profile']}"
 
 
 def save_curve(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], max_clicks: int, path: Path) -> None:
@@ -76,7 +82,7 @@ def save_curve(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], ma
         share = [np.mean([r is not None and r <= c for r in reached]) for c in clicks]
         axes.plot(clicks, share, marker="o", markersize=3)
         axes.set_ylabel(f"share of objects at IoU {target:g} or better")
-    axes.set(xlabel="clicks", xticks=clicks, ylim=(0, 1), title=f"{results['dataset']}: {results['weights']['name']}")
+    axes.set(xlabel="clicks", xticks=clicks, ylim=(0, 1), title=f"{results['dataset']}: {_subject(results)}")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -14,12 +14,14 @@ import urllib.request
 import numpy as np
 import pytest
 from cvat_sdk.masks import decode_mask
+from PIL import Image
 from skimage import data
 
 from demo.studio import free_port
 from icmformer import Click, LoadedImage
 from tests.conftest import ROOT
 from tests.serverless.conftest import coded, payload, points_of
+from training.evaluate import main as evaluate
 
 CAT = coded(data.chelsea())
 ODD = """
@@ -100,6 +102,32 @@ def test_clicks_get_the_engines_masks_and_ctrl_c_ends_it(start, fast):
     log = server.log.read_text()
     assert "stopped" in log
     assert "Traceback" not in log
+
+
+def test_a_deployed_function_is_evaluated_with_what_cvat_sends(start, tmp_path, capsys):
+    """The same figures and masks as the engine's own as-served play."""
+    pairs = tmp_path / "pairs"
+    truth = np.zeros((300, 451), np.uint8)
+    truth[100:200, 120:300] = 255
+    for folder, picture in (("images", data.chelsea()), ("masks", truth)):
+        (pairs / folder).mkdir(parents=True)
+        Image.fromarray(picture).save(pairs / folder / "cat.png")
+    server = start()
+    common = ["--dataset", "folder", "--root", str(pairs), "--all-clicks"]
+    assert evaluate([*common, "--server", server.url, "--out", str(tmp_path / "far")]) == 0
+    assert server.url in capsys.readouterr().out
+    near = ["--as-served", "unordered", "--profile", "fast", "--out", str(tmp_path / "near")]
+    assert evaluate([*common, *near]) == 0
+    far, near = (
+        json.loads((tmp_path / name / "objects.jsonl").read_text().splitlines()[1]) for name in ("far", "near")
+    )
+    assert len(far["masks"]) == 20
+    for key in ("clicks", "ious", "masks"):
+        assert far[key] == near[key]
+    server.stop()
+    assert evaluate([*common, "--server", server.url, "--out", str(tmp_path / "down")]) == 2
+    assert "did not answer as a function does" in capsys.readouterr().err
+    assert evaluate([*common, "--server", server.url, "--box", "none", "--out", str(tmp_path / "x")]) == 2
 
 
 def test_bodies_are_parsed_for_the_exact_content_type_alone(odd):

@@ -1,0 +1,195 @@
+"""What Nuclio, CVAT and Docker are told: the rules of their contracts, and one version everywhere."""
+
+import os
+import re
+import subprocess
+
+import pytest
+import yaml
+
+import icmformer
+from tests.conftest import ROOT
+
+FILES = {
+    "function.yaml": "gpu",
+    "serverless/function-gpu.yaml": "gpu",
+    "serverless/function.yaml": "cpu",
+}
+READ_BY_CVAT = {
+    "name",
+    "type",
+    "version",
+    "spec",
+    "min_pos_points",
+    "min_neg_points",
+    "startswith_box_optional",
+    "help_message",
+}
+
+
+@pytest.fixture(params=FILES)
+def function(request):
+    return FILES[request.param], yaml.safe_load((ROOT / request.param).read_text())
+
+
+def test_the_two_gpu_files_are_one_text():
+    assert (ROOT / "function.yaml").read_text() == (ROOT / "serverless/function-gpu.yaml").read_text()
+
+
+def test_cpu_and_gpu_differ_where_they_must_alone():
+    cpu, gpu = (
+        yaml.safe_load((ROOT / f"serverless/{name}").read_text()) for name in ("function.yaml", "function-gpu.yaml")
+    )
+    assert cpu["metadata"] == gpu["metadata"]
+    assert cpu["spec"]["triggers"] == gpu["spec"]["triggers"]
+    assert cpu["spec"]["platform"] == gpu["spec"]["platform"]
+
+
+def test_cvat_can_read_the_annotations(function):
+    annotations = function[1]["metadata"]["annotations"]
+    assert set(annotations) == READ_BY_CVAT  # startswith_box would demand a box, whatever its value
+    assert all(isinstance(value, str) for value in annotations.values())
+    assert annotations["type"] == "interactor"
+    assert int(annotations["version"]) >= 2
+    assert annotations["spec"] == ""
+    assert (annotations["min_pos_points"], annotations["min_neg_points"]) == ("0", "0")
+    assert annotations["startswith_box_optional"] == "true"
+    assert function[1]["metadata"]["name"] not in ("pth-facebookresearch-sam-vit-h",)
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", function[1]["metadata"]["name"])
+
+
+def test_nuclio_gets_what_it_needs(function):
+    kind, content = function
+    spec = content["spec"]
+    version = spec["runtime"].removeprefix("python:")
+    assert version in ("3.9", "3.10", "3.11", "3.12")
+    base = re.search(r"^FROM python:(\d+\.\d+)\.\d+-", (ROOT / f"Dockerfile.{kind}").read_text(), re.M)
+    assert base[1] == version
+    assert spec["build"]["baseImage"] == f"icmformer:{icmformer.__version__}-{kind}"
+    assert spec["build"]["noBaseImagesPull"] is True
+    assert spec["build"]["directives"]["preCopy"] == [{"kind": "USER", "value": "root"}]
+    (trigger,) = spec["triggers"].values()
+    assert trigger["kind"] == "http"
+    assert trigger["numWorkers"] >= 1
+    assert "maxWorkers" not in trigger
+    assert trigger["workerAvailabilityTimeoutMilliseconds"] < 120_000
+    assert trigger["attributes"]["maxRequestBodySize"] >= 128 << 20
+    assert 2 * float(spec["eventTimeout"].removesuffix("s")) <= 120  # it fires late; CVAT waits 120 s
+    assert spec["platform"]["attributes"] == {
+        "restartPolicy": {"name": "always", "maximumRetryCount": 3},
+        "mountMode": "volume",
+    }
+    limits = spec.get("resources", {}).get("limits", {})
+    assert limits == ({"nvidia.com/gpu": 1} if kind == "gpu" else {})
+    assert {"name": "ICMFORMER_DEVICE", "value": {"gpu": "cuda", "cpu": "cpu"}[kind]} in spec["env"]
+
+
+def test_the_handler_can_be_found_where_nuclio_looks(function):
+    spec = function[1]["spec"]
+    pattern = re.match(r"^([\w|-]+(\.[\w|-]+)*):(\w+)$", spec["handler"])  # Nuclio's own
+    module, name = pattern.group(1), pattern.group(3)
+    found = __import__(module)
+    for part in module.split(".")[1:]:
+        found = getattr(found, part)
+    assert callable(getattr(found, name))
+    assert callable(found.init_context)
+
+
+def test_every_field_that_could_be_got_wrong_says_why():
+    for name in FILES:
+        text = (ROOT / name).read_text()
+        for field in ("version:", "runtime:", "handler:", "eventTimeout:", "numWorkers:", "maxRequestBodySize:"):
+            before = text[: text.index(f" {field}")].rstrip().splitlines()[-1]
+            assert before.strip().startswith("#"), f"{name}: {field}"
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_images_are_pinned_and_not_roots(kind):
+    text = (ROOT / f"Dockerfile.{kind}").read_text()
+    assert f'version="{icmformer.__version__}"' in text
+    assert f"icmformer:{icmformer.__version__}-{kind}" in text
+    assert "latest" not in text
+    assert "USER icmformer" in text
+    assert "HEALTHCHECK" in text
+    for folder in re.findall(r"^COPY (\S+) \./\1$", text, re.M):
+        assert (ROOT / folder).is_dir()
+        assert f"!{folder}" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$CALLS"
+case "$(basename "$0") $*" in
+  "docker info") echo "$RUNTIMES" ;;
+  "docker network"*) exit "$NO_NETWORK" ;;
+  "nuctl get project"*) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def deploy(tmp_path):
+    """Runs deploy.sh where docker and nuctl only note that they were called."""
+    for tool in ("docker", "nuctl"):
+        (tmp_path / tool).write_text(STAND_IN)
+        (tmp_path / tool).chmod(0o755)
+
+    def run(*options, runtimes="runc nvidia", no_network="0", path=None):
+        environment = {
+            "PATH": path or f"{tmp_path}:{os.environ['PATH']}",
+            "CALLS": str(tmp_path / "calls"),
+            "RUNTIMES": runtimes,
+            "NO_NETWORK": no_network,
+        }
+        done = subprocess.run(
+            ["bash", str(ROOT / "serverless/deploy.sh"), *options],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
+        return done, [call for call in calls if not re.match(r"docker (info|network)|nuctl get project", call)]
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_deploying_builds_and_deploys_in_this_order(deploy, kind):
+    done, calls = deploy(kind, "--env", "ICMFORMER_PROFILE=exact", "--network", "other")
+    assert done.returncode == 0, done.stderr
+    build, project, function, get = calls
+    assert build.startswith(
+        f"docker build --file {ROOT}/Dockerfile.{kind} --tag icmformer:{icmformer.__version__}-{kind}"
+    )
+    assert project == "nuctl create project cvat --platform local"
+    assert function.startswith("nuctl deploy --project-name cvat --path ")
+    assert "--platform local --env ICMFORMER_PROFILE=exact --platform-config" in function
+    assert '{"attributes": {"network": "other"}}' in function
+    assert get == "nuctl get function icmformer --platform local"
+    assert "Deployed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "text"),
+    [
+        ((), {}, "say cpu or gpu"),
+        (("cpu", "--fast"), {}, "unknown option: --fast"),
+        (("cpu",), {"no_network": "1"}, "there is no Docker network cvat_cvat"),
+        (("gpu",), {"runtimes": "runc"}, "no nvidia runtime"),
+        (("cpu",), {"path": "/usr/bin:/bin"}, "there is no docker on PATH"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_built(deploy, options, changes, text):
+    done, calls = deploy(*options, **changes)
+    assert done.returncode == 1
+    assert text in done.stderr
+    assert not calls
+
+
+def test_a_dry_run_runs_nothing(deploy):
+    done, calls = deploy("cpu", "--dry-run")
+    assert done.returncode == 0
+    assert not calls
+    assert "+ nuctl deploy" in done.stdout
+    assert "Deployed" not in done.stdout
