@@ -123,7 +123,7 @@ class MaskResult:
     Attributes:
         mask: (H, W) bool, True on the object.
         score: The network's own estimate of the mask's IoU with the object, in [0, 1]: the expected intersection over
-            the expected union if every pixel's probability is taken at its word. 0 for an empty mask.
+            the expected union if every pixel's probability, sharpened, is taken at its word. 0 for an empty mask.
         roi: (row min, row max, column min, column max), inclusive: the region the network looked at last.
         timings: Stage name -> milliseconds.
         make_probability: Makes `probability`.

@@ -361,9 +361,14 @@ def test_serving_changes_nothing_in_the_network(photo):
 
 def test_the_score_is_the_expected_iou():
     patch = np.array([[1.0, 0.8], [0.4, 0.0]], np.float32)
-    assert expected_iou(patch) == pytest.approx(1.8 / 2.4)
+    odds = np.array([0.8 / 0.2, 0.4 / 0.6]) * 0.51 / 0.49
+    for sharpness in (1.0, 2.5):
+        sure, unsure = odds**sharpness / (1 + odds**sharpness)
+        expected = (1 + sure) / (2 + unsure)
+        assert expected_iou(patch, sharpness) == pytest.approx(expected, abs=1e-4)
+    assert expected_iou(patch) > expected_iou(patch, 1.0)
     assert expected_iou(np.zeros((3, 3), np.float32)) == 0
-    assert expected_iou(np.ones((3, 3), np.float32)) == 1
+    assert expected_iou(np.ones((3, 3), np.float32)) == pytest.approx(1, abs=1e-6)
 
 
 def test_what_is_not_there_says_so():

@@ -1,0 +1,28 @@
+import numpy as np
+import pytest
+
+from training.calibrate import main, table
+
+
+def test_the_tables_are_those_of_hand_made_masks():
+    sure, unsure = np.full((8, 8), 0.02, np.float16), np.full((8, 8), 0.3, np.float16)
+    sure[2:6, 2:6] = unsure[2:6, 2:6] = 0.98
+    told = table([sure, unsure], np.array([0.95, 0.35]))
+    rows = [line.split() for line in told.splitlines()]
+    assert rows[0][:2] == ["2", "masks,"]
+    one = next(row for row in rows if row[0] == "1.0")
+    # by hand, odds against the threshold of 0.49: q = o / (1 + o)
+    odds = lambda p: p / (1 - p) * 0.51 / 0.49  # noqa: E731
+    q = {p: odds(p) / (1 + odds(p)) for p in (0.02, 0.3, 0.98)}
+    scores = [16 * q[0.98] / (16 + 48 * q[p]) for p in (0.02, 0.3)]
+    assert float(one[1]) == pytest.approx(np.mean(scores), abs=2e-3)
+    assert float(one[2]) == pytest.approx(np.mean(np.abs(np.array(scores) - [0.95, 0.35])), abs=2e-3)
+    assert float(one[3]) == pytest.approx(1)
+
+
+def test_the_command_prints_them(shard_root, capsys):
+    arguments = ["--root", str(shard_root / "tiny.zip"), "--limit", "2", "--clicks", "2"]
+    assert main(arguments) == 0
+    assert "4 masks, mean IoU" in capsys.readouterr().out
+    assert main(["--root", str(shard_root / "none.zip")]) == 2
+    assert "error:" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""How well scores tell masks apart: `python -m training.calibrate --weights W --root val-000.zip`.
+
+Plays some clicks on each object and sets the scores beside the IoUs that the masks really have: mean absolute error
+and correlation for several sharpnesses (see `icmformer.inference.engine.expected_iou`), and what a score is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from icmformer import Engine, IcmformerError
+from icmformer.inference.clicker import Clicker
+from icmformer.inference.engine import SHARPNESS, THRESHOLD, expected_iou
+from icmformer.inference.profiles import PROFILES
+from icmformer.inference.session import State
+from icmformer.types import FloatMap
+from training.data.benchmarks import BENCHMARKS, load_benchmark
+
+_SHARPNESSES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
+_BINS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def masks_of(
+    engine: Engine, dataset: str, root: Path, limit: int | None, clicks: int
+) -> tuple[list[FloatMap], list[float]]:
+    """The network's probabilities after each click on each object, and the IoU of each mask."""
+    patches, ious = [], []
+    for item in tqdm(load_benchmark(dataset, root, limit), unit="object"):
+        image, truth = item.load()
+        clicker, mask, state, made = Clicker(truth), np.zeros(truth.shape, bool), State(), []
+        while len(made) < clicks and (click := clicker.next_click(mask)) is not None:
+            made.append(click)
+            answer = engine.path.advance(image, state, made)
+            state, mask = answer.state(), answer.map.over(THRESHOLD)
+            patches.append(answer.patch.astype(np.float16))
+            ious.append(clicker.iou(mask))
+    return patches, ious
+
+
+def table(patches: list[FloatMap], ious: NDArray[np.float64]) -> str:
+    """The two tables as text."""
+    lines = [
+        f"{len(ious)} masks, mean IoU {ious.mean():.3f}",
+        f"{'sharpness':>10} {'mean score':>11} {'error':>7} {'correlation':>12}",
+    ]
+    for sharpness in _SHARPNESSES:
+        scores = np.array([expected_iou(p.astype(np.float32), sharpness) for p in patches])
+        mark = " *" if sharpness == SHARPNESS else ""
+        told = f"{sharpness:>10} {scores.mean():>11.3f} {abs(scores - ious).mean():>7.3f}"
+        lines.append(f"{told} {np.corrcoef(scores, ious)[0, 1]:>12.3f}{mark}")
+    scores = np.array([expected_iou(p.astype(np.float32)) for p in patches])
+    lines += ["", f"{'score':>10} {'masks':>6} {'mean IoU':>9} {'under 0.8':>10}"]
+    for low, high in pairwise(_BINS):
+        inside = ious[(scores >= low) & ((scores < high) | (high == 1))]
+        if len(inside):
+            lines.append(
+                f"{low:>4.1f} - {high:.1f} {len(inside):>6} {inside.mean():>9.3f} {(inside < 0.8).mean():>10.0%}"
+            )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", default="starter", help="name or path of the weights (starter)")
+    parser.add_argument("--dataset", default="shard", choices=list(BENCHMARKS), help="kind of the data set (shard)")
+    parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or the shard")
+    parser.add_argument("--limit", type=int, default=120, help="objects, spread over the set (120)")
+    parser.add_argument("--clicks", type=int, default=4, help="clicks on each (4)")
+    parser.add_argument("--profile", choices=list(PROFILES), default="fast", help="fast (default) or exact")
+    args = parser.parse_args(argv)
+    try:
+        engine = Engine.from_weights(args.weights, "cpu", args.profile)
+        patches, ious = masks_of(engine, args.dataset, args.root, args.limit, args.clicks)
+    except (IcmformerError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table(patches, np.array(ious)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
