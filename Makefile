@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 ifneq ($(TORCH_INDEX_URL),)
-	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --index-url $(TORCH_INDEX_URL) torch
+	$(BIN)/python -m pip install --no-deps --constraint $(CONSTRAINTS) --index-url $(TORCH_INDEX_URL) torch
 endif
 	$(BIN)/python -m pip install --progress-bar on --constraint $(CONSTRAINTS) --editable '.[test,lint]'
 	@touch $@
@@ -72,7 +72,7 @@ bench-rle: $(STUDIO_STAMP) ## our brush encoder against Label Studio's own
 	$(STUDIO)/bin/python demo/bench_rle.py
 
 function: $(STAMP) ## serve CVAT's function on this machine without Docker: make function PORT=8080
-	$(BIN)/python -m serverless.local --port $(or $(PORT),8080)
+	$(BIN)/python -m serverless.local --port $(or $(PORT),8080) --workers $(or $(WORKERS),1)
 
 bench-cvat: $(STAMP) ## a click through CVAT's function: first and later ones of a 12-megapixel photo
 	$(BIN)/python -m demo.bench_cvat

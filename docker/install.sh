@@ -10,7 +10,7 @@ test -f "$constraints" || { echo "there is no $constraints" >&2; exit 2; }
 pip() { python -m pip --disable-pip-version-check --no-input "$@"; }
 
 if [ -n "${TORCH_INDEX_URL:-}" ]; then
-  pip install --no-cache-dir --constraint "$constraints" --index-url "$TORCH_INDEX_URL" torch
+  pip install --no-cache-dir --no-deps --constraint "$constraints" --index-url "$TORCH_INDEX_URL" torch
 fi
 pip install --no-cache-dir --constraint "$constraints" ".[label-studio,cvat]"
 

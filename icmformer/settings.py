@@ -9,7 +9,7 @@
 | ICMFORMER_PROFILE | exact or fast | fast |
 | ICMFORMER_THREADS | CPU threads of the network, 0 for torch's choice | 0 |
 | ICMFORMER_MAX_PIXELS | largest image opened | 100000000 |
-| ICMFORMER_IMAGE_CACHE_MB | decoded images kept | 256 |
+| ICMFORMER_IMAGE_CACHE_MB | decoded images kept; one of 100 megapixels takes 287 | 320 |
 | ICMFORMER_FEATURE_CACHE_MB | encoded image features kept | 512 |
 | ICMFORMER_STATE_CACHE_MB | states of unfinished objects kept | 64 |
 """
@@ -39,7 +39,7 @@ class Settings:
     profile: str = "fast"
     threads: int = 0
     max_pixels: int = 100_000_000
-    image_cache_mb: int = 256
+    image_cache_mb: int = 320
     feature_cache_mb: int = 512
     state_cache_mb: int = 64
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -141,6 +140,8 @@ def _point(key: str, place: int, value: Any) -> tuple[float, float]:
         and all(abs(v) < 1e9 for v in value)  # no NaN, and no whole number too large for a float
     ):
         return float(value[0]), float(value[1])
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        raise RequestError(f"{key}[{place}] must be a point [x, y] of two numbers, got {', '.join(map(_kind, value))}")
     raise RequestError(f"{key}[{place}] must be a point [x, y] of two numbers, got {_kind(value)}")
 
 
@@ -154,8 +155,8 @@ def _kind(value: Any) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, str):
         return f"a text of {len(value)} characters"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "a number that is not finite"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return "a number" if abs(value) < 1e9 else "a number that is far too large, or none"
     return "nothing" if value is None else type(value).__name__
 
 

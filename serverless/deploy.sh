@@ -6,14 +6,18 @@ usage() {
   cat <<'HELP'
 usage: serverless/deploy.sh cpu|gpu [options]
 
-Builds the base image and deploys the function into the CVAT of this machine (Docker). Every step is checked first.
+Builds the base image and deploys the function into the CVAT of this machine (Docker). What the steps need is checked
+before the first (not by --dry-run).
 
   --network NAME    CVAT's Docker network (cvat_cvat)
   --project NAME    Nuclio project (cvat)
   --env NAME=VALUE  setting of the function (docs/cvat.md); may be given several times
   --no-build        use the base image that is there
+  --image NAME      another base image, made from ours (weights of your own: docs/cvat.md); implies --no-build
   --dry-run         print the commands, run none
   -h, --help        this text
+
+The environment's TORCH_INDEX_URL names the package index that torch comes from (CPU builds, other CUDA versions).
 HELP
 }
 
@@ -22,14 +26,23 @@ fail() {
   exit 1
 }
 
-kind="" network=cvat_cvat project=cvat build=yes dry=no
+kind="" other="" network=cvat_cvat project=cvat build=yes dry=no
 settings=()
 while [ $# -gt 0 ]; do
   case "$1" in
-    cpu | gpu) kind=$1 ;;
+    cpu | gpu)
+      [ -z "$kind" ] || [ "$kind" = "$1" ] || fail "say cpu or gpu, not both"
+      kind=$1
+      ;;
     --network) network=${2:?--network needs a name}; shift ;;
     --project) project=${2:?--project needs a name}; shift ;;
-    --env) settings+=(--env "${2:?--env needs NAME=VALUE}"); shift ;;
+    --env)
+      case "${2:-}" in
+        ?*=*) settings+=(--env "$2"); shift ;;
+        *) fail "--env needs NAME=VALUE, got '${2:-}'" ;;
+      esac
+      ;;
+    --image) other=${2:?--image needs a name}; build=no; shift ;;
     --no-build) build=no ;;
     --dry-run) dry=yes ;;
     -h | --help) usage; exit 0 ;;
@@ -43,10 +56,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 file=$here/function.yaml
 if [ "$kind" = gpu ]; then file=$here/function-gpu.yaml; fi
-image=$(sed -n 's/^ *baseImage: *//p' "$file")
+image=${other:-$(sed -n 's/^ *baseImage: *//p' "$file")}
 
 run() {
-  echo "+ $*"
+  printf '+'
+  printf ' %q' "$@"
+  echo
   if [ "$dry" = no ]; then "$@"; fi
 }
 
@@ -56,13 +71,17 @@ if [ "$dry" = no ]; then
   command -v nuctl >/dev/null || fail "there is no nuctl on PATH; take the version of CVAT's Nuclio (docs/cvat.md)"
   docker network inspect "$network" >/dev/null 2>&1 ||
     fail "there is no Docker network $network: is CVAT up? (docker network ls; --network)"
-  if [ "$kind" = gpu ] && ! docker info 2>/dev/null | grep -qi nvidia; then
-    fail "docker has no nvidia runtime: install the NVIDIA container toolkit, or deploy cpu"
+  if [ "$kind" = gpu ]; then
+    case "$(docker info 2>/dev/null)" in
+      *[Nn]vidia*) ;;
+      *) fail "docker has no nvidia runtime: install the NVIDIA container toolkit, or deploy cpu" ;;
+    esac
   fi
 fi
 
 if [ "$build" = yes ]; then
-  run docker build --file "$root/Dockerfile.$kind" --tag "$image" "$root"
+  run docker build --file "$root/Dockerfile.$kind" --tag "$image" \
+    ${TORCH_INDEX_URL:+--build-arg "TORCH_INDEX_URL=$TORCH_INDEX_URL"} "$root"
 elif [ "$dry" = no ]; then
   docker image inspect "$image" >/dev/null 2>&1 || fail "there is no image $image; leave --no-build out"
 fi
@@ -74,8 +93,8 @@ fi
 # The code is in the image: only the function's file is sent along.
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-cp "$file" "$stage/function.yaml"
+sed "s|^\( *baseImage:\).*|\1 $image|" "$file" >"$stage/function.yaml"
 run nuctl deploy --project-name "$project" --path "$stage" --file "$stage/function.yaml" --platform local \
   ${settings[@]+"${settings[@]}"} --platform-config "{\"attributes\": {\"network\": \"$network\"}}"
 run nuctl get function icmformer --platform local
-[ "$dry" = yes ] || echo "Deployed. In CVAT: reload the page, AI Tools (the magic wand), Interactors, iCMFormer."
+[ "$dry" = yes ] || echo "Deployed. Does it work? docs/cvat.md says how to ask. In CVAT: reload the page, AI Tools (the magic wand), Interactors, iCMFormer."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,19 +15,6 @@ from icmformer.types import BoolMask, Box, Click
 from serverless import codec
 from serverless.errors import NothingFoundError
 from serverless.settings import FunctionSettings
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a request came to.
-
-    Attributes:
-        reply: JSON for CVAT.
-        facts: What to log: clicks, size, score, milliseconds by stage.
-    """
-
-    reply: bytes
-    facts: Mapping[str, Any]
 
 
 class Interactor:
@@ -62,8 +47,15 @@ class Interactor:
         engine.warm_up()
         return Interactor(engine, ByteLRU(settings.image_cache_mb << 20), own, settings.max_pixels)
 
-    def answer(self, body: Any) -> Answer:
+    def answer(self, body: Any, facts: dict[str, Any]) -> bytes:
         """Answers the body of a request.
+
+        Args:
+            body: See `codec.parse`.
+            facts: Takes what there is to log, as far as it gets: clicks, size, score, milliseconds by stage.
+
+        Returns:
+            JSON for CVAT; no shape where no prompt says where to look.
 
         Raises:
             RequestError: A body that is not what CVAT sends.
@@ -74,13 +66,14 @@ class Interactor:
         timings = Timings()
         with timings.stage("parse"):
             request = codec.parse(body)
-        facts: dict[str, Any] = {
+        facts |= {
             "positive": len(request.positive),
             "negative": len(request.negative),
             "box": request.corners is not None,
+            "image_bytes": len(request.image) * 3 // 4,
         }
         if request.empty and self.settings.reply == "shapes":
-            return Answer(b'{"shapes":[]}', facts)
+            return b'{"shapes":[]}'  # the image is not looked at
         with timings.stage("decode"):
             image, kept = self._image(request.image)
         height, width = image.pixels.shape[:2]
@@ -92,7 +85,7 @@ class Interactor:
             reply = self._encode(mask)
         facts |= {"score": round(score, 3), "bytes": len(reply)}
         facts |= {f"{stage}_ms": round(spent, 1) for stage, spent in timings.items()}
-        return Answer(reply, facts)
+        return reply
 
     def segment(self, image: LoadedImage, clicks: tuple[Click, ...], box: Box | None) -> tuple[BoolMask, float]:
         """The (H, W) bool mask for CVAT's prompts and its score; an empty one where no prompt says where to look.

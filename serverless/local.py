@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import importlib
 import json
 import multiprocessing
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -26,6 +28,7 @@ from typing import Any
 
 _START_SECONDS = 600
 _HEALTH = "/__internal/health"
+_PLAIN, _JSON = {"Content-Type": "text/plain"}, {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,10 @@ class _Worker:
             pass
         return None
 
-    def restart(self) -> bool:
-        """Kills the process and starts another; whether it came up."""
+    def restart(self) -> None:
+        """Kills the process and starts another."""
         self.stop()
         self._start()
-        return self.wait_until_ready()
 
     def stop(self) -> None:
         self._connection.close()
@@ -149,50 +151,72 @@ class Pool:
 
     def __init__(self, handler: str, limits: Limits) -> None:
         self._limits = limits
+        self._stopping = False
+        self._lock = threading.Lock()
         self._all = [_Worker(handler, n) for n in range(limits.workers)]
         self._free: queue.Queue[_Worker] = queue.Queue()
         if not all(worker.wait_until_ready() for worker in self._all):
             self.stop()
-            raise RuntimeError("a worker ended while it started; its messages are above")
+            raise RuntimeError("a worker ended while it started, or did not get ready; its messages are above")
         for worker in self._all:
             self._free.put(worker)
 
-    def handle(self, message: dict[str, Any]) -> tuple[int, str, bytes]:
-        """Status, content type and body of a reply."""
+    def handle(self, message: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of a reply."""
         try:
             worker = self._free.get(timeout=self._limits.wait)
         except queue.Empty:
-            return 503, "text/plain", b""
+            return 503, _PLAIN, b""
         start = time.monotonic()
         reply = worker.handle(message, self._limits.event)
+        if reply is None and self._stopping:
+            return 503, _PLAIN, b""
         if reply is None:
             late = time.monotonic() - start >= self._limits.event
             threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
-            return (408, "application/json", b'{"error": "handler timed out"}') if late else (500, "text/plain", b"")
+            return (408, _JSON, b'{"error": "handler timed out"}') if late else (500, _PLAIN, b"")
         self._free.put(worker)
         body = reply["body"].encode()
         if reply["body_encoding"] == "base64":
             body = base64.b64decode(body)
-        return reply["status_code"], reply["content_type"], body
+        return reply["status_code"], {"Content-Type": reply["content_type"], **reply["headers"]}, body
 
     def _replace(self, worker: _Worker) -> None:
         print("a worker took too long or died; starting another", file=sys.stderr)
-        if worker.restart():
-            self._free.put(worker)
+        for pause in (0, 1, 5, 30):
+            time.sleep(pause)
+            with self._lock:
+                if self._stopping:
+                    return
+                worker.restart()
+            if worker.wait_until_ready():
+                self._free.put(worker)
+                return
+            print("a new worker did not come up; its messages are above", file=sys.stderr)
+        print("error: a worker is lost; end the server and see why it does not start", file=sys.stderr)
 
     def stop(self) -> None:
         """Ends the workers."""
-        for worker in self._all:
-            worker.stop()
+        with self._lock:
+            self._stopping = True
+            for worker in self._all:
+                worker.stop()
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], pool: Pool, limits: Limits) -> None:
-        self.pool, self.limits = pool, limits
-        super().__init__(address, _Requests)
+    pool: Pool
+
+    def __init__(self, address: tuple[str, int], limits: Limits) -> None:
+        self.limits = limits
+        super().__init__(address, _Requests, bind_and_activate=False)
+        try:
+            self.server_bind()
+        except OSError:
+            self.server_close()
+            raise
 
 
 class _Requests(BaseHTTPRequestHandler):
@@ -201,12 +225,16 @@ class _Requests(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or self.headers.get("Transfer-Encoding"):
+        if not (length.isascii() and length.isdigit()) or self.headers.get("Transfer-Encoding"):
             self.close_connection = True
-            return self._reply(400, "text/plain", b"a Content-Length is needed")
-        if int(length) > self.server.limits.body:
-            self.close_connection = True  # the body is not read
-            return self._reply(400, "text/plain", b"Error when parsing request")
+            return self._reply(400, _PLAIN, b"a Content-Length is needed")
+        if len(length) > 18 or int(length) > self.server.limits.body:
+            self.close_connection = True
+            self.log_message(
+                "a body of %s bytes is over the limit of %d (--max-body-mb)", length[:20], self.server.limits.body
+            )
+            self._reply(400, _PLAIN, b"Error when parsing request")
+            return self._pass_over()
         body = self.rfile.read(int(length))
         message = {
             "body": body,
@@ -232,13 +260,23 @@ class _Requests(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.startswith(_HEALTH):
-            return self._reply(200, "text/plain", b"")
+            return self._reply(200, _PLAIN, b"")
         self.do_POST()
 
-    def _reply(self, status: int, content_type: str, body: bytes) -> None:
+    def _pass_over(self) -> None:
+        """Reads on for a moment: a caller whose sending breaks off never sees the reply."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(2)
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and self.rfile.read1(1 << 20):
+                pass
+
+    def _reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
         try:
             self.send_response(status)
-            self.send_header("Content-Type", content_type)
+            for name, value in headers.items():
+                self.send_header(name, str(value))
             self.send_header("Content-Length", str(len(body)))
             if self.close_connection:
                 self.send_header("Connection", "close")
@@ -283,16 +321,24 @@ def main(argv: list[str] | None = None) -> int:
     if args.workers < 1 or args.max_body_mb <= 0 or args.event_timeout <= 0 or args.worker_wait < 0:
         print("error: --workers starts at 1; limits must be positive", file=sys.stderr)
         return 2
+    if not 0 <= args.port <= 65535:
+        print(f"error: --port must be a whole number from 0 to 65535, got {args.port}", file=sys.stderr)
+        return 2
     limits = Limits(args.workers, int(args.max_body_mb * 2**20), args.worker_wait, args.event_timeout)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)  # said outright: a script's background job starts with SIGINT ignored
     pool = None
     try:
-        pool = Pool(args.handler, limits)
-        with _Server((args.host, args.port), pool, limits) as server:
+        with _Server((args.host, args.port), limits) as server:  # bound, and so found to be free, before models load
+            server.pool = pool = Pool(args.handler, limits)
+            server.server_activate()
             host, port = server.server_address[:2]
             print(f"serving on http://{host!s}:{port}, {json.dumps(limits.__dict__)}; Ctrl-C stops it", flush=True)
             server.serve_forever(poll_interval=0.2)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
+        print(f"error: {args.host}:{args.port}: {error.strerror or error}; --port names another", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -301,6 +347,10 @@ def main(argv: list[str] | None = None) -> int:
         if pool:
             pool.stop()
     return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

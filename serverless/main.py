@@ -6,6 +6,7 @@ either: Nuclio would start the worker again for ever. A worker without a model a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
@@ -20,6 +21,8 @@ from serverless.interactor import Interactor
 from serverless.settings import FunctionSettings
 
 _INTERNAL = "internal error"
+MODEL_HEADER = "X-Icmformer-Model"
+"""Of replies: weights, profile and device, for whoever measures a deployed function."""
 
 
 def init_context(context: Context) -> None:
@@ -51,16 +54,23 @@ def handler(context: Context, event: Event) -> Response:
         interactor: Interactor | None = getattr(context.user_data, "interactor", None)
         if interactor is None:
             raise NotReadyError("the function has no model; its log says why")
-        answer = interactor.answer(event.body)
-        context.logger.info_with("answered", **facts, **answer.facts)
-        return Response(body=answer.reply.decode("ascii"), content_type="application/json", status_code=200)
+        reply = interactor.answer(event.body, facts)
+        _log(context, "info", "answered", facts)
+        headers = {MODEL_HEADER: interactor.model}
+        return Response(headers, reply.decode("ascii"), "application/json", 200)
     except IcmformerError as error:
         status, kind = next(((s, k) for known, s, k in STATUS if isinstance(error, known)), (500, _INTERNAL))
-        context.logger.warn_with(f"{kind}: {error}", status=status, **facts)
+        _log(context, "warn", f"{kind}: {error}", {"status": status, **facts})
         return _error(status, kind, str(error))
     except Exception as error:
-        context.logger.error_with(f"{_INTERNAL}: {error!r}", status=500, trace=_trace(), **facts)
+        _log(context, "error", f"{_INTERNAL}: {error!r}", {"status": 500, "trace": _trace(), **facts})
         return _error(500, _INTERNAL, "the function failed; its log says more")
+
+
+def _log(context: Context, level: str, message: str, facts: dict[str, Any]) -> None:
+    """Writes a log line; a logger that has lost its processor must not cost the reply."""
+    with contextlib.suppress(Exception):
+        getattr(context.logger, f"{level}_with")(message, **facts)
 
 
 def _error(status: int, kind: str, text: str) -> Response:

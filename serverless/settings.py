@@ -43,7 +43,14 @@ class FunctionSettings:
         return FunctionSettings(
             reply=cast(ReplyForm, reply),
             clean_up=CleanUp(
-                keep_clicked=bool(number(env, "ICMFORMER_CVAT_KEEP_CLICKED", 0, 0, 1)),
+                keep_clicked=_yes(env, "ICMFORMER_CVAT_KEEP_CLICKED"),
                 fill_holes=number(env, "ICMFORMER_CVAT_FILL_HOLES", 0, 0, 1_000_000_000),
             ),
         )
+
+
+def _yes(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "").strip() or "0"
+    if value not in ("0", "1"):
+        raise ConfigError(f"{name} must be 0 or 1, got {value!r}")
+    return value == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import urllib.error
@@ -53,15 +54,32 @@ def answered_by(ask: Any, image: LoadedImage) -> Answerer:
     return answer
 
 
+def model_of(url: str) -> str:
+    """What a function says of its model; empty where it does not say.
+
+    Raises:
+        ServerError: It does not answer.
+    """
+    _, model = _ask(url, {"image": _PIXEL, "pos_points": [], "neg_points": [], "obj_bbox": []}, 30)
+    return model
+
+
+_PIXEL = base64.b64encode(b"P5 1 1 255 \0").decode()
+
+
 def _post(url: str, body: Mapping[str, Any], seconds: float) -> Any:
-    call = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return _ask(url, body, seconds)[0]
+
+
+def _ask(url: str, body: Mapping[str, Any], seconds: float) -> tuple[Any, str]:
     try:
+        call = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(call, timeout=seconds) as reply:
-            return json.loads(reply.read())
+            return json.loads(reply.read()), reply.headers.get("X-Icmformer-Model", "")
     except urllib.error.HTTPError as error:
         raise ServerError(f"{url} answered {error.code}: {error.read()[:300].decode(errors='replace')}") from error
-    except (OSError, ValueError) as error:
-        raise ServerError(f"{url} did not answer as a function does: {error}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ServerError(f"{url} did not answer as a function does ({error}); is it an http:// address?") from error
 
 
 def decode_reply(reply: Any, height: int, width: int) -> BoolMask:
@@ -77,9 +95,11 @@ def decode_reply(reply: Any, height: int, width: int) -> BoolMask:
             mask = np.zeros((height, width), bool)
             for shape in reply["shapes"]:
                 *runs, left, top, right, bottom = map(int, shape["points"])
+                if sum(runs) != (bottom - top + 1) * (right - left + 1) or min(runs) < 0:
+                    raise ValueError("its run lengths do not fill its box")
                 inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
                 mask[top : bottom + 1, left : right + 1] |= inside.reshape(bottom - top + 1, right - left + 1)
-    except (TypeError, KeyError, ValueError, IndexError) as error:
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
         raise ServerError(f"the reply is no mask: {error}") from error
     if mask.shape != (height, width):
         raise ServerError(f"the mask has {mask.shape[:2]} rows and columns, the image ({height}, {width})")

@@ -40,7 +40,7 @@ from icmformer.models import build_network, network_config
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
 from icmformer.weights import load
-from training.cvat_client import served_over_http
+from training.cvat_client import model_of, served_over_http
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
 from training.play import Served, Trace, as_served, box_around, play, protocol
 from training.report import OverlayStrip, print_table, save_curve, summarise
@@ -107,15 +107,15 @@ class Worker:
 
     def __init__(self, run: Run, device: str, threads: int, overlays: Path | None) -> None:
         torch.set_num_threads(threads)
+        self.run, self.overlays = run, overlays
+        if run.server:
+            return
         profile = find_profile(run.profile)
         if run.passes is not None:
             profile = dataclasses.replace(profile, unordered_passes=run.passes)
         if run.box is not None:
             guess, _, centre = run.box.partition("+")
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
-        self.run, self.overlays = run, overlays
-        if run.server:
-            return
         self.engine = Engine.from_weights(run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)))
         self.path = dataclasses.replace(self.engine.path, zoom=ZoomSettings(target_size=run.size))
 
@@ -181,7 +181,7 @@ def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, ove
     out.mkdir(parents=True, exist_ok=True)
     objects = load_benchmark(run.dataset, root, run.limit)
     log = out / "objects.jsonl"
-    rows = resume(log, {k: v for k, v in asdict(run).items() if k != "weights"})
+    rows = resume(log, {k: v for k, v in asdict(run).items() if k != "weights" and (k != "server" or v)})
     pictures = out / "overlays" if overlays else None
     if pictures:
         pictures.mkdir(exist_ok=True)
@@ -208,7 +208,8 @@ def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, ove
 
 def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
     if run.server:
-        return {"dataset": run.dataset, "server": run.server, "as_served": run.served, "target_iou": run.target_iou}
+        told = {"dataset": run.dataset, "server": run.server, "model": run.weights}
+        return {**told, "as_served": run.served, "target_iou": run.target_iou}
     weights = load(run.weights)
     return {
         "dataset": run.dataset,
@@ -269,14 +270,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", default="starter", help="name or path of the weights (default: starter)")
+    parser.add_argument("--weights", help="name or path of the weights (default: starter)")
     parser.add_argument(
         "--dataset", required=True, choices=list(BENCHMARKS), help="benchmark, or folder, label-maps, shard"
     )
     parser.add_argument("--root", type=Path, required=True, help="the data set's own folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
-    parser.add_argument("--profile", choices=list(PROFILES), default="exact", help="exact (default) or fast")
+    parser.add_argument("--profile", choices=list(PROFILES), help="exact (default) or fast")
     parser.add_argument(
         "--mode",
         default="auto",
@@ -324,9 +325,14 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError("--passes goes with --as-served unordered")
         if (args.as_served or args.box) and args.mode not in ("auto", "native"):
             raise ConfigError("--as-served and --box play at the weights' own input size; leave --mode out")
-        if args.server and (args.as_served or args.box or args.mode != "auto"):
-            raise ConfigError("--server decides by itself what --as-served, --box and --mode say; leave them out")
-        identity, size = args.server, (0, 0)
+        if args.server and (args.as_served or args.box or args.mode != "auto" or args.weights or args.profile):
+            raise ConfigError(
+                "--server has settings of its own; leave out --weights, --profile, --as-served, --box and --mode"
+            )
+        args.weights, args.profile = args.weights or "starter", args.profile or "exact"
+        identity, size = "", (0, 0)
+        if args.server:
+            identity = args.weights = args.profile = model_of(args.server) or "unknown"
         if not args.server:
             weights = load(args.weights)
             identity, native = weights.identity, network_config(weights.config).img_size

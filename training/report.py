@@ -61,7 +61,7 @@ def print_table(results: Mapping[str, Any]) -> None:
 def _subject(results: Mapping[str, Any]) -> str:
     """What was evaluated."""
     server: str | None = results.get("server")
-    return server or f"{results['weights']['name']}, {results['profile']}"
+    return f"{server} ({results['model']})" if server else f"{results['weights']['name']}, {results['profile']}"
 
 
 def save_curve(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], max_clicks: int, path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -66,9 +65,9 @@ class Answer:
         x = round(column * (columns - 1) / max(width - 1, 1))
         return float(self.patch[y, x])
 
-    @cached_property
+    @property
     def map(self) -> Pasted:
-        """The probabilities over the whole image."""
+        """The probabilities over the whole image; made anew each time, so that what is kept stays small."""
         return Pasted(self.patch, self.roi, self.frame_size)
 
     def state(self) -> State:

@@ -16,7 +16,7 @@ from serverless.errors import RequestError
 
 def masks():
     rng = np.random.default_rng(0)
-    for n in range(300):
+    for n in range(340):
         height, width = rng.integers(1, 60, 2)
         mask = rng.random((height, width)) < rng.choice([0.02, 0.3, 0.5, 0.9])
         if n % 7 == 0:  # one pixel wide
@@ -43,7 +43,7 @@ def test_shapes_are_those_of_cvats_own_encoder():
             np.testing.assert_array_equal(
                 decode_mask(points, image_width=mask.shape[1], image_height=mask.shape[0]), mask
             )
-    assert count > 250
+    assert count >= 300
     assert codec.encode_shape(np.zeros((5, 7), bool)) == []
 
 
@@ -111,7 +111,7 @@ def test_line_breaks_in_base64_are_passed_over():
         (body(pos_points="here"), "pos_points must be a list"),
         (body(pos_points=[[1, 2]] * 501), "at most 500 points"),
         (body(pos_points=[[1, 2], [3]]), r"pos_points\[1\] must be a point"),
-        (body(neg_points=[[1, "2"]]), r"neg_points\[0\] must be a point"),
+        (body(neg_points=[[1, "2"]]), r"neg_points\[0\] must be a point .* got a number, a text of 1 characters"),
         (body(neg_points=[[1, True]]), r"neg_points\[0\] must be a point"),
         (body(neg_points=[[1, float("nan")]]), r"neg_points\[0\] must be a point"),
         (body(neg_points=[[1, 10**400]]), r"neg_points\[0\] must be a point"),

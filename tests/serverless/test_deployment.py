@@ -119,9 +119,10 @@ def test_images_are_pinned_and_not_roots(kind):
 STAND_IN = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$CALLS"
 case "$(basename "$0") $*" in
-  "docker info") echo "$RUNTIMES" ;;
+  "docker info") echo "$RUNTIMES"; for line in $(seq 2000); do echo "more of it, line $line"; done ;;
   "docker network"*) exit "$NO_NETWORK" ;;
-  "nuctl get project"*) exit 1 ;;
+  "docker image"*) exit "$NO_IMAGE" ;;
+  "nuctl get project"*) exit "$NO_PROJECT" ;;
 esac
 """
 
@@ -133,12 +134,15 @@ def deploy(tmp_path):
         (tmp_path / tool).write_text(STAND_IN)
         (tmp_path / tool).chmod(0o755)
 
-    def run(*options, runtimes="runc nvidia", no_network="0", path=None):
+    def run(*options, runtimes="runc nvidia", path=None, **changes):
         environment = {
             "PATH": path or f"{tmp_path}:{os.environ['PATH']}",
             "CALLS": str(tmp_path / "calls"),
             "RUNTIMES": runtimes,
-            "NO_NETWORK": no_network,
+            "NO_NETWORK": "0",
+            "NO_IMAGE": "0",
+            "NO_PROJECT": "1",
+            **changes,
         }
         done = subprocess.run(
             ["bash", str(ROOT / "serverless/deploy.sh"), *options],
@@ -175,8 +179,12 @@ def test_deploying_builds_and_deploys_in_this_order(deploy, kind):
     [
         ((), {}, "say cpu or gpu"),
         (("cpu", "--fast"), {}, "unknown option: --fast"),
-        (("cpu",), {"no_network": "1"}, "there is no Docker network cvat_cvat"),
+        (("cpu", "gpu"), {}, "not both"),
+        (("cpu", "--env", "FOO"), {}, "--env needs NAME=VALUE"),
+        (("cpu", "--env"), {}, "--env needs NAME=VALUE"),
+        (("cpu",), {"NO_NETWORK": "1"}, "there is no Docker network cvat_cvat"),
         (("gpu",), {"runtimes": "runc"}, "no nvidia runtime"),
+        (("cpu", "--no-build"), {"NO_IMAGE": "1"}, "leave --no-build out"),
         (("cpu",), {"path": "/usr/bin:/bin"}, "there is no docker on PATH"),
     ],
 )
@@ -184,7 +192,25 @@ def test_what_is_missing_is_told_before_anything_is_built(deploy, options, chang
     done, calls = deploy(*options, **changes)
     assert done.returncode == 1
     assert text in done.stderr
-    assert not calls
+    assert [call for call in calls if not call.startswith("docker image")] == []
+
+
+def test_what_is_there_is_not_made_again(deploy):
+    done, calls = deploy("cpu", "--no-build", NO_PROJECT="0", TORCH_INDEX_URL="x")
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[1] for call in calls if not call.startswith("docker image")] == ["deploy", "get"]
+
+
+def test_another_base_image_is_deployed_without_building(deploy):
+    done, calls = deploy("gpu", "--image", "registry.example/team/icmformer:7")
+    assert done.returncode == 0, done.stderr
+    assert not [call for call in calls if "build" in call]
+    assert "docker image inspect registry.example/team/icmformer:7" in calls
+
+
+def test_the_index_of_torch_reaches_the_image(deploy):
+    _, calls = deploy("cpu", TORCH_INDEX_URL="http://index.example/cpu")
+    assert "--build-arg TORCH_INDEX_URL=http://index.example/cpu" in calls[0]
 
 
 def test_a_dry_run_runs_nothing(deploy):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 
+import cv2
 import nuclio_sdk
 import numpy as np
 import pytest
@@ -128,6 +129,19 @@ def test_a_second_click_neither_decodes_nor_encodes_the_photo_again(make_context
     assert [facts["image_kept"] for _, _, facts in context.logger.lines] == [False, True]
 
 
+def test_a_click_on_a_photo_of_12_megapixels_is_answered_in_less_than_100_kb(context):
+    large = coded(cv2.resize(CAT, (4000, 3000), interpolation=cv2.INTER_CUBIC), "JPEG", quality=90)
+    reply = main.handler(context, nuclio_sdk.Event(body=payload(large, [(1500, 1200)])))
+    assert json.loads(reply.body)["shapes"]
+    assert len(reply.body) < 100_000
+
+
+def test_a_logger_that_fails_costs_no_reply(context):
+    context.logger = None
+    assert main.handler(context, nuclio_sdk.Event(body=payload(FORMS["png"], CLICKS))).status_code == 200
+    assert main.handler(context, nuclio_sdk.Event(body={})).status_code == 400
+
+
 def test_old_cvat_gets_whole_masks(make_context, fast):
     context = make_context(reply="mask")
     status, reply = call(context, payload(FORMS["png"], CLICKS))
@@ -173,7 +187,8 @@ def test_bad_requests_are_told_in_a_line_and_logged(context, request_body, statu
     level, message, facts = context.logger.lines[-1]
     assert level == "warn"
     assert text in message
-    assert facts == {"status": status, "request": "7"}
+    assert (facts["status"], facts["request"]) == (status, "7")
+    assert status == 400 or facts["positive"] == len(CLICKS)
 
 
 def test_an_image_over_the_limit_is_refused_by_its_header(make_context):

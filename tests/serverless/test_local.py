@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -62,6 +63,8 @@ class Server:
                 return reply.status, reply.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+        except (urllib.error.URLError, ConnectionError, http.client.HTTPException):
+            return 0, b""  # broken off
 
     def stop(self, number=signal.SIGINT):
         self.process.send_signal(number)
@@ -116,6 +119,7 @@ def test_a_deployed_function_is_evaluated_with_what_cvat_sends(start, tmp_path, 
     common = ["--dataset", "folder", "--root", str(pairs), "--all-clicks"]
     assert evaluate([*common, "--server", server.url, "--out", str(tmp_path / "far")]) == 0
     assert server.url in capsys.readouterr().out
+    assert "starter" in json.loads((tmp_path / "far" / "results.json").read_text())["model"]
     near = ["--as-served", "unordered", "--profile", "fast", "--out", str(tmp_path / "near")]
     assert evaluate([*common, *near]) == 0
     far, near = (
@@ -127,6 +131,9 @@ def test_a_deployed_function_is_evaluated_with_what_cvat_sends(start, tmp_path, 
     server.stop()
     assert evaluate([*common, "--server", server.url, "--out", str(tmp_path / "down")]) == 2
     assert "did not answer as a function does" in capsys.readouterr().err
+    for address in ("8080", "http://127.0.0.1:abc/"):
+        assert evaluate([*common, "--server", address, "--out", str(tmp_path / "odd")]) == 2
+    assert evaluate([*common, "--server", server.url, "--weights", "starter", "--out", str(tmp_path / "y")]) == 2
     assert evaluate([*common, "--server", server.url, "--box", "none", "--out", str(tmp_path / "x")]) == 2
 
 
@@ -152,6 +159,25 @@ def test_a_body_over_the_limit_is_a_400(odd):
     connection.putheader("Content-Length", "20000")
     connection.endheaders()
     assert connection.getresponse().status == 400  # told before the body is sent
+    assert server.post(b"x" * (8 << 20))[0] == 400  # and to those who send on
+    for length in ("\u00b2", "9" * 5000, "-1"):
+        with socket.create_connection(("127.0.0.1", server.port), 10) as raw:
+            raw.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode("latin-1"))
+            assert raw.recv(100).startswith(b"HTTP/1.1 400")
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_stopping_does_not_wait_for_a_click_nor_start_anything(odd):
+    server = odd()
+    replies = []
+    thread = threading.Thread(target=lambda: replies.append(server.post({"sleep": 20})))
+    thread.start()
+    time.sleep(0.5)
+    begin = time.monotonic()
+    assert server.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - begin < 5
+    thread.join(10)
+    assert "starting another" not in server.log.read_text()
 
 
 def test_one_event_at_a_time_in_a_worker_and_503_for_who_waits_too_long(odd):
@@ -182,7 +208,12 @@ def test_a_worker_that_takes_too_long_or_dies_is_replaced(odd):
 
 @pytest.mark.parametrize(
     ("options", "text"),
-    [(("--workers", "0"), "--workers starts at 1"), (("--handler", "nothing:handler"), "ended while it started")],
+    [
+        (("--workers", "0"), "--workers starts at 1"),
+        (("--port", "70000"), "--port must be a whole number"),
+        (("--host", "192.0.2.1"), "--port names another"),
+        (("--handler", "nothing:handler"), "ended while it started"),
+    ],
 )
 def test_what_cannot_work_is_told(options, text):
     command = [sys.executable, "-m", "serverless.local", "--port", "0", *options]

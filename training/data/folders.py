@@ -35,6 +35,10 @@ class Folder:
             ids = tuple(int(i) for i in labels if i not in (0, IGNORE))
             self.records.append(PhotoRecord(image.stem, root.name, ids))
 
+    def image_file(self, index: int) -> Path:
+        """The file of photo `index`."""
+        return self._pairs[index][0]
+
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         image, mask = self._pairs[index]
         photo, labels = read_image(image).pixels, _labels(mask)

@@ -1,0 +1,90 @@
+"""Finds out what an export is, and reads it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import xml.etree.ElementTree as ElementTree
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.annotations.coco import read_coco
+from training.annotations.cvat import read_cvat
+from training.annotations.label_studio import read_label_studio
+from training.annotations.labelmap import AnnotatedPhoto, AnnotationError, ImageFinder
+from training.data.folders import Folder
+
+_MOST_UNPACKED = 200 << 30
+
+
+def read_annotations(path: Path, images: Path | None = None, unpack: Path | None = None) -> Iterator[AnnotatedPhoto]:
+    """The annotated photos of an export.
+
+    Args:
+        path: COCO's or Label Studio's JSON, CVAT's XML, a zip that holds one of them, or a folder of `images/` and
+            `masks/` (or with one of the others in it).
+        images: Where the photos are; by default beside the file, or in the zip.
+        unpack: Where a zip is unpacked.
+
+    Raises:
+        AnnotationError: None of these, or one that is damaged; the text says what.
+    """
+    if path.is_dir():
+        if (path / "images").is_dir() and (path / "masks").is_dir():
+            folder = Folder(path)
+            for index, record in enumerate(folder.records):
+                if record.labels:
+                    yield AnnotatedPhoto(record.key, folder.image_file(index), folder.load(index)[1])
+            return
+        yield from read_annotations(_only_file(path), images or path)
+        return
+    if not path.is_file():
+        raise AnnotationError(f"there is no {path}")
+    if zipfile.is_zipfile(path):
+        if unpack is None:
+            raise AnnotationError(f"{path} is a zip: unpack it first")
+        _unpack(path, unpack)
+        yield from read_annotations(unpack, images)
+        return
+    finder = ImageFinder(images or path.parent)
+    try:
+        if path.suffix.lower() == ".xml":
+            text = path.read_text()
+            if "<!DOCTYPE" in text or "<!ENTITY" in text:
+                raise AnnotationError(f"{path} declares entities, which no export does")
+            yield from read_cvat(ElementTree.fromstring(text), finder)
+            return
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+            yield from read_coco(content, finder)
+            return
+        if isinstance(content, list) and all(isinstance(task, dict) and "data" in task for task in content):
+            yield from read_label_studio(content, finder)
+            return
+    except (ValueError, KeyError, TypeError, AttributeError, ElementTree.ParseError) as error:
+        if isinstance(error, AnnotationError):
+            raise
+        raise AnnotationError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    raise AnnotationError(
+        f"{path} is no export that is known: COCO JSON, Label Studio JSON, CVAT for images 1.1, images/ and masks/"
+    )
+
+
+def _only_file(folder: Path) -> Path:
+    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in (".json", ".xml") and p.is_file()]
+    if len(found) != 1:
+        told = f"{len(found)} JSON or XML files" if found else "neither images/ and masks/ nor a JSON or XML file"
+        raise AnnotationError(f"{folder} holds {told}; name the one that is meant")
+    return found[0]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with zipfile.ZipFile(archive) as file:
+        if sum(entry.file_size for entry in file.infolist()) > _MOST_UNPACKED:
+            raise AnnotationError(f"{archive} unpacks to more than {_MOST_UNPACKED >> 30} GB")
+        for entry in file.infolist():
+            if Path(entry.filename).is_absolute() or ".." in Path(entry.filename).parts:
+                raise AnnotationError(f"{archive} holds {entry.filename!r}, which leads out of its folder")
+        file.extractall(folder)

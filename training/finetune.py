@@ -1,0 +1,279 @@
+"""Fine-tunes a network on a team's own annotations: `python -m training.finetune --annotations EXPORT --out RUN`.
+
+Reads COCO JSON, CVAT for images 1.1, Label Studio JSON (also zipped) or a folder of images/ and masks/; sets a part
+of the photos aside; trains on the rest; plays the simulated annotator on the part set aside before and after. Only
+where fewer clicks are needed the new weights become RUN/weights, which servers and commands load by that path;
+RUN/report.html says how it went either way. Run the same command again to go on after a stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from tqdm import tqdm
+
+from icmformer.errors import ConfigError, IcmformerError
+from icmformer.imageio import read_image
+from icmformer.models import network_config
+from icmformer.weights import Weights, load, save
+from training.annotations.labelmap import AnnotatedPhoto
+from training.annotations.read import read_annotations
+from training.config import parse_config
+from training.evaluate import Run, evaluate
+from training.finetune_report import write_report
+from training.train import main as train
+
+NOT_PROMOTED = 3
+"""Exit status of a run whose weights are no better."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """How many photos and objects went where."""
+
+    train_photos: int
+    train_objects: int
+    held_photos: int
+    held_objects: int
+
+
+def prepare(photos: list[AnnotatedPhoto], out: Path, share: float) -> Split:
+    """Writes the two parts as folders of `images/` and `masks/`: `out/train` and `out/held_out`.
+
+    A photo's part depends on its content and the other photos': the same export is always split the same way.
+
+    Raises:
+        ConfigError: Fewer than two photos, two of one name, or a map of another size than its photo.
+    """
+    if len(photos) < 2:
+        raise ConfigError(f"{len(photos)} annotated photos are too few: one trains, the other tells the gain")
+    names = [photo.name for photo in photos]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConfigError(f"several photos are called {', '.join(sorted(twice)[:5])}; give them names of their own")
+    order = sorted(photos, key=lambda photo: hashlib.sha256(photo.image.read_bytes()).digest())
+    held = {photo.name for photo in order[: min(max(1, round(share * len(photos))), len(photos) - 1)]}
+    counts = {True: [0, 0], False: [0, 0]}
+    for photo in tqdm(photos, desc="preparing", unit="photo"):
+        part = out / ("held_out" if photo.name in held else "train")
+        pixels = read_image(photo.image).pixels
+        if pixels.shape[:2] != photo.labels.shape:
+            raise ConfigError(
+                f"{photo.image} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotation "
+                f"{photo.labels.shape[1]} x {photo.labels.shape[0]}"
+            )
+        for folder, picture in (("images", pixels), ("masks", _never_only_255(photo.labels))):
+            (part / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(part / folder / f"{photo.name}.png", compress_level=1)
+        counts[photo.name in held][0] += 1
+        counts[photo.name in held][1] += len(set(np.unique(photo.labels).tolist()) - {0, 255})
+    return Split(*counts[False], *counts[True])
+
+
+def _never_only_255(labels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A folder takes a map of 0 and 255 alone for one object; here it would be nothing but ignored."""
+    if set(np.unique(labels).tolist()) <= {0, 255}:
+        return np.zeros_like(labels)
+    return labels
+
+
+def train_config(weights: Weights, samples: int, batch: int, lr: float, seed: int) -> dict[str, Any]:
+    """The training config: short, warm, and gentle with what is known already."""
+    raw = {
+        "network": weights.config,
+        "size": network_config(weights.config).img_size,
+        "batch": batch,
+        "samples": samples,
+        "seed": seed,
+        "channels_last": "hybrid" in str(weights.config.get("family")),
+        "precision": "bf16",
+        "data": {"shards": ["train"]},
+        "optim": {
+            "lr": lr,
+            "weight_decay": 0.02,
+            "warmup_samples": samples // 20,
+            "schedule": "cosine",
+            "ema": 0.99,
+        },
+        "points": {"gamma": 0.35, "centre_first": 0.5, "max_points": 12},
+        "pictures": max(samples // 4, 1),
+    }
+    parse_config(raw)
+    return raw
+
+
+def _measure(path: str, name: str, args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """The figures of some weights on the part set aside."""
+    weights = load(path)
+    side = network_config(weights.config).img_size
+    root = args.out / "data" / "held_out"
+    run = Run(
+        weights=path,
+        identity=weights.identity,
+        dataset="label-maps",
+        root=str(root.resolve()),
+        profile=args.profile,
+        size=(side, side),
+        target_iou=None,
+        served=None,
+        passes=None,
+        box=None,
+        limit=args.objects,
+    )
+    print(f"{name}: playing on the part set aside", flush=True)
+    return evaluate(run, root, out, args.device.split(","), args.jobs, overlays=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--annotations", type=Path, required=True, metavar="EXPORT", help="file, zip or folder")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="the photos' folder (beside the file or in the zip)")
+    parser.add_argument("--weights", default="starter", help="name or path of the weights to begin with (starter)")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--name", help="name of the new weights (that of RUN)")
+    parser.add_argument("--held-out", type=float, default=0.2, metavar="SHARE", help="of the photos set aside (0.2)")
+    parser.add_argument("--samples", type=int, default=3000, help="training samples (3000)")
+    parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")
+    parser.add_argument("--lr", type=float, default=1e-4, help="peak learning rate (1e-4)")
+    parser.add_argument("--objects", type=int, default=200, help="objects played on, spread over the part (200)")
+    parser.add_argument("--profile", choices=["exact", "fast"], default="fast", help="of the play (fast)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that play (1)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples (1)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the training (torch's choice)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random in the training (0)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line.
+
+    Returns:
+        0 where the new weights were promoted, 3 where they are no better, 2 for a mistake, 130 for Ctrl-C.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        _check(args)
+        return _finetune(args)
+    except (IcmformerError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
+        return 130
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not 0 < args.held_out < 1:
+        raise ConfigError(f"--held-out must lie between 0 and 1, got {args.held_out}")
+    if min(args.samples, args.batch, args.objects, args.jobs) < 1 or args.workers < 0 or not args.lr > 0:
+        raise ConfigError("--samples, --batch, --objects, --jobs and --lr must be positive")
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    weights = load(args.weights)
+    args.out.mkdir(parents=True, exist_ok=True)
+    split = _prepared(args)
+    print(
+        f"{split.train_photos} photos with {split.train_objects} objects to train on, {split.held_photos} with "
+        f"{split.held_objects} set aside",
+        flush=True,
+    )
+    if not split.train_objects or not split.held_objects:
+        raise ConfigError("one of the two parts holds no object; annotate more photos, or change --held-out")
+    before = _measure(args.weights, "before", args, args.out / "before")
+    config = train_config(weights, args.samples, args.batch, args.lr, args.seed)
+    file = args.out / "config.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    command = [
+        str(file),
+        "--data-root",
+        str(args.out / "data"),
+        "--out",
+        str(args.out / "run"),
+        "--start",
+        args.weights,
+    ]
+    command += ["--device", args.device.split(",")[0], "--workers", str(args.workers), "--save-minutes", "2"]
+    if args.threads:
+        command += ["--threads", str(args.threads)]
+    status = train(command)
+    if status:
+        return status
+    candidate = _candidate(args, config, weights)
+    if candidate is None:
+        print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
+        return 130
+    after = _measure(str(candidate), "after", args, args.out / "after")
+    promoted = after["noc"]["90"] < before["noc"]["90"]
+    target = args.out / "weights"
+    shutil.rmtree(target, ignore_errors=True)
+    if promoted:
+        candidate.rename(target)
+    report = write_report(args.out, _facts(args, split), before, after, promoted, target)
+    change = 100 * (after["noc"]["90"] / before["noc"]["90"] - 1)
+    print(f"\nclicks to 90% IoU: {before['noc']['90']:.2f} before, {after['noc']['90']:.2f} after ({change:+.0f}%)")
+    print(f"promoted: {target}" if promoted else f"NOT promoted, no better than {args.weights}; kept as {candidate}")
+    print(f"report: {report}")
+    return 0 if promoted else NOT_PROMOTED
+
+
+def _prepared(args: argparse.Namespace) -> Split:
+    """The two parts, made once; another export or share in the same folder is refused."""
+    mark = args.out / "data" / "split.json"
+    wanted = {"annotations": str(args.annotations.resolve()), "held_out": args.held_out}
+    if mark.exists():
+        known = json.loads(mark.read_text())
+        if known["wanted"] != wanted:
+            raise ConfigError(f"{args.out} holds another run (other annotations or share); give another --out")
+        return Split(**known["split"])
+    shutil.rmtree(args.out / "data", ignore_errors=True)
+    print(f"reading {args.annotations}", flush=True)
+    photos = list(read_annotations(args.annotations, args.images, args.out / "unpacked"))
+    split = prepare(photos, args.out / "data", args.held_out)
+    mark.write_text(json.dumps({"wanted": wanted, "split": dataclasses.asdict(split)}))
+    return split
+
+
+def _candidate(args: argparse.Namespace, config: Mapping[str, Any], weights: Weights) -> Path | None:
+    """The trained weights in the native form; None where the training was stopped before its end."""
+    checkpoint = torch.load(args.out / "run" / "checkpoint.pt", map_location="cpu", weights_only=True)
+    if checkpoint["state"]["seen"] + config["batch"] <= config["samples"]:
+        return None
+    about = {
+        **weights.about,
+        "fine_tuned_from": f"{weights.name} {weights.sha256[:12]}",
+        "fine_tuned_samples": checkpoint["state"]["seen"],
+    }
+    folder: Path = args.out / "candidate"
+    shutil.rmtree(folder, ignore_errors=True)
+    return save(folder, config["network"], checkpoint["state"]["average"], args.name or args.out.name, about, half=True)
+
+
+def _facts(args: argparse.Namespace, split: Split) -> dict[str, Any]:
+    return {
+        "annotations": args.annotations.name,
+        "began with": args.weights,
+        "trained on": f"{split.train_photos} photos, {split.train_objects} objects, {args.samples:,} samples",
+        "set aside": f"{split.held_photos} photos, {split.held_objects} objects, at most {args.objects} played",
+        "learning rate, batch": f"{args.lr:g}, {args.batch}",
+        "profile of the play": args.profile,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
