@@ -32,11 +32,13 @@ class DataConfig:
         shards: Zip shards (`*.zip`) and folders of `images/` and `masks/`, relative to `--data-root`.
         set_weights: How much more often photos of a set are drawn than others (1 where not named).
         merge: Probability of merging two objects of a photo into one target.
+        stuff: Share of the samples in which stuff (sky, grass) counts as an object, where a set knows any.
     """
 
     shards: tuple[str, ...] = ("train-000.zip", "train-001.zip", "train-002.zip", "train-003.zip")
     set_weights: dict[str, float] = field(default_factory=dict)
     merge: float = 0.15
+    stuff: float = 0.3
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def _framed(picture: RGBImage, text: str, side: int) -> RGBImage:
     frame = np.full((side, side, 3), 255, np.uint8)
     frame[: small.shape[0], : small.shape[1]] = small[:side, :side]
     for colour, thickness in (((255, 255, 255), 3), ((0, 0, 0), 1)):
-        cv2.putText(frame, text, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness)
+        cv2.putText(frame, text, (5, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, thickness, cv2.LINE_AA)
     return frame
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 from icmformer.errors import ConfigError, IcmformerError
 from training.augment import OTHER, colour, view
 from training.config import TrainConfig
-from training.data.objects import pick_object
+from training.data.objects import any_object, pick_object, without_stuff
 from training.data.photos import PhotoSource
 from training.losses import IGNORE
 from training.points import first_clicks
@@ -76,10 +76,12 @@ class SampleSet(Dataset[Sample | IcmformerError]):
         for _attempt in range(_ATTEMPTS):
             index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.photos.records) - 1)
             photo, labels = self.photos.load(index)
-            target = pick_object(labels, self.photos.records[index], rng, config.data.merge)
+            record = self.photos.records[index]
+            labels = without_stuff(labels, record, rng, config.data.stuff)
+            target = pick_object(labels, record, rng, config.data.merge)
             if target is None:
                 continue
-            with_others = np.where((target == 0) & (labels > 0), np.uint8(OTHER), target)
+            with_others = np.where((target == 0) & any_object(labels), np.uint8(OTHER), target)
             seen, cut = view(photo, with_others, config.size, config.augment, rng)
             if (cut == 1).sum() < 0.0015 * cut.size:
                 continue

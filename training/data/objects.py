@@ -19,7 +19,7 @@ def pick_object(
     """Picks a target.
 
     Args:
-        labels: (H, W) uint8 label map.
+        labels: (H, W) uint8 label map, or layers (H, W, L) of them.
         record: What is known of the photo.
         rng: Randomness of this sample.
         merge: Probability of merging two objects into one target.
@@ -28,18 +28,38 @@ def pick_object(
     Returns:
         (H, W) uint8: 1 the object, 0 the rest, 255 ignored; None if the photo holds no object large enough.
     """
-    ids, counts = np.unique(labels, return_counts=True)
-    large = [int(i) for i, n in zip(ids, counts, strict=True) if i not in (0, IGNORE) and n >= min_share * labels.size]
+    layers = labels if labels.ndim == 3 else labels[..., None]
+    large = []
+    for layer in range(layers.shape[2]):
+        ids, counts = np.unique(layers[..., layer], return_counts=True)
+        least = min_share * layers[..., layer].size
+        large += [(layer, int(i)) for i, n in zip(ids, counts, strict=True) if i not in (0, IGNORE) and n >= least]
     if not large:
         return None
     chosen = [large[rng.integers(len(large))]]
     if len(large) > 1 and rng.random() < merge:
         chosen.append(large[rng.integers(len(large))])
-    mask = np.isin(labels, chosen)
+    mask = np.logical_or.reduce([layers[..., layer] == value for layer, value in chosen])
     splits = record.semantic_parts or record.set in _SALIENT_SETS
     if splits and rng.random() < 0.5:
         mask = _one_component(mask, rng, min_share)
-    return np.where(labels == IGNORE, np.uint8(IGNORE), mask.astype(np.uint8))
+    return np.where((layers == IGNORE).any(2), np.uint8(IGNORE), mask.astype(np.uint8))
+
+
+def without_stuff(labels: NDArray[np.uint8], record: PhotoRecord, rng: Generator, keep: float) -> NDArray[np.uint8]:
+    """The layers without their stuff, which becomes background, but for a share `keep` of the samples."""
+    if not record.stuff or rng.random() < keep:
+        return labels
+    things = labels.copy()
+    for layer, value in record.stuff:
+        things[..., layer][things[..., layer] == value] = 0
+    return things
+
+
+def any_object(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(H, W) bool: where any layer has an object or is ignored."""
+    found: NDArray[np.bool_] = labels > 0
+    return found.any(2) if found.ndim == 3 else found
 
 
 def _one_component(mask: NDArray[np.bool_], rng: Generator, min_share: float) -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ class PhotoRecord:
         semantic_parts: Labels are classes of parts; one label may cover several objects.
         segments: Labels are regions of an image segmentation rather than objects.
         permissive: Whether the declared licence admits commercial use.
+        stuff: Layer and value of what is stuff (sky, grass) rather than an object, of photos with layers.
     """
 
     key: str
@@ -34,6 +35,7 @@ class PhotoRecord:
     semantic_parts: bool = False
     segments: bool = False
     permissive: bool = False
+    stuff: tuple[tuple[int, int], ...] = ()
 
 
 class PhotoSource(Protocol):
@@ -42,7 +44,10 @@ class PhotoSource(Protocol):
     records: Sequence[PhotoRecord]
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Returns photo `index` as RGB (H, W, 3) and its label map (H, W): 0 background, 255 ignored, else ids."""
+        """Returns photo `index` as RGB (H, W, 3) and its label map (H, W): 0 background, 255 ignored, else ids.
+
+        Of photos whose objects overlap: layers (H, W, L), each such a map.
+        """
 
 
 class Photos:
@@ -59,15 +64,21 @@ class Photos:
 
 
 def open_photos(root: Path, names: Sequence[str]) -> Photos:
-    """Opens zip shards (`*.zip`) and folders (`images/`, `masks/`) below `root`.
+    """Opens zip shards (`*.zip`), sets of layered shards (`set.json`) and folders (`images/`, `masks/`) below `root`.
 
     Raises:
         ConfigError: One that is not there or cannot be read, or no photo in any of them.
     """
+    from training.data.coco_lvis.store import LayeredShards
     from training.data.folders import Folder
     from training.data.shards import open_shard
 
-    photos = Photos([open_shard(root / name) if name.endswith(".zip") else Folder(root / name) for name in names])
+    def source(name: str) -> PhotoSource:
+        if name.endswith(".zip"):
+            return open_shard(root / name)
+        return LayeredShards(root / name) if (root / name / "set.json").is_file() else Folder(root / name)
+
+    photos = Photos([source(name) for name in names])
     if not any(record.labels for record in photos.records):
         raise ConfigError(f"there is not one labelled photo to train on in {', '.join(names)} of {root}")
     return photos

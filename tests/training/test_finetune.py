@@ -1,0 +1,156 @@
+"""Fine-tuning from an export to a verdict, by its command."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from icmformer import Engine, weights
+from icmformer.errors import ConfigError
+from training.annotations.labelmap import AnnotatedPhoto
+from training.data.folders import Folder
+from training.finetune import NOT_PROMOTED, main, prepare
+
+
+def write_rings(folder, count, seed=0, shuffled=False):
+    """Photos of dark rings on a noisy ground: an annotator wants the ring without its hole."""
+    rng = np.random.default_rng(seed)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        labels = np.zeros((160, 200), np.uint8)
+        for label in (1, 2):
+            x, y = int(rng.integers(40, 60)) + 90 * (label - 1), int(rng.integers(50, 110))
+            cv2.circle(labels, (x, y), 32, label, -1)
+            cv2.circle(labels, (x, y), 16, 0, -1)
+        photo = rng.normal(150, 25, (160, 200, 3)) - 70 * (labels > 0)[..., None]
+        photo = cv2.GaussianBlur(photo.clip(0, 255).astype(np.uint8), (5, 5), 0)
+        if shuffled:
+            labels = np.roll(labels, (int(rng.integers(40, 120)), int(rng.integers(50, 150))), (0, 1))
+        Image.fromarray(photo).save(folder / "images" / f"p{number}.png")
+        Image.fromarray(labels).save(folder / "masks" / f"p{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The command's options for a run of seconds."""
+    export = write_rings(tmp_path_factory.mktemp("rings"), 6)
+    options = ["--annotations", str(export), "--held-out", "0.34", "--batch", "4", "--objects", "2", "--workers", "0"]
+    return [*options, "--threads", "2"]
+
+
+def test_a_run_splits_trains_plays_and_reports(quick, tmp_path, capsys):
+    out = tmp_path / "run"
+    status = main([*quick, "--out", str(out), "--samples", "8"])
+    told = capsys.readouterr().out
+    assert status in (0, NOT_PROMOTED)
+    assert "4 photos with 8 objects to train on, 2 with 4 set aside" in told
+    before, after = (json.loads((out / name / "results.json").read_text()) for name in ("before", "after"))
+    promoted = after["noc"]["90"] < before["noc"]["90"]
+    assert promoted == (status == 0) == (out / "weights").exists()
+    assert ("NOT promoted" in told) != promoted
+    made = weights.load(out / ("weights" if promoted else "candidate"))
+    assert made.name == "run"
+    assert made.about["fine_tuned_samples"] == 8
+    assert "starter" in made.about["fine_tuned_from"]
+    Engine(made)
+    page = (out / "report.html").read_text()
+    assert ("Promoted." in page) == promoted
+    assert f"{before['noc']['90']:.2f}" in page
+    assert f"{after['noc']['90']:.2f}" in page
+    assert page.count("<img") >= 2
+    # again: nothing is trained or played anew, the verdict is the same
+    assert main([*quick, "--out", str(out), "--samples", "8"]) == status
+    assert "going on after 8 samples" in capsys.readouterr().out
+
+
+def test_a_stopped_run_goes_on(quick, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr("training.train.Run._over", lambda self: self.trainer.seen >= 4)
+    assert main([*quick, "--out", str(out), "--samples", "12"]) == 130
+    assert "run the same command to go on" in capsys.readouterr().err
+    assert not (out / "report.html").exists()
+    monkeypatch.undo()
+    assert main([*quick, "--out", str(out), "--samples", "12"]) in (0, NOT_PROMOTED)
+    assert "going on after 4 samples" in capsys.readouterr().out
+    state = torch.load(out / "run" / "checkpoint.pt", weights_only=True)["state"]
+    assert state["seen"] == 12
+
+
+def test_the_parts_share_no_photo_and_are_the_same_every_time(tmp_path):
+    folder = Folder(write_rings(tmp_path / "rings", 9))
+    photos = [AnnotatedPhoto(r.key, folder.image_file(i), folder.load(i)[1]) for i, r in enumerate(folder.records)]
+    first, again = prepare(photos, tmp_path / "a", 0.3), prepare(photos[::-1], tmp_path / "b", 0.3)
+    assert first == again
+    assert (first.train_photos, first.held_photos) == (6, 3)
+    parts = {
+        out: {part: {p.name for p in (tmp_path / out / part / "images").iterdir()} for part in ("train", "held_out")}
+        for out in "ab"
+    }
+    assert parts["a"] == parts["b"]
+    assert not parts["a"]["train"] & parts["a"]["held_out"]
+    one = next((tmp_path / "a" / "train" / "masks").iterdir())
+    np.testing.assert_array_equal(np.asarray(Image.open(one)), next(p.labels for p in photos if p.name == one.stem))
+
+
+def test_photos_that_cannot_be_told_apart_or_do_not_fit_are_refused(tmp_path):
+    folder = Folder(write_rings(tmp_path / "rings", 2))
+    photos = [AnnotatedPhoto("same", folder.image_file(i), folder.load(i)[1]) for i in range(2)]
+    with pytest.raises(ConfigError, match="several photos are called same"):
+        prepare(photos, tmp_path / "a", 0.5)
+    with pytest.raises(ConfigError, match="too few"):
+        prepare(photos[:1], tmp_path / "a", 0.5)
+    wrong = [AnnotatedPhoto(str(i), p.image, p.labels[:-1]) for i, p in enumerate(photos)]
+    with pytest.raises(ConfigError, match="has 200 x 160 pixels, its annotation 200 x 159"):
+        prepare(wrong, tmp_path / "b", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--held-out", "1"], "--held-out must lie between"),
+        (["--samples", "0"], "must be positive"),
+        (["--weights", "none-such"], "none-such"),
+        (["--annotations", "none-such"], "there is no none-such"),
+    ],
+)
+def test_mistakes_are_told(quick, tmp_path, capsys, options, text):
+    assert main([*quick, "--out", str(tmp_path / "run"), *options]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_another_export_in_the_same_folder_is_refused(quick, tmp_path, capsys):
+    out = tmp_path / "run"
+    (out / "data").mkdir(parents=True)
+    known = {"wanted": {"annotations": "elsewhere", "held_out": 0.34}, "split": {}}
+    (out / "data" / "split.json").write_text(json.dumps(known))
+    assert main([*quick, "--out", str(out)]) == 2
+    assert "holds another run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_good_annotations_are_promoted_and_shuffled_ones_are_not(tmp_path, capsys):
+    common = ["--held-out", "0.4", "--samples", "480", "--objects", "12", "--threads", "2", "--lr", "3e-4"]
+    for name, shuffled in (("good", False), ("bad", True)):
+        export = write_rings(tmp_path / name, 20)
+        out = tmp_path / f"{name}-run"
+        if shuffled:  # what is trained on is wrong, what it is judged by is right
+            assert main(["--annotations", str(export), "--out", str(out), *common, "--samples", "8"]) in (
+                0,
+                NOT_PROMOTED,
+            )
+            for path in (out / "data" / "train" / "masks").iterdir():
+                labels = np.asarray(Image.open(path))
+                Image.fromarray(np.roll(labels, (80, 100), (0, 1))).save(path)
+            for part in ("run", "after"):
+                shutil.rmtree(out / part)
+        assert main(["--annotations", str(export), "--out", str(out), *common]) == (NOT_PROMOTED if shuffled else 0)
+        told = capsys.readouterr().out
+        print(told[-300:])
+        assert (out / "weights").exists() != shuffled

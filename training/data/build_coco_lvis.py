@@ -1,0 +1,243 @@
+"""Builds the combined COCO+LVIS training set: `python -m training.data.build_coco_lvis --lvis JSON ... --out DIR`.
+
+Joins LVIS's instances with COCO's panoptic things and stuff by the rules of `training.data.coco_lvis.rules`, photo by
+photo, on all cores; or takes the community's pickles (`--community DIR`), without running what is in them. Writes zip
+shards of PNG layers, which training reads as they are. Stopped, the same command goes on. What to get from where:
+`--sources`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from icmformer.errors import ConfigError, IcmformerError
+from training.data.coco_lvis.community import Community
+from training.data.coco_lvis.originals import Instances, Panoptic
+from training.data.coco_lvis.rules import Object, combine
+from training.data.coco_lvis.store import FORMAT, write_shard
+
+_SHARD = 500
+SOURCES = """What the set is made of, and where it is published (this command fetches nothing):
+
+  photos      COCO 2017 train, val   cocodataset.org: train2017.zip (18 GB), val2017.zip (1 GB)
+  LVIS        v1 train and val       lvisdataset.org: lvis_v1_train.json.zip, lvis_v1_val.json.zip
+  panoptic    COCO 2017 panoptic     cocodataset.org: panoptic_annotations_trainval2017.zip (821 MB)
+  instances   COCO 2017 instances    cocodataset.org: annotations_trainval2017.zip (241 MB); where there is no panoptic
+  community   the set, made already  linked from RITM's and SimpleClick's repositories: cocolvis_annotation.tar.gz
+
+LVIS draws its photos from all of COCO 2017: put train2017 and val2017 into one folder. Licences: the annotations of
+LVIS and COCO are CC BY 4.0; the photos are Flickr's, each under its own."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know of the sources."""
+
+    lvis: Path | None
+    panoptic: Path | None
+    panoptic_masks: Path | None
+    instances: Path | None
+    community: Path | None
+
+
+class Builder:
+    """Makes the objects of photos."""
+
+    def __init__(self, job: Job) -> None:
+        self.community = Community(job.community) if job.community else None
+        self.lvis = Instances(job.lvis) if job.lvis else None
+        self.panoptic = Panoptic(job.panoptic, job.panoptic_masks) if job.panoptic and job.panoptic_masks else None
+        self.instances = Instances(job.instances) if job.instances else None
+
+    def photos(self) -> list[str]:
+        """The photos there are: LVIS's where it is given, else COCO's."""
+        if self.community:
+            return list(self.community.photos())
+        first = self.lvis or self.panoptic or self.instances
+        assert first is not None
+        return [str(i) for i in sorted(first.images)]
+
+    def photo(self, key: str) -> tuple[str, str, list[Object], tuple[int, int]]:
+        """Key, file name, objects and (height, width)."""
+        if self.community:
+            objects, size = self.community.objects(key)
+            return key, f"{key}.jpg", objects, (size[0], size[1])
+        number = int(key)
+        known = next(s.images[number] for s in (self.lvis, self.panoptic, self.instances) if s and number in s.images)
+        lvis = self.lvis.masks(number) if self.lvis else []
+        things, stuff = self.panoptic.masks(number) if self.panoptic else ([], [])
+        if not things and not stuff and self.instances:
+            things = self.instances.masks(number)
+        return key, known[0], combine(lvis, things, stuff), known[1:]
+
+
+_builder: Builder | None = None  # of a child process
+
+
+def _start(job: Job) -> None:
+    global _builder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _builder = Builder(job)
+
+
+def _shard(path: Path, keys: Sequence[str]) -> tuple[int, dict[str, int]]:
+    assert _builder is not None
+    photos = [_builder.photo(key) for key in keys]
+    write_shard(path, photos)
+    counts: dict[str, int] = {}
+    for _, _, objects, _ in photos:
+        for item in objects:
+            counts[item.source] = counts.get(item.source, 0) + 1
+            counts["parts"] = counts.get("parts", 0) + (item.parent is not None)
+    return len(photos), counts
+
+
+def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int, name: str) -> dict[str, int]:
+    """Builds the set; shards that are there already are left as they are.
+
+    Args:
+        job: The sources.
+        out: The set's folder.
+        images: The photos' folder.
+        excluded: Photos that are left out.
+        jobs: Processes.
+        name: Of the set, in training configs' `set_weights`.
+
+    Returns:
+        Photos, objects by source, objects that are parts of others.
+
+    Raises:
+        ConfigError: Sources that cannot be read, or `out` holding a set of other sources.
+    """
+    builder = Builder(job)
+    keys = [key for key in builder.photos() if not (key.isdigit() and int(key) in excluded)]
+    if not keys:
+        raise ConfigError("the sources hold no photo")
+    out.mkdir(parents=True, exist_ok=True)
+    about = {"format": FORMAT, "name": name, "images": os.path.relpath(images.resolve(), out.resolve())}
+    plan = {**about, "photos": len(keys), "sources": {k: str(v) for k, v in vars(job).items() if v}, "shard": _SHARD}
+    mark = out / "plan.json"
+    if mark.exists() and json.loads(mark.read_text()) != plan:
+        raise ConfigError(f"{out} holds a set of other sources or photos; give another --out or delete it")
+    mark.write_text(json.dumps(plan))
+    totals: dict[str, int] = {"photos": 0}
+    pieces = [keys[i : i + _SHARD] for i in range(0, len(keys), _SHARD)]
+    tally = out / "counts.jsonl"
+    done = {row["shard"]: row for row in map(json.loads, tally.read_text().splitlines())} if tally.exists() else {}
+    todo = [n for n in range(len(pieces)) if n not in done or not _path(out, n).exists()]
+    with tqdm(total=len(keys), initial=len(keys) - sum(len(pieces[n]) for n in todo), unit="photo") as bar:
+        for number, count, counts in _run(job, builder, out, pieces, todo, jobs):
+            done[number] = {"shard": number, "photos": count, **counts}
+            with tally.open("a") as file:
+                file.write(json.dumps(done[number]) + "\n")
+            bar.update(count)
+    for row in done.values():
+        for key, value in row.items():
+            if key != "shard":
+                totals[key] = totals.get(key, 0) + value
+    (out / "set.json").write_text(json.dumps({**about, "counts": totals}, indent=1) + "\n")
+    return totals
+
+
+def _run(
+    job: Job, builder: Builder, out: Path, pieces: list[list[str]], todo: list[int], jobs: int
+) -> Iterator[tuple[int, int, dict[str, int]]]:
+    global _builder
+    if jobs == 1:
+        _builder = builder
+        for number in todo:
+            yield (number, *_shard(_path(out, number), pieces[number]))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, _start, (job,)) as pool:
+        futures = [(n, pool.submit(_shard, _path(out, n), pieces[n])) for n in todo]
+        try:
+            for number, future in futures:
+                yield (number, *future.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _path(out: Path, number: int) -> Path:
+    return out / f"shard-{number:05}.zip"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.data.build_coco_lvis",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--sources", action="store_true", help="print what the set is made of and where that is; no more"
+    )
+    parser.add_argument("--lvis", type=Path, metavar="JSON", help="LVIS v1 annotations")
+    parser.add_argument("--panoptic", type=Path, metavar="JSON", help="COCO's panoptic annotations")
+    parser.add_argument("--panoptic-masks", type=Path, metavar="DIR", help="the folder of their PNG files")
+    parser.add_argument("--instances", type=Path, metavar="JSON", help="COCO's instances, for photos without panoptic")
+    parser.add_argument("--community", type=Path, metavar="DIR", help="instead: a split of the community's set")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="the photos' folder")
+    parser.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="ids of photos to leave out, one a line: those of COCO_MVal"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the set")
+    parser.add_argument("--name", default="coco_lvis", help="of the set, for set_weights in configs (coco_lvis)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (as many as cores)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    args = _parser().parse_args(argv)
+    if args.sources:
+        print(SOURCES)
+        return 0
+    try:
+        totals = build(_job(args), args.out, args.images, _excluded(args.exclude), args.jobs, args.name)
+    except (IcmformerError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
+        return 130
+    print(", ".join(f"{value:,} {key}" for key, value in totals.items()) + f": {args.out}")
+    return 0
+
+
+def _job(args: argparse.Namespace) -> Job:
+    if args.out is None or args.images is None:
+        raise ConfigError("--out and --images are needed (or --sources)")
+    if not args.images.is_dir():
+        raise ConfigError(f"there is no folder {args.images}")
+    if bool(args.panoptic) != bool(args.panoptic_masks):
+        raise ConfigError("--panoptic and --panoptic-masks go together")
+    originals = (args.lvis, args.panoptic, args.instances)
+    if bool(args.community) == any(originals):
+        raise ConfigError("give --lvis, --panoptic or --instances, or else --community")
+    if args.jobs < 1:
+        raise ConfigError("--jobs starts at 1")
+    return Job(args.lvis, args.panoptic, args.panoptic_masks, args.instances, args.community)
+
+
+def _excluded(path: Path | None) -> frozenset[int]:
+    if path is None:
+        return frozenset()
+    try:
+        return frozenset(int(line) for line in path.read_text().split())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no list of ids: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Objects that overlap, packed into a few layers of uint8 label maps; shards of them; a training source over shards.
+
+A shard is a zip of `<photo>.<layer>.png` (gray; 0 background, other values objects of that layer) and `index.jsonl`:
+for each photo its file name, size, layers and objects as [layer, value, parent, stuff]. The folder's `set.json` says
+what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from icmformer.errors import ConfigError
+from icmformer.imageio import read_image
+from icmformer.types import BoolMask
+from training.data.coco_lvis.rules import Object
+from training.data.photos import PhotoRecord
+
+FORMAT = "icmformer-layers-1"
+_MOST = 254  # 255 means ignored everywhere
+
+
+def pack(masks: Sequence[BoolMask]) -> tuple[list[NDArray[np.uint8]], list[tuple[int, int]]]:
+    """Puts masks into as few layers as come of taking each where it first fits.
+
+    Returns:
+        (H, W) uint8 layers, and for each mask its layer and value.
+    """
+    layers: list[NDArray[np.uint8]] = []
+    counts: list[int] = []
+    places = []
+    for mask in masks:
+        free = (n for n, content in enumerate(layers) if counts[n] < _MOST and not content[mask].any())
+        layer = next(free, len(layers))
+        if layer == len(layers):
+            layers.append(np.zeros(mask.shape, np.uint8))
+            counts.append(0)
+        counts[layer] += 1
+        layers[layer][mask] = counts[layer]
+        places.append((layer, counts[layer]))
+    return layers, places
+
+
+def write_shard(path: Path, photos: Sequence[tuple[str, str, Sequence[Object], tuple[int, int]]]) -> None:
+    """Writes a shard in one step: it is there whole, or not.
+
+    Args:
+        path: The zip file.
+        photos: Key, file name, objects and (height, width) of each photo.
+    """
+    rows = []
+    part = path.with_suffix(".part")
+    with zipfile.ZipFile(part, "w") as archive:
+        for key, file, objects, (height, width) in photos:
+            layers, places = pack([o.mask for o in objects])
+            for number, layer in enumerate(layers):
+                done, data = cv2.imencode(".png", layer)
+                assert done
+                archive.writestr(f"{key}.{number}.png", data.tobytes())
+            rows.append(
+                {
+                    "key": key,
+                    "file": file,
+                    "height": height,
+                    "width": width,
+                    "layers": len(layers),
+                    "objects": [[*place, o.parent, o.stuff] for place, o in zip(places, objects, strict=True)],
+                }
+            )
+        archive.writestr("index.jsonl", "\n".join(map(json.dumps, rows)))
+    os.replace(part, path)
+
+
+class LayeredShards:
+    """A folder of such shards as a source of training photos. Safe to use in forked or spawned worker processes.
+
+    Args:
+        root: The folder.
+        images: The photos' folder; by default the one that `set.json` names.
+
+    Raises:
+        ConfigError: Not such a folder, or one whose photos are not there.
+    """
+
+    def __init__(self, root: Path, images: Path | None = None) -> None:
+        about = read_about(root)
+        self._images = images or (root / about["images"])
+        if not self._images.is_dir():
+            raise ConfigError(f"the photos of {root} are not in {self._images}; put them there, or build the set anew")
+        self._rows: list[tuple[Path, Mapping[str, Any]]] = []
+        self.records: list[PhotoRecord] = []
+        for path in sorted(root.glob("shard-*.zip")):
+            with zipfile.ZipFile(path) as archive:
+                for line in archive.read("index.jsonl").splitlines():
+                    row = json.loads(line)
+                    if row["objects"]:
+                        self._rows.append((path, row))
+                        stuff = tuple((layer, value) for layer, value, _, is_stuff in row["objects"] if is_stuff)
+                        ids = tuple(range(len(row["objects"])))
+                        self.records.append(PhotoRecord(row["key"], about["name"], ids, stuff=stuff))
+        self._open: dict[tuple[int, Path], zipfile.ZipFile] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open": {}}
+
+    def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Returns photo `index` as RGB (H, W, 3) and its layers (H, W, L), each as a label map.
+
+        Raises:
+            ConfigError: A photo of another size than its layers, or a damaged file.
+        """
+        path, row = self._rows[index]
+        photo = read_image(self._images / row["file"]).pixels
+        layers = self.layers(index)
+        if layers.shape[:2] != photo.shape[:2]:
+            raise ConfigError(f"the photo {row['file']} is of another size than its masks in {path}")
+        return photo, layers
+
+    def layers(self, index: int) -> NDArray[np.uint8]:
+        """The layers of photo `index`: (H, W, L)."""
+        path, row = self._rows[index]
+        archive = self._archive(path)
+        return np.stack([_decode(archive.read(f"{row['key']}.{n}.png"), path) for n in range(row["layers"])], axis=2)
+
+    def objects(self, index: int) -> list[Object]:
+        """The objects of photo `index`."""
+        layers = self.layers(index)
+        return [
+            Object(layers[..., layer] == value, "stuff" if stuff else "thing", parent, bool(stuff))
+            for layer, value, parent, stuff in self._rows[index][1]["objects"]
+        ]
+
+    def _archive(self, path: Path) -> zipfile.ZipFile:
+        key = (os.getpid(), path)
+        if key not in self._open:
+            self._open[key] = zipfile.ZipFile(path)
+        return self._open[key]
+
+
+def read_about(root: Path) -> Mapping[str, Any]:
+    """What `set.json` of a folder says.
+
+    Raises:
+        ConfigError: There is none, or it is of another format.
+    """
+    try:
+        about: Mapping[str, Any] = json.loads((root / "set.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{root} is no set of layered shards: {error}") from error
+    if about.get("format") != FORMAT:
+        raise ConfigError(f"{root} is of the format {about.get('format')!r}, not {FORMAT!r}: build it anew")
+    return about
+
+
+def _decode(data: bytes, path: Path) -> NDArray[np.uint8]:
+    layer = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if layer is None or layer.ndim != 2:
+        raise ConfigError(f"a layer in {path} is damaged")
+    return np.asarray(layer, np.uint8)
