@@ -56,6 +56,8 @@ class OptimConfig:
         ema: Decay of the averaged weights per step.
         layer_decay: Factor of the learning rate from one block to the block before it; the last block, and whatever
             no pretrained backbone holds (click embedding, cross blocks, neck, head), learns at the full rate.
+        grouping: `corrected`, as above; `published`, as the official code groups the parameters of plain ViTs: the
+            click embedding is in no group and never learns, the cross blocks get the first block's rate.
         lr_factors: Factors of the learning rate by prefix of the parameter's name, the longest that fits, beside
             `layer_decay`; a factor of 0 freezes.
     """
@@ -69,6 +71,7 @@ class OptimConfig:
     clip: float = 1.0
     ema: float = 0.999
     layer_decay: float = 1.0
+    grouping: Literal["corrected", "published"] = "corrected"
     lr_factors: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from training.config import OptimConfig
 _BARE = ("pos_embed", "cls_token", "relative_position_bias_table", ".scale")
 _SWIN_BLOCK = re.compile(r"backbone\.layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.")
 _BLOCK = re.compile(r"backbone\.(trunk\.blocks|blocks)\.(\d+)\.")
+_CROSS, _CLICKS = "backbone.blocks2.", "patch_embed_coords."
 _EMBEDDING = ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token", "backbone.trunk.stem.")
 
 
@@ -51,11 +52,17 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
     strangers = [p for p in config.lr_factors if not any(name.startswith(p) for name in depths)]
     if strangers:
         raise ConfigError(f"optim.lr_factors: no parameter's name begins with {', '.join(strangers)}")
+    published = config.grouping == "published" and config.layer_decay != 1
+    if published:
+        first = max(depths.values(), default=0) - 1  # the first block; the embeddings lie one further
+        depths = {name: first if name.startswith(_CROSS) else depth for name, depth in depths.items()}
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         fitting = [p for p in config.lr_factors if name.startswith(p)]
         factor = config.lr_factors[max(fitting, key=len)] if fitting else 1.0
         factor *= config.layer_decay ** depths[name]
+        if published and name.startswith(_CLICKS):
+            factor = 0.0
         parameter.requires_grad_(factor > 0)
         if not factor:
             continue

@@ -27,6 +27,7 @@ from training.data.photos import Photos, open_photos
 from training.distributed import Processes, joined
 from training.loop import Trainer, batches, load_checkpoint, save_checkpoint
 from training.monitor import Monitor
+from training.plan import plan
 from training.samples import SampleSet
 from training.start import starting_network
 from training.validate import Validation
@@ -40,7 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("config", type=Path, help="YAML config, see training/configs")
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the shards and folders it names")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check network, data and schedule, tell the cost; no more"
+    )
+    parser.add_argument("--tflops", type=float, default=150, help="sustained, for the cost of --dry-run (150)")
     parser.add_argument("--start", help="weights to begin with: a backbone's file, or a name or path of weights")
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda or cuda:N"
@@ -58,12 +63,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.workers < 0 or (args.threads is not None and args.threads < 1):
             raise ConfigError("--workers starts at 0 and --threads at 1")
+        if args.out is None and not args.dry_run:
+            raise ConfigError("--out is needed: the run's folder")
         config = load_config(args.config)
         device = find_device(args.device)
         if args.threads:
             torch.set_num_threads(args.threads)
         with joined(device) as processes:
             _check(config, processes)
+            if args.dry_run:
+                print(plan(config, args))
+                return 0
             Run(config, args, device, processes)()
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -113,11 +113,13 @@ def _label_map(path: Path) -> Truth:
     return ids.astype(np.int32)
 
 
-def _sbd(path: Path) -> Truth:
+def read_sbd(path: Path) -> Truth:
+    """SBD's instances: ids."""
     return np.asarray(loadmat(str(path))["GTinst"][0, 0]["Segmentation"], np.int32)
 
 
-def _voc(path: Path) -> Truth:
+def read_voc(path: Path) -> Truth:
+    """Pascal VOC's objects: ids, -1 ignored."""
     with Image.open(path) as image:  # palette image: the indices are the ids, 255 is void
         ids = np.asarray(image, np.int32)
     return np.where(ids == 255, IGNORE, ids)
@@ -127,8 +129,8 @@ _READERS: Mapping[str, Callable[[Path], Truth]] = {
     "trimap": _trimap,
     "any": _any_channel,
     "labels": _label_map,
-    "sbd": _sbd,
-    "voc": _voc,
+    "sbd": read_sbd,
+    "voc": read_voc,
 }
 
 

@@ -64,19 +64,27 @@ class Photos:
 
 
 def open_photos(root: Path, names: Sequence[str]) -> Photos:
-    """Opens zip shards (`*.zip`), sets of layered shards (`set.json`) and folders (`images/`, `masks/`) below `root`.
+    """Opens what `names` are below `root`.
+
+    Zip shards (`*.zip`), sets of layered shards (`set.json`), SBD and Pascal VOC in their published layouts (their
+    training parts), folders of pairs (`images/`, `masks/`).
 
     Raises:
         ConfigError: One that is not there or cannot be read, or no photo in any of them.
     """
     from training.data.coco_lvis.store import LayeredShards
     from training.data.folders import Folder
+    from training.data.published import LAYOUTS, Published
     from training.data.shards import open_shard
 
     def source(name: str) -> PhotoSource:
         if name.endswith(".zip"):
             return open_shard(root / name)
-        return LayeredShards(root / name) if (root / name / "set.json").is_file() else Folder(root / name)
+        folder = root / name
+        if (folder / "set.json").is_file():
+            return LayeredShards(folder)
+        layout = next((known for known in LAYOUTS if (folder / known.train).is_file()), None)
+        return Published(folder, layout) if layout else Folder(folder)
 
     photos = Photos([source(name) for name in names])
     if not any(record.labels for record in photos.records):
