@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -110,7 +111,8 @@ class Process:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                # Linux means the thread that started it: one that comes and goes must not take the process along.
+                preexec_fn=_end_with_parent if threading.current_thread() is threading.main_thread() else None,
             )
 
     def wait_for(self, url: str, seconds: float, tell: Any = None) -> None:
