@@ -61,16 +61,24 @@ class Monitor:
         self._pictures, self._next_picture = pictures, seen
         self._steps = 0
 
-    def step(self, seen: int, result: StepResult) -> None:
-        """After each step."""
-        self._write({"seen": seen, "time": round(time.time(), 2), **result.scalars})
+    def step(self, seen: int, result: StepResult, seconds: float, waited: float) -> None:
+        """After each step.
+
+        Args:
+            seen: Samples so far, of all processes.
+            result: Of the step.
+            seconds: Since the step before.
+            waited: Of these, those without a batch: data that comes too slowly.
+        """
+        speed = {"samples_per_second": (seen - self._bar.n) / seconds, "data_wait": waited / seconds}
+        rounded = {name: float(f"{value:.4g}") for name, value in speed.items()}
+        self._write({"seen": seen, "time": round(time.time(), 2), **result.scalars, **rounded})
         self._bar.update(seen - self._bar.n)
         self._bar.set_postfix({k: f"{v:.3g}" for k, v in result.scalars.items()}, refresh=False)
         self._steps += 1
         if self._steps % _SCALARS_EVERY == 1:
-            for name, value in result.scalars.items():
+            for name, value in {**result.scalars, **speed}.items():
                 self._board.add_scalar(f"train/{name}", value, seen)
-            self._board.add_scalar("train/samples_per_second", self._bar.format_dict["rate"] or 0.0, seen)
         if self._pictures and seen >= self._next_picture:
             self._board.add_image("target, prediction", picture(result), seen, dataformats="HWC")
             self._next_picture = seen + self._pictures

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples, for each process (1)")
     parser.add_argument("--threads", type=int, help="CPU threads of the network (torch's choice)")
+    parser.add_argument(
+        "--profile-steps", type=int, default=0, metavar="N", help="record N steps: RUN/profile.txt and profile.json"
+    )
     parser.add_argument("--time-budget", type=float, metavar="MIN", help="save and stop after so many minutes")
     parser.add_argument("--save-minutes", type=float, default=5, metavar="MIN", help="between checkpoints (5)")
     return parser
@@ -61,8 +64,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     args = _parser().parse_args(argv)
     try:
-        if args.workers < 0 or (args.threads is not None and args.threads < 1):
-            raise ConfigError("--workers starts at 0 and --threads at 1")
+        if args.workers < 0 or (args.threads is not None and args.threads < 1) or args.profile_steps < 0:
+            raise ConfigError("--workers starts at 0, --profile-steps too, --threads at 1")
         if args.out is None and not args.dry_run:
             raise ConfigError("--out is needed: the run's folder")
         config = load_config(args.config)
@@ -116,6 +119,7 @@ class Run:
         self.trainer = Trainer(config, device)
         self.best = math.inf
         self.asked_to_stop = False
+        self.profile: Any = None
         self.started = self.saved = time.monotonic()
 
     def __call__(self) -> None:
@@ -124,13 +128,32 @@ class Run:
         self._begin()
         config = trainer.whole
         monitor = Monitor(out, trainer.seen, config.samples, config.pictures) if processes.first else None
-        with monitor or nullcontext(), _on_signals(self._stop):
+        with monitor or nullcontext(), _on_signals(self._stop), self._profiled():
             while trainer.next_stage() and not self._over():
                 self._stage(monitor)
             if processes.first:
                 self._save()
         if processes.first:
             print(f"saved after {trainer.seen:,} samples: {out / _CHECKPOINT}")
+
+    def _profiled(self) -> AbstractContextManager[Any]:
+        """Records `--profile-steps` steps of the first process, after three for warming up."""
+        steps = self.args.profile_steps
+        if not steps or not self.processes.first:
+            return nullcontext()
+        from torch.profiler import ProfilerActivity, profile, schedule
+
+        def done(profiler: Any) -> None:
+            profiler.export_chrome_trace(str(self.args.out / "profile.json"))
+            order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+            table = profiler.key_averages().table(sort_by=order, row_limit=25)
+            (self.args.out / "profile.txt").write_text(table + "\n")
+            print(f"profile of {steps} steps: {self.args.out / 'profile.txt'}, profile.json (chrome://tracing)")
+
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+        plan = schedule(wait=2, warmup=1, active=steps, repeat=1)
+        self.profile = profile(activities=activities, schedule=plan, on_trace_ready=done)
+        return self.profile
 
     def _begin(self) -> None:
         checkpoint, trainer = self.args.out / _CHECKPOINT, self.trainer
@@ -156,11 +179,16 @@ class Run:
         trainer, processes = self.trainer, self.processes
         samples = SampleSet(self.photos, trainer.config)
         source = batches(samples, trainer.stage, trainer.seen, self.args.workers, processes.rank, processes.world)
+        ended = time.monotonic()
         for batch in source:
+            got = time.monotonic()
             before = trainer.seen
             result = trainer.train_step(batch)
             if monitor:
-                monitor.step(trainer.seen, result)
+                monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
+            ended = time.monotonic()
+            if self.profile:
+                self.profile.step()
             every = trainer.config.validation.every
             if every and trainer.seen // every > before // every:
                 self._validate(monitor)

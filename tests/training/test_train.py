@@ -103,6 +103,18 @@ def test_a_run_measures_and_shows_itself(command, shard_root):
     assert figures == pytest.approx(measured[best["state"]["seen"]])
 
 
+def test_speed_and_waiting_are_logged_and_steps_can_be_profiled(command):
+    line, out = command("profiled", {**TINY_RUN, "samples": 16}, "--profile-steps", "2")
+    done = run(line)
+    assert done.returncode == 0, done.stderr
+    for row in map(json.loads, (out / "log.jsonl").read_text().splitlines()):
+        assert row["samples_per_second"] > 0
+        assert 0 <= row["data_wait"] <= 1
+    assert "aten::" in (out / "profile.txt").read_text()
+    assert json.loads((out / "profile.json").read_text())["traceEvents"]
+    assert "profile of 2 steps" in done.stdout
+
+
 def shard_net(best, out):
     torch.save(best, out / "copy.pt")
     assert export([str(out / "copy.pt"), "-o", str(out / "w"), "--full"]) == 0
