@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the package with everything that both servers need into the Python on PATH: docker/install.sh cpu|cuda
-# Run from the root of the sources. TORCH_INDEX_URL names another package index for torch (CPU builds, other CUDA versions).
+# Run from the root of the sources. EXTRAS names the parts of the package (label-studio,cvat; train beside them to train). TORCH_INDEX_URL names another package index for torch (CPU builds, other CUDA versions).
 set -eu
 
 kind=${1:?usage: docker/install.sh cpu|cuda}
@@ -12,7 +12,7 @@ pip() { python -m pip --disable-pip-version-check --no-input "$@"; }
 if [ -n "${TORCH_INDEX_URL:-}" ]; then
   pip install --no-cache-dir --no-deps --constraint "$constraints" --index-url "$TORCH_INDEX_URL" torch
 fi
-pip install --no-cache-dir --constraint "$constraints" ".[label-studio,cvat]"
+pip install --no-cache-dir --constraint "$constraints" ".[${EXTRAS:-label-studio,cvat}]"
 
 # What is only there to build, and what was compiled on the way.
 rm -rf build ./*.egg-info
