@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the package with everything that both servers need into the Python on PATH: docker/install.sh cpu|cuda
-# Run from the root of the sources. EXTRAS names the parts of the package (label-studio,cvat; train beside them to train). TORCH_INDEX_URL names another package index for torch (CPU builds, other CUDA versions).
+# Run from the root of the sources. EXTRAS names the parts of the package (label-studio,cvat; with train it also trains).
+# TORCH_INDEX_URL names another package index for torch (CPU builds, other CUDA versions).
 set -eu
 
 kind=${1:?usage: docker/install.sh cpu|cuda}
