@@ -53,7 +53,7 @@ def decode(segmentation: Any, height: int, width: int) -> BoolMask:
         else:
             coded = segmentation
         mask: BoolMask = np.asarray(rle.decode(coded), bool)
-    except (TypeError, KeyError, ValueError, Exception) as error:
+    except Exception as error:  # pycocotools raises nearly anything
         raise AnnotationError(f"a segmentation is neither polygons nor run lengths: {error}") from error
     if mask.shape != (height, width):
         raise AnnotationError(f"a segmentation is of {mask.shape} rows and columns, its image of ({height}, {width})")
