@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from skimage.segmentation import random_walker
 from tqdm import tqdm
 
-from icmformer import IcmformerError
 from icmformer.errors import ConfigError
 from icmformer.inference.zoom import ROI, PixelClick, whole
 from icmformer.types import FloatMap, RGBImage
+from training.command import exit_status
 from training.data.benchmarks import BENCHMARKS, load_benchmark
 from training.play import Answerer, play
 from training.report import print_table, save_curve, summarise
@@ -142,17 +142,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
     parser.add_argument("--all-clicks", action="store_true", help="play all 20 clicks, for mIoU and AuC")
     args = parser.parse_args(argv)
-    try:
-        if args.limit is not None and args.limit < 1:
-            raise ConfigError("--limit starts at 1")
-        for method in args.methods:
-            print_table(measure(method, args.dataset, args.root, args.limit, args.all_clicks, args.out))
-    except (IcmformerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _measure_all(args), f"stopped; run the same command to go on: {args.out}")
+
+
+def _measure_all(args: argparse.Namespace) -> int:
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError("--limit starts at 1")
+    for method in args.methods:
+        print_table(measure(method, args.dataset, args.root, args.limit, args.all_clicks, args.out))
     return 0
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from icmformer import Caches, Engine, IcmformerError, LoadedImage
+from icmformer import Caches, Engine, LoadedImage
 from icmformer.errors import ConfigError
 from icmformer.inference.cache import ByteLRU
 from icmformer.inference.clicker import Clicker
@@ -40,6 +40,7 @@ from icmformer.models import build_network, network_config
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
 from icmformer.weights import load
+from training.command import exit_status
 from training.cvat_client import model_of, served_over_http
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
 from training.play import Served, Trace, as_served, box_around, play, protocol
@@ -312,56 +313,50 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     args = _parser().parse_args(argv)
-    try:
-        if not 0 < args.target_iou <= 1:
-            raise ConfigError(f"--target-iou must lie in (0, 1], got {args.target_iou}")
-        if (
-            (args.passes is not None and args.passes < 1)
-            or args.jobs < 1
-            or (args.limit is not None and args.limit < 1)
-        ):
-            raise ConfigError("--passes, --jobs and --limit start at 1")
-        if args.passes is not None and args.as_served != "unordered":
-            raise ConfigError("--passes goes with --as-served unordered")
-        if (args.as_served or args.box) and args.mode not in ("auto", "native"):
-            raise ConfigError("--as-served and --box play at the weights' own input size; leave --mode out")
-        if args.server and (args.as_served or args.box or args.mode != "auto" or args.weights or args.profile):
-            raise ConfigError(
-                "--server has settings of its own; leave out --weights, --profile, --as-served, --box and --mode"
-            )
-        args.weights, args.profile = args.weights or "starter", args.profile or "exact"
-        identity, size = "", (0, 0)
-        if args.server:
-            identity = args.weights = args.profile = model_of(args.server) or "unknown"
-        if not args.server:
-            weights = load(args.weights)
-            identity, native = weights.identity, network_config(weights.config).img_size
-            mode = "native" if args.as_served or args.box else args.mode
-            size = target_size(mode, args.dataset, native)
-            with torch.device("meta"):
-                build_network(weights.config).check_size(*size)
-        devices = [str(find_device(name)) for name in args.device.split(",")]
-        run = Run(
-            weights=args.weights,
-            identity=identity,
-            dataset=args.dataset,
-            root=str(args.root.resolve()),
-            profile=args.profile,
-            size=size,
-            target_iou=None if args.all_clicks else args.target_iou,
-            served="unordered" if args.server else args.as_served,
-            passes=args.passes,
-            box=args.box,
-            limit=args.limit,
-            server=args.server,
+    told = f"stopped; what was played is kept, run the same command to go on: {args.out}"
+    return exit_status(lambda: _evaluate(args), told)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    if not 0 < args.target_iou <= 1:
+        raise ConfigError(f"--target-iou must lie in (0, 1], got {args.target_iou}")
+    if (args.passes is not None and args.passes < 1) or args.jobs < 1 or (args.limit is not None and args.limit < 1):
+        raise ConfigError("--passes, --jobs and --limit start at 1")
+    if args.passes is not None and args.as_served != "unordered":
+        raise ConfigError("--passes goes with --as-served unordered")
+    if (args.as_served or args.box) and args.mode not in ("auto", "native"):
+        raise ConfigError("--as-served and --box play at the weights' own input size; leave --mode out")
+    if args.server and (args.as_served or args.box or args.mode != "auto" or args.weights or args.profile):
+        raise ConfigError(
+            "--server has settings of its own; leave out --weights, --profile, --as-served, --box and --mode"
         )
-        results = evaluate(run, args.root, args.out, devices, args.jobs, args.overlays)
-    except (IcmformerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"stopped; what was played is kept, run the same command to go on: {args.out}", file=sys.stderr)
-        return 130
+    args.weights, args.profile = args.weights or "starter", args.profile or "exact"
+    if args.server:
+        identity = args.weights = args.profile = model_of(args.server) or "unknown"
+        size = 0, 0
+    else:
+        weights = load(args.weights)
+        identity, native = weights.identity, network_config(weights.config).img_size
+        mode = "native" if args.as_served or args.box else args.mode
+        size = target_size(mode, args.dataset, native)
+        with torch.device("meta"):
+            build_network(weights.config).check_size(*size)
+    devices = [str(find_device(name)) for name in args.device.split(",")]
+    run = Run(
+        weights=args.weights,
+        identity=identity,
+        dataset=args.dataset,
+        root=str(args.root.resolve()),
+        profile=args.profile,
+        size=size,
+        target_iou=None if args.all_clicks else args.target_iou,
+        served="unordered" if args.server else args.as_served,
+        passes=args.passes,
+        box=args.box,
+        limit=args.limit,
+        server=args.server,
+    )
+    results = evaluate(run, args.root, args.out, devices, args.jobs, args.overlays)
     print_table(results)
     print(f"\nwritten to {args.out}: results.json, curve.png, objects.jsonl")
     return 0

@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from icmformer.errors import ConfigError, IcmformerError
+from icmformer.errors import ConfigError
 from icmformer.imageio import read_image
 from icmformer.models import network_config
 from icmformer.weights import Weights, load, save
 from training.annotations.labelmap import AnnotatedPhoto
 from training.annotations.read import read_annotations
+from training.command import exit_status
 from training.config import parse_config
 from training.evaluate import Run, evaluate
 from training.finetune_report import write_report
@@ -59,8 +61,7 @@ def prepare(photos: list[AnnotatedPhoto], out: Path, share: float) -> Split:
     """
     if len(photos) < 2:
         raise ConfigError(f"{len(photos)} annotated photos are too few: one trains, the other tells the gain")
-    names = [photo.name for photo in photos]
-    twice = {name for name in names if names.count(name) > 1}
+    twice = [name for name, count in Counter(photo.name for photo in photos).items() if count > 1]
     if twice:
         raise ConfigError(f"several photos are called {', '.join(sorted(twice)[:5])}; give them names of their own")
     order = sorted(photos, key=lambda photo: hashlib.sha256(photo.image.read_bytes()).digest())
@@ -166,15 +167,7 @@ def main(argv: list[str] | None = None) -> int:
         0 where the new weights were promoted, 3 where they are no better, 2 for a mistake, 130 for Ctrl-C.
     """
     args = _parser().parse_args(argv)
-    try:
-        _check(args)
-        return _finetune(args)
-    except (IcmformerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _finetune(args), f"stopped; run the same command to go on: {args.out}")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -185,6 +178,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _finetune(args: argparse.Namespace) -> int:
+    _check(args)
     weights = load(args.weights)
     args.out.mkdir(parents=True, exist_ok=True)
     split = _prepared(args)

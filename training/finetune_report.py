@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from icmformer import Click, Engine
 from icmformer.errors import WeightsError
 from icmformer.imageio import overlay
 from icmformer.types import RGBImage
-from icmformer.weights import load
 from training.data.benchmarks import EvalObject, load_benchmark
 from training.play import play, protocol
 
@@ -127,34 +127,27 @@ def _pictures(out: Path, gains: Sequence[tuple[int, str]], new: Path, old: str) 
     """The objects that gained and lost most: both masks after the first click and after the third."""
     best, worst = gains[::-1][:_SHOWN], [g for g in gains[:_SHOWN] if g[0] < 0]
     objects = {item.name: item for item in load_benchmark("label-maps", out / "data" / "held_out")}
-    paths = {}
-    for name, source in (("before", old), ("after", str(new))):
-        try:
-            paths[name] = load(source)
-        except WeightsError:
-            return []
+    try:
+        engines = [Engine.from_weights(source, "cpu", "fast") for source in (old, new)]
+    except WeightsError:
+        return []
     parts = []
     for title, chosen in (("Gained most", best), ("Lost most", worst)):
         if chosen:
             parts.append(f"<h2>{title}</h2>")
         for gain, name in chosen:
-            strip = np.hstack([_strip(objects[name], weights) for weights in paths.values()])
+            strip = np.hstack([_strip(objects[name], engine) for engine in engines])
             change = f"{abs(gain)} clicks {'fewer' if gain >= 0 else 'more'}"
             told = f"{html.escape(name)}: {change}. Before, then after, each with one click and with three"
             parts.append(f"<figure>{_embedded(strip, 'JPEG')}<figcaption>{told}</figcaption></figure>")
     return parts
 
 
-def _strip(item: EvalObject, weights: Any, side: int = 220) -> RGBImage:
-    from icmformer import Engine
-
-    engine = Engine(weights, "cpu", "fast")
+def _strip(item: EvalObject, engine: Engine, side: int = 220) -> RGBImage:
     image, truth = item.load()
     pictures: list[RGBImage] = []
 
     def watch(clicks: Sequence[Any], mask: Any, iou: float) -> None:
-        from icmformer import Click
-
         points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
         pictures.append(_framed(overlay(image.pixels, mask, points), f"{len(clicks)}: {iou:.2f}", side))
 

@@ -10,8 +10,10 @@ from cvat_sdk.masks import decode_mask
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.serverless.conftest import call, make_context, points_of  # noqa: F401  a fixture
+from tests.serverless import conftest
+from tests.serverless.conftest import call, points_of
 
+make_context = conftest.make_context  # the fixture, here too
 PAYLOADS = sorted((ROOT / "tests" / "contract" / "cvat").glob("*.json"))
 
 
@@ -21,7 +23,7 @@ def test_every_version_is_there():
 
 @pytest.mark.parametrize("path", PAYLOADS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("parsed", [True, False])
-def test_a_payload_gets_a_reply_that_its_version_takes(make_context, path, parsed):  # noqa: F811
+def test_a_payload_gets_a_reply_that_its_version_takes(make_context, path, parsed):
     case = json.loads(path.read_text())
     context = make_context(**case["settings"])
     body = case["request"] if parsed else json.dumps(case["request"]).encode()

@@ -12,8 +12,8 @@ def test_the_tables_are_those_of_hand_made_masks():
     assert rows[0][:2] == ["2", "masks,"]
     one = next(row for row in rows if row[0] == "1.0")
     # by hand, odds against the threshold of 0.49: q = o / (1 + o)
-    odds = lambda p: p / (1 - p) * 0.51 / 0.49  # noqa: E731
-    q = {p: odds(p) / (1 + odds(p)) for p in (0.02, 0.3, 0.98)}
+    odds = {p: p / (1 - p) * 0.51 / 0.49 for p in (0.02, 0.3, 0.98)}
+    q = {p: odd / (1 + odd) for p, odd in odds.items()}
     scores = [16 * q[0.98] / (16 + 48 * q[p]) for p in (0.02, 0.3)]
     assert float(one[1]) == pytest.approx(np.mean(scores), abs=2e-3)
     assert float(one[2]) == pytest.approx(np.mean(np.abs(np.array(scores) - [0.95, 0.35])), abs=2e-3)

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from icmformer.errors import ConfigError, IcmformerError
+from icmformer.errors import ConfigError
+from training.command import exit_status
 from training.data.coco_lvis.community import Community
 from training.data.coco_lvis.originals import Instances, Panoptic
 from training.data.coco_lvis.rules import Object, combine
@@ -203,14 +204,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.sources:
         print(SOURCES)
         return 0
-    try:
-        totals = build(_job(args), args.out, args.images, _excluded(args.exclude), args.jobs, args.name)
-    except (IcmformerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
-        return 130
+    return exit_status(lambda: _build(args), f"stopped; run the same command to go on: {args.out}")
+
+
+def _build(args: argparse.Namespace) -> int:
+    totals = build(_job(args), args.out, args.images, _excluded(args.exclude), args.jobs, args.name)
     print(", ".join(f"{value:,} {key}" for key, value in totals.items()) + f": {args.out}")
     return 0
 
