@@ -2,7 +2,7 @@
 
 The native form is a folder:
 
-    config.json        {"format": 1, "name": ..., "network": {...}, "about": {...}}
+    config.json        {"format": 1, "name": ..., "network": {...}, "min_crop_size": 200, "about": {...}}
     model.safetensors  the state dict, fp16 or fp32
     SHA256SUMS         of both, as `sha256sum -c` reads it
 
@@ -40,6 +40,8 @@ from icmformer.settings import Settings
 FORMAT = 1
 CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
 RANDOM_PREFIX = "random:"
+MIN_CROP_SIZE = 200
+"""Least side of a zoomed region in pixels, as published: made for photos of some 500 pixels."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -54,6 +56,7 @@ class Weights:
         sha256: Of the file the values came from; of the values themselves for random ones.
         path: Where they came from, or None.
         about: Free facts that travel with the weights (how they were trained, say).
+        min_crop_size: Least side in pixels of the region that a click zooms into.
     """
 
     config: dict[str, Any]
@@ -62,12 +65,14 @@ class Weights:
     sha256: str
     path: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    min_crop_size: int = MIN_CROP_SIZE
 
     @property
     def identity(self) -> str:
-        """Names network and values: equal only where both are."""
+        """Names network, values and zoom: equal only where all are."""
         config = json.dumps(self.config, sort_keys=True)
-        return hashlib.sha256(f"{self.sha256} {config}".encode()).hexdigest()
+        zoom = "" if self.min_crop_size == MIN_CROP_SIZE else f" {self.min_crop_size}"
+        return hashlib.sha256(f"{self.sha256} {config}{zoom}".encode()).hexdigest()
 
     def build(self, copy: bool = True) -> ClickNetwork:
         """The network with these values, in evaluation mode, on the CPU.
@@ -155,6 +160,7 @@ def save(
     name: str,
     about: Mapping[str, Any] | None = None,
     half: bool = False,
+    min_crop_size: int = MIN_CROP_SIZE,
 ) -> Path:
     """Writes weights in the native form.
 
@@ -165,6 +171,7 @@ def save(
         name: For people.
         about: Free facts.
         half: Store floats as fp16.
+        min_crop_size: Least side in pixels of the region that a click zooms into.
 
     Returns:
         The folder.
@@ -177,7 +184,8 @@ def save(
     dtype = torch.float16 if half else torch.float32
     stored = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu() for k, v in floats.items()}
     _check(Weights(mapping, stored, name, ""))
-    description = {"format": FORMAT, "name": name, "network": mapping, "about": dict(about or {})}
+    description: dict[str, Any] = {"format": FORMAT, "name": name, "network": mapping}
+    description |= {"min_crop_size": min_crop_size, "about": dict(about or {})}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
@@ -263,6 +271,9 @@ def _load_folder(folder: Path) -> Weights:
             f"{folder} has format {description.get('format')!r}, this version reads {FORMAT}; update icmformer"
         )
     model = folder / MODEL_FILE
+    crop = description.get("min_crop_size", MIN_CROP_SIZE)
+    if type(crop) is not int or crop < 1:
+        raise WeightsError(f"{folder / CONFIG_FILE}: min_crop_size must be a positive number of pixels, got {crop!r}")
     return Weights(
         _known_config(mapping, folder),
         _read_safetensors(model),
@@ -270,6 +281,7 @@ def _load_folder(folder: Path) -> Weights:
         _sha256(model),
         folder,
         description.get("about", {}),
+        crop,
     )
 
 

@@ -26,6 +26,7 @@ class AugmentConfig:
         brightness, contrast: Least and most relative change.
         rgb_shift: Largest shift of each channel, of 255.
         gray: Probability of a gray photo.
+        least: Smallest share of the input that the target covers; what shows less is drawn anew.
     """
 
     whole: float = 0.4
@@ -36,6 +37,7 @@ class AugmentConfig:
     contrast: tuple[float, float] = (-0.15, 0.40)
     rgb_shift: int = 10
     gray: float = 0.05
+    least: float = 0.0015
 
 
 def view(

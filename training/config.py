@@ -33,12 +33,22 @@ class DataConfig:
         set_weights: How much more often photos of a set are drawn than others (1 where not named).
         merge: Probability of merging two objects of a photo into one target.
         stuff: Share of the samples in which stuff (sky, grass) counts as an object, where a set knows any.
+        least: Smallest share of the photo that a target covers.
+        balance: `photos`: all photos of a set are drawn equally often; `objects`: as often as they have objects, so
+            that every object counts alike, as it does in a benchmark.
     """
 
     shards: tuple[str, ...] = ("train-000.zip", "train-001.zip", "train-002.zip", "train-003.zip")
     set_weights: dict[str, float] = field(default_factory=dict)
     merge: float = 0.15
     stuff: float = 0.3
+    least: float = 0.002
+    balance: Literal["photos", "objects"] = "photos"
+
+    def __post_init__(self) -> None:
+        for name in ("merge", "stuff", "least"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"data.{name} must lie in [0, 1], got {value}")
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,8 @@ class TrainConfig:
         dropout: Of the head's channels.
         precision: `fp32` or `bf16` (autocast).
         channels_last: Memory layout; faster for convolutions.
+        recompute: Activation checkpointing: the transformer blocks compute anew what the backward pass needs, which
+            takes more time and far less memory.
         seed: Of everything random.
         pictures: Samples between pictures of what the network made of a batch; 0 for none.
         data, optim, augment, points, validation: See there.
@@ -133,6 +145,7 @@ class TrainConfig:
     dropout: float = 0.1
     precision: Literal["fp32", "bf16"] = "bf16"
     channels_last: bool = False
+    recompute: bool = False
     seed: int = 0
     pictures: int = 5_000
     data: DataConfig = field(default_factory=DataConfig)
@@ -161,7 +174,7 @@ class Stage:
     until: int
 
 
-_OF_THE_WHOLE_RUN = {"network", "samples", "seed", "channels_last", "pictures", "validation", "stages"}
+_OF_THE_WHOLE_RUN = {"network", "samples", "seed", "channels_last", "recompute", "pictures", "validation", "stages"}
 
 
 def stages(config: TrainConfig) -> list[Stage]:

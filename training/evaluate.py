@@ -118,7 +118,8 @@ class Worker:
             guess, _, centre = run.box.partition("+")
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
         self.engine = Engine.from_weights(run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)))
-        self.path = dataclasses.replace(self.engine.path, zoom=ZoomSettings(target_size=run.size))
+        zoom = dataclasses.replace(self.engine.path.zoom, target_size=run.size)
+        self.path = dataclasses.replace(self.engine.path, zoom=zoom)
 
     def __call__(self, item: EvalObject) -> dict[str, Any]:
         image, truth = item.load()

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from icmformer.errors import ConfigError
 from icmformer.imageio import read_image
 from icmformer.models import network_config
-from icmformer.weights import Weights, load, save
+from icmformer.weights import MIN_CROP_SIZE, Weights, load, save
 from training.annotations.labelmap import AnnotatedPhoto
 from training.annotations.read import read_annotations
 from training.command import exit_status
@@ -41,14 +41,24 @@ NOT_PROMOTED = 3
 """Exit status of a run whose weights are no better."""
 
 
+LEAST_SEEN = 0.0001
+"""Share of the input a target covers at least: a team's objects are trained on however small they are."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """How many photos and objects went where."""
+    """How many photos and objects went where, and the photos' median long side in pixels."""
 
     train_photos: int
     train_objects: int
     held_photos: int
     held_objects: int
+    long_side: int
+
+    @property
+    def min_crop_size(self) -> int:
+        """Least side of a zoomed region: a fifth of the photos' side; the published 200 pixels suit photos of 1,000."""
+        return min(max(self.long_side // 5, 48), MIN_CROP_SIZE)
 
 
 def prepare(photos: list[AnnotatedPhoto], out: Path, share: float) -> Split:
@@ -67,9 +77,11 @@ def prepare(photos: list[AnnotatedPhoto], out: Path, share: float) -> Split:
     order = sorted(photos, key=lambda photo: hashlib.sha256(photo.image.read_bytes()).digest())
     held = {photo.name for photo in order[: min(max(1, round(share * len(photos))), len(photos) - 1)]}
     counts = {True: [0, 0], False: [0, 0]}
+    sides = []
     for photo in tqdm(photos, desc="preparing", unit="photo"):
         part = out / ("held_out" if photo.name in held else "train")
         pixels = read_image(photo.image).pixels
+        sides.append(max(pixels.shape[:2]))
         if pixels.shape[:2] != photo.labels.shape:
             raise ConfigError(
                 f"{photo.image} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotation "
@@ -80,7 +92,7 @@ def prepare(photos: list[AnnotatedPhoto], out: Path, share: float) -> Split:
             Image.fromarray(picture).save(part / folder / f"{photo.name}.png", compress_level=1)
         counts[photo.name in held][0] += 1
         counts[photo.name in held][1] += len(set(np.unique(photo.labels).tolist()) - {0, 255})
-    return Split(*counts[False], *counts[True])
+    return Split(*counts[False], *counts[True], int(np.median(sides)))
 
 
 def _never_only_255(labels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -100,7 +112,8 @@ def train_config(weights: Weights, samples: int, batch: int, lr: float, seed: in
         "seed": seed,
         "channels_last": "hybrid" in str(weights.config.get("family")),
         "precision": "bf16",
-        "data": {"shards": ["train"]},
+        "data": {"shards": ["train"], "balance": "objects", "least": 0.0},
+        "augment": {"least": LEAST_SEEN},
         "optim": {
             "lr": lr,
             "weight_decay": 0.02,
@@ -208,7 +221,7 @@ def _finetune(args: argparse.Namespace) -> int:
     status = train(command)
     if status:
         return status
-    candidate = _candidate(args, config, weights)
+    candidate = _candidate(args, config, weights, min(split.min_crop_size, weights.min_crop_size))
     if candidate is None:
         print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
         return 130
@@ -243,7 +256,7 @@ def _prepared(args: argparse.Namespace) -> Split:
     return split
 
 
-def _candidate(args: argparse.Namespace, config: Mapping[str, Any], weights: Weights) -> Path | None:
+def _candidate(args: argparse.Namespace, config: Mapping[str, Any], weights: Weights, crop: int) -> Path | None:
     """The trained weights in the native form; None where the training was stopped before its end."""
     checkpoint = torch.load(args.out / "run" / "checkpoint.pt", map_location="cpu", weights_only=True)
     if checkpoint["state"]["seen"] + config["batch"] <= config["samples"]:
@@ -255,7 +268,8 @@ def _candidate(args: argparse.Namespace, config: Mapping[str, Any], weights: Wei
     }
     folder: Path = args.out / "candidate"
     shutil.rmtree(folder, ignore_errors=True)
-    return save(folder, config["network"], checkpoint["state"]["average"], args.name or args.out.name, about, half=True)
+    name = args.name or args.out.name
+    return save(folder, config["network"], checkpoint["state"]["average"], name, about, True, crop)
 
 
 def _facts(args: argparse.Namespace, split: Split) -> dict[str, Any]:
@@ -266,6 +280,7 @@ def _facts(args: argparse.Namespace, split: Split) -> dict[str, Any]:
         "set aside": f"{split.held_photos} photos, {split.held_objects} objects, at most {args.objects} played",
         "learning rate, batch": f"{args.lr:g}, {args.batch}",
         "profile of the play": args.profile,
+        "least region zoomed into": f"{split.min_crop_size} pixels (photos of some {split.long_side})",
     }
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import os
-import pickle
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from icmformer.errors import IcmformerError, TrainingError, WeightsError
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
-from training.config import Stage, TrainConfig, as_mapping, stages
+from training.config import Stage, TrainConfig, stages
 from training.losses import AdaptiveIoU, normalized_focal_loss
 from training.optim import (
     AveragedWeights,
@@ -31,6 +27,7 @@ from training.optim import (
     optimizer_state,
 )
 from training.points import add_click, next_click, used_slots
+from training.recompute import recompute_blocks
 from training.samples import Batch, RunSampler, Sample, SampleSet, collate, sample_rng
 
 THRESHOLD = 0.49
@@ -109,6 +106,8 @@ class Trainer:
         if config.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedWeights(self.network, config.optim.ema)
+        if config.recompute:
+            recompute_blocks(self.network)
         self.adaptive_iou = AdaptiveIoU()
         self.seen = 0
         self.step = 0
@@ -255,39 +254,3 @@ def _leave_signals_to_the_parent(_worker: int) -> None:
     """Ctrl-C and batch systems signal every process of a run; the parent ends its workers once it has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def save_checkpoint(trainer: Trainer, path: Path, best: float = math.inf) -> None:
-    """Writes the state atomically: a kill at any moment leaves the old file or the new one, whole.
-
-    Args:
-        trainer: What to save.
-        path: The file.
-        best: The fewest clicks that a validation has found so far.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save({"state": trainer.state_dict(), "config": as_mapping(trainer.whole), "best": best}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:
-    """Takes a run up again.
-
-    Returns:
-        The fewest clicks that a validation had found, and the parts of the config that are not what they were.
-
-    Raises:
-        WeightsError: A file that is no checkpoint, or one of another network.
-    """
-    try:
-        content = torch.load(path, map_location=trainer.device, weights_only=True)
-        state, best, before = content["state"], float(content["best"]), dict(content["config"])
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no checkpoint of a training run: {error}") from error
-    trainer.load_state_dict(state)
-    now = as_mapping(trainer.whole)
-    return best, sorted(key for key in now if now[key] != before.get(key))

@@ -25,9 +25,12 @@ def forward_flops(network: ClickNetwork, size: int) -> int:
     return int(counter.get_total_flops())
 
 
-def sample_flops(network: ClickNetwork, size: int, max_rounds: int) -> float:
-    """Of training on one sample: forward and backward pass (three forward ones) and the rounds before it."""
-    return forward_flops(network, size) * (3 + max_rounds / 2)
+def sample_flops(network: ClickNetwork, size: int, max_rounds: int, recompute: bool) -> float:
+    """Of training on one sample: forward and backward pass (three forward ones) and the rounds before it.
+
+    What the blocks compute again is counted as one more forward pass.
+    """
+    return forward_flops(network, size) * (3 + recompute + max_rounds / 2)
 
 
 def plan(config: TrainConfig, args: argparse.Namespace) -> str:
@@ -54,13 +57,14 @@ def plan(config: TrainConfig, args: argparse.Namespace) -> str:
         network.check_size(own.size, own.size)
         groups = parameter_groups(network, own.optim)
         learning = sum(p.numel() for group in groups for p in group["params"])
-        flops = sample_flops(network, own.size, own.max_rounds)
+        flops = sample_flops(network, own.size, own.max_rounds, own.recompute)
         total += flops * samples
         places = sorted({0, own.optim.warmup_samples, samples // 2, samples - 1})
         rates = ", ".join(f"{learning_rate(own.optim, p, samples):.2g} at {stage.start + p:,}" for p in places)
+        again = ", blocks computed again in the backward pass" if own.recompute else ""
         parts = f" in {own.accumulate} parts" if own.accumulate > 1 else ""
         lines += [
-            f"stage {number}   {samples:,} samples at {own.size} x {own.size}, {own.precision}",
+            f"stage {number}   {samples:,} samples at {own.size} x {own.size}, {own.precision}{again}",
             f"          {samples // own.batch:,} steps of {own.batch}{parts}",
             f"          {learning / 1e6:.1f} M parameters learn, in {len(groups)} groups",
             f"          learning rate {rates}",

@@ -54,7 +54,13 @@ class SampleSet(Dataset[Sample | IcmformerError]):
         unknown = set(config.data.set_weights) - {r.set for r in photos.records}
         if unknown:
             raise ConfigError(f"data.set_weights names sets that no photo is of: {', '.join(sorted(unknown))}")
-        weights = np.array([config.data.set_weights.get(r.set, 1.0) for r in photos.records])
+        by_objects = config.data.balance == "objects"
+        weights = np.array(
+            [
+                config.data.set_weights.get(record.set, 1.0) * (len(record.labels) if by_objects else 1)
+                for record in photos.records
+            ]
+        )
         self._edges = np.cumsum(weights / weights.sum())
 
     def __getitem__(self, number: int) -> Sample | IcmformerError:
@@ -78,12 +84,12 @@ class SampleSet(Dataset[Sample | IcmformerError]):
             photo, labels = self.photos.load(index)
             record = self.photos.records[index]
             labels = without_stuff(labels, record, rng, config.data.stuff)
-            target = pick_object(labels, record, rng, config.data.merge)
+            target = pick_object(labels, record, rng, config.data.merge, config.data.least)
             if target is None:
                 continue
             with_others = np.where((target == 0) & any_object(labels), np.uint8(OTHER), target)
             seen, cut = view(photo, with_others, config.size, config.augment, rng)
-            if (cut == 1).sum() < 0.0015 * cut.size:
+            if (cut == 1).sum() < max(config.augment.least * cut.size, 1):
                 continue
             others = cut == OTHER
             cut[others] = 0

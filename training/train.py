@@ -22,10 +22,11 @@ import torch
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.inference.profiles import find_device
 from icmformer.models import build_network
+from training.checkpoint import CheckpointWriter, load_checkpoint
 from training.config import TrainConfig, load_config, stages
 from training.data.photos import Photos, open_photos
 from training.distributed import Processes, joined
-from training.loop import Trainer, batches, load_checkpoint, save_checkpoint
+from training.loop import Trainer, batches
 from training.monitor import Monitor
 from training.plan import plan
 from training.samples import SampleSet
@@ -120,6 +121,7 @@ class Run:
         self.best = math.inf
         self.asked_to_stop = False
         self.profile: Any = None
+        self.checkpoints = CheckpointWriter()
         self.started = self.saved = time.monotonic()
 
     def __call__(self) -> None:
@@ -128,7 +130,7 @@ class Run:
         self._begin()
         config = trainer.whole
         monitor = Monitor(out, trainer.seen, config.samples, config.pictures) if processes.first else None
-        with monitor or nullcontext(), _on_signals(self._stop), self._profiled():
+        with self.checkpoints, monitor or nullcontext(), _on_signals(self._stop), self._profiled():
             while trainer.next_stage() and not self._over():
                 self._stage(monitor)
             if processes.first:
@@ -204,11 +206,11 @@ class Run:
             monitor.validation(self.trainer.seen, figures)
             if figures["noc90"] < self.best:
                 self.best = figures["noc90"]
-                save_checkpoint(self.trainer, self.args.out / _BEST, self.best)
+                self.checkpoints.save(self.trainer, self.args.out / _BEST, self.best)
             self._save()
 
     def _save(self) -> None:
-        save_checkpoint(self.trainer, self.args.out / _CHECKPOINT, self.best)
+        self.checkpoints.save(self.trainer, self.args.out / _CHECKPOINT, self.best)
         self.saved = time.monotonic()
 
     def _over(self) -> bool:

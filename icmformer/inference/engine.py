@@ -81,7 +81,8 @@ class Engine:
         self._runner = SplitRunner(
             network, self.device, precision, self.caches.features, (weights.identity, str(precision))
         )
-        self.path = ClickPath(self._runner, ZoomSettings(target_size=(side, side)), self.profile.flip)
+        zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
+        self.path = ClickPath(self._runner, zoom, self.profile.flip)
         self._identity: Hashable = (weights.identity, self.profile, str(self.device))
 
     @staticmethod

@@ -301,7 +301,7 @@ def test_training_draws_objects_parts_and_at_times_stuff(tmp_path):
     rng = np.random.default_rng(0)
     for _ in range(200):
         kept = without_stuff(layers, record, rng, 0.3)
-        target = pick_object(kept, record, rng, merge=0.0)
+        target = pick_object(kept, record, rng, merge=0.0, least=0.002)
         (number,) = [n for n, o in enumerate(objects) if np.array_equal(target == 1, o.mask)]
         seen.add(number)
         if not objects[number].stuff:

@@ -8,12 +8,12 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import nn
 
-from icmformer.errors import TrainingError, WeightsError
+from icmformer.errors import TrainingError
 from icmformer.models import ImageFeatures
 from tests.training.conftest import TINY_RUN
 from training.config import OptimConfig, parse_config, stages
 from training.data.photos import open_photos
-from training.loop import IterativePass, Trainer, batches, load_checkpoint, save_checkpoint
+from training.loop import IterativePass, Trainer, batches
 from training.optim import learning_rate
 from training.samples import Batch, SampleSet
 
@@ -37,29 +37,6 @@ def assert_same_weights(one, other):
     for key in ("network", "average"):
         for name, tensor in one.state_dict()[key].items():
             assert torch.equal(other.state_dict()[key][name], tensor), name
-
-
-def test_resuming_is_exact(tiny_config, shard_root, tmp_path):
-    whole, _ = trained(tiny_config, shard_root, 5)
-    half, _ = trained(tiny_config, shard_root, 2)
-    save_checkpoint(half, tmp_path / "half.pt", best=3.5)
-    fresh = Trainer(tiny_config, torch.device("cpu"))
-    assert load_checkpoint(fresh, tmp_path / "half.pt") == (3.5, [])
-    other = dataclasses.replace(tiny_config, seed=4)
-    assert load_checkpoint(Trainer(other, torch.device("cpu")), tmp_path / "half.pt")[1] == ["seed"]
-    resumed, _ = trained(tiny_config, shard_root, 3, fresh.state_dict())
-    assert resumed.seen == whole.seen == 10
-    assert_same_weights(whole, resumed)
-
-
-def test_what_is_no_checkpoint_of_this_network_is_refused(tiny_config, shard_root, tmp_path):
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(WeightsError, match="no checkpoint"):
-        load_checkpoint(Trainer(tiny_config, torch.device("cpu")), tmp_path / "text.pt")
-    save_checkpoint(Trainer(tiny_config, torch.device("cpu")), tmp_path / "tiny.pt")
-    wider = parse_config({**TINY_RUN, "network": {**TINY_RUN["network"], "embed_dim": 32}})
-    with pytest.raises(WeightsError, match="another network"):
-        load_checkpoint(Trainer(wider, torch.device("cpu")), tmp_path / "tiny.pt")
 
 
 class Fixed(nn.Module):

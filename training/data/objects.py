@@ -14,7 +14,7 @@ _SALIENT_SETS = frozenset({"duts_tr", "ecssd"})  # one mask of all salient objec
 
 
 def pick_object(
-    labels: NDArray[np.uint8], record: PhotoRecord, rng: Generator, merge: float, min_share: float = 0.002
+    labels: NDArray[np.uint8], record: PhotoRecord, rng: Generator, merge: float, least: float
 ) -> NDArray[np.uint8] | None:
     """Picks a target.
 
@@ -23,7 +23,7 @@ def pick_object(
         record: What is known of the photo.
         rng: Randomness of this sample.
         merge: Probability of merging two objects into one target.
-        min_share: Smallest share of the photo that a target must cover.
+        least: Smallest share of the photo that a target must cover.
 
     Returns:
         (H, W) uint8: 1 the object, 0 the rest, 255 ignored; None if the photo holds no object large enough.
@@ -32,8 +32,8 @@ def pick_object(
     large = []
     for layer in range(layers.shape[2]):
         ids, counts = np.unique(layers[..., layer], return_counts=True)
-        least = min_share * layers[..., layer].size
-        large += [(layer, int(i)) for i, n in zip(ids, counts, strict=True) if i not in (0, IGNORE) and n >= least]
+        pixels = least * layers[..., layer].size
+        large += [(layer, int(i)) for i, n in zip(ids, counts, strict=True) if i not in (0, IGNORE) and n >= pixels]
     if not large:
         return None
     chosen = [large[rng.integers(len(large))]]
@@ -42,7 +42,7 @@ def pick_object(
     mask = np.logical_or.reduce([layers[..., layer] == value for layer, value in chosen])
     splits = record.semantic_parts or record.set in _SALIENT_SETS
     if splits and rng.random() < 0.5:
-        mask = _one_component(mask, rng, min_share)
+        mask = _one_component(mask, rng, least)
     return np.where((layers == IGNORE).any(2), np.uint8(IGNORE), mask.astype(np.uint8))
 
 
@@ -62,7 +62,7 @@ def any_object(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return found.any(2) if found.ndim == 3 else found
 
 
-def _one_component(mask: NDArray[np.bool_], rng: Generator, min_share: float) -> NDArray[np.bool_]:
+def _one_component(mask: NDArray[np.bool_], rng: Generator, least: float) -> NDArray[np.bool_]:
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    large = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= min_share * mask.size]
+    large = [i for i in range(1, count) if stats[i, cv2.CC_STAT_AREA] >= least * mask.size]
     return parts == large[rng.integers(len(large))] if large else mask
