@@ -37,6 +37,11 @@ class StartReport:
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
 
+    @property
+    def bare_blocks(self) -> tuple[str, ...]:
+        """Parameters of the backbone's own blocks that the source did not fill; the cross blocks are not among them."""
+        return tuple(name for name in self.fresh if name.startswith("backbone.") and ".blocks." in name)
+
 
 def warm_start(network: ClickNetwork, source: Mapping[str, object]) -> StartReport:
     """Copies into a network what fits it by name.

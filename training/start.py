@@ -17,6 +17,9 @@ from icmformer.models import ClickNetwork, build_network
 from icmformer.safe_pickle import load_torch_file
 from icmformer.warm_start import warm_start
 from icmformer.weights import load
+from training.timm_backbones import PREFIX, pretrained
+
+_LISTED = 8
 
 
 def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[ClickNetwork, str]:
@@ -24,7 +27,8 @@ def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[Clic
 
     Args:
         config: As `build_network` takes it.
-        source: A backbone's checkpoint (timm, MAE, Swin, EfficientNet-Lite), or a name or path of weights.
+        source: A backbone's checkpoint (timm, MAE, Swin, EfficientNet-Lite), `timm:` and one of timm's names, or a name
+            or path of weights.
 
     Returns:
         The network and a line that tells what was taken.
@@ -34,10 +38,19 @@ def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[Clic
     """
     network = build_network(config)
     path = Path(source)
-    tensors = _backbone(path) if path.is_file() else load(source).state_dict
+    tensors: Mapping[str, object]
+    if source.startswith(PREFIX):
+        tensors = pretrained(source.removeprefix(PREFIX))
+    else:
+        tensors = _backbone(path) if path.is_file() else load(source).state_dict
     report = warm_start(network, tensors)
     told = f"starts from {source}: {len(report.loaded)} parameters taken, {len(report.resized)} resized, "
-    return network, told + f"{len(report.fresh)} fresh; {len(report.unused)} of the source unused"
+    told += f"{len(report.fresh)} fresh; {len(report.unused)} of the source unused"
+    bare = report.bare_blocks
+    if bare:
+        told += f"\nblocks of the backbone that it does not fill: {len(bare)} parameters, {', '.join(bare[:_LISTED])}"
+        told += ", ..." if len(bare) > _LISTED else ""
+    return network, told
 
 
 def _backbone(path: Path) -> Mapping[str, object]:

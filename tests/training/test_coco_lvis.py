@@ -333,9 +333,7 @@ def test_mistakes_are_told(tmp_path, capsys, options, text):
     assert text in capsys.readouterr().err
 
 
-def test_sources_are_printed_and_other_folders_refused(tmp_path, capsys):
-    assert main(["--sources"]) == 0
-    assert "lvis_v1_train.json.zip" in capsys.readouterr().out
+def test_folders_that_are_no_set_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no set of layered shards"):
         read_about(tmp_path)
     (tmp_path / "set.json").write_text('{"format": "other"}')

@@ -3,7 +3,7 @@
 Joins LVIS's instances with COCO's panoptic things and stuff by the rules of `training.data.coco_lvis.rules`, photo by
 photo, on all cores; or takes the community's pickles (`--community DIR`), without running what is in them. Writes zip
 shards of PNG layers, which training reads as they are. Stopped, the same command goes on. What to get from where:
-`--sources`.
+`python -m training.data.download`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,6 @@ from training.data.coco_lvis.rules import Object, combine
 from training.data.coco_lvis.store import FORMAT, write_shard
 
 _SHARD = 500
-SOURCES = """What the set is made of, and where it is published (this command fetches nothing):
-
-  photos      COCO 2017 train, val   cocodataset.org: train2017.zip (18 GB), val2017.zip (1 GB)
-  LVIS        v1 train and val       lvisdataset.org: lvis_v1_train.json.zip, lvis_v1_val.json.zip
-  panoptic    COCO 2017 panoptic     cocodataset.org: panoptic_annotations_trainval2017.zip (821 MB)
-  instances   COCO 2017 instances    cocodataset.org: annotations_trainval2017.zip (241 MB); where there is no panoptic
-  community   the set, made already  linked from RITM's and SimpleClick's repositories: cocolvis_annotation.tar.gz
-
-LVIS draws its photos from all of COCO 2017: put train2017 and val2017 into one folder. Licences: the annotations of
-LVIS and COCO are CC BY 4.0; the photos are Flickr's, each under its own."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +170,6 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--sources", action="store_true", help="print what the set is made of and where that is; no more"
-    )
     parser.add_argument("--lvis", type=Path, metavar="JSON", help="LVIS v1 annotations")
     parser.add_argument("--panoptic", type=Path, metavar="JSON", help="COCO's panoptic annotations")
     parser.add_argument("--panoptic-masks", type=Path, metavar="DIR", help="the folder of their PNG files")
@@ -201,9 +188,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     args = _parser().parse_args(argv)
-    if args.sources:
-        print(SOURCES)
-        return 0
     return exit_status(lambda: _build(args), f"stopped; run the same command to go on: {args.out}")
 
 
@@ -215,7 +199,7 @@ def _build(args: argparse.Namespace) -> int:
 
 def _job(args: argparse.Namespace) -> Job:
     if args.out is None or args.images is None:
-        raise ConfigError("--out and --images are needed (or --sources)")
+        raise ConfigError("--out and --images are needed")
     if not args.images.is_dir():
         raise ConfigError(f"there is no folder {args.images}")
     if bool(args.panoptic) != bool(args.panoptic_masks):

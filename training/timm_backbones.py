@@ -1,0 +1,62 @@
+"""Pretrained backbones of timm, by name: `pip install 'icmformer[timm]'`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from icmformer.errors import WeightsError
+
+PREFIX = "timm:"
+"""What a backbone's name begins with where weights are asked for: `timm:vit_base_patch16_224.mae`."""
+
+_TORCHVISION_OPS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",)
+_TORCHVISION_OPS += ("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",)
+_declared: list[torch.library.Library] = []
+
+
+def import_timm() -> ModuleType:
+    """timm, also beside a torchvision that was built for another torch, whose import fails for lack of two operators.
+
+    Raises:
+        WeightsError: timm is not installed, or cannot be imported.
+    """
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise WeightsError(f"timm cannot be imported ({error}): pip install 'icmformer[timm]'") from error
+    except RuntimeError:
+        if _declared:
+            raise
+    library = torch.library.Library("torchvision", "DEF")  # holds as long as the object lives
+    _declared.append(library)
+    for schema in _TORCHVISION_OPS:
+        library.define(schema)
+    try:
+        return importlib.import_module("timm")
+    except (ImportError, RuntimeError) as error:
+        raise WeightsError(f"timm cannot be imported ({error}); does its torchvision fit this torch?") from error
+
+
+def pretrained(name: str) -> Mapping[str, Tensor]:
+    """A pretrained model's state dict; timm downloads it or finds it in its cache.
+
+    Args:
+        name: timm's name with its tag, say `vit_base_patch16_224.mae`, without the prefix.
+
+    Raises:
+        WeightsError: No timm, no such model, or it cannot be fetched.
+    """
+    timm = import_timm()
+    if not timm.is_model(name.partition(".")[0]):
+        raise WeightsError(f"timm {timm.__version__} has no model {name!r}; timm.list_pretrained() names those it has")
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:  # of its hub client: whatever a network can do
+        raise WeightsError(f"timm could not get the weights of {name!r}: {error}") from error
+    state: Mapping[str, Tensor] = model.state_dict()
+    return state
