@@ -1,8 +1,8 @@
 """Plays the standard benchmarks and sets the figures beside the published ones: `python -m training.results --out DIR`.
 
 `--data DIR` holds a folder for each benchmark, by its name (GrabCut, Berkeley, DAVIS, SBD, PascalVOC, COCO_MVal;
-layouts as in docs/evaluation.md). Those that are there are played, each as `training.evaluate` plays it, on all devices and
-processes given; OUT/results.md is written anew after each. Stopped, the same command goes on.
+layouts as in docs/evaluation.md). Those that are there are played, each as `training.evaluate` plays it, on all devices
+and processes given; OUT/results.md is written anew after each. Stopped, the same command goes on.
 """
 
 from __future__ import annotations

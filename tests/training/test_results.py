@@ -39,9 +39,7 @@ def data(tmp_path_factory):
             if name == "SBD":
                 savemat(root / name / masks / f"p{n}.mat", {"GTinst": {"Segmentation": mask.astype(np.uint8)}})
             elif name == "PascalVOC":
-                write_image(
-                    root / name / masks / f"p{n}.png", np.repeat(mask.astype(np.uint8)[..., None], 3, 2)[..., 0]
-                )
+                Image.fromarray(mask.astype(np.uint8)).save(root / name / masks / f"p{n}.png")
             else:
                 write_mask(root / name / masks / f"p{n}.png", mask)
     (root / "SBD" / "val.txt").write_text("p0\np1\n")
