@@ -57,6 +57,7 @@ def test_a_run_splits_trains_plays_and_reports(quick, tmp_path, capsys):
     made = weights.load(out / ("weights" if promoted else "candidate"))
     assert made.name == "run"
     assert made.about["fine_tuned_samples"] == 8
+    assert made.min_crop_size == 48  # a fifth of 200 pixels, and no less
     assert "starter" in made.about["fine_tuned_from"]
     Engine(made)
     page = (out / "report.html").read_text()
@@ -88,6 +89,7 @@ def test_the_parts_share_no_photo_and_are_the_same_every_time(tmp_path):
     first, again = prepare(photos, tmp_path / "a", 0.3), prepare(photos[::-1], tmp_path / "b", 0.3)
     assert first == again
     assert (first.train_photos, first.held_photos) == (6, 3)
+    assert first.long_side == 200
     parts = {
         out: {part: {p.name for p in (tmp_path / out / part / "images").iterdir()} for part in ("train", "held_out")}
         for out in "ab"

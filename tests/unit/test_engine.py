@@ -16,7 +16,7 @@ from icmformer.inference.engine import expected_iou
 from icmformer.inference.profiles import PROFILES
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping
-from tests.conftest import TRAINED
+from tests.conftest import TINY, TRAINED
 from training.data.benchmarks import load_benchmark
 from training.evaluate import trace
 from training.overfit import write_photos
@@ -185,6 +185,14 @@ def test_a_previous_mask_is_corrected_within_its_own_roi(photo, ordered):
     as_float = engine.segment(photo, [Click(50.5, 40.5)], previous_mask=previous.astype(np.float64), ordered=ordered)
     assert result == as_float
     assert result != engine.segment(photo, [Click(50.5, 40.5)], ordered=ordered)
+
+
+def test_weights_may_zoom_further_in_than_the_published_ones(photo):
+    previous = np.zeros(photo.shape[:2], bool)
+    previous[20:60, 30:90] = True  # 1.4 x 40 rows, 1.4 x 60 columns around 39.5 and 59.5
+    closer = dataclasses.replace(weights.load(TINY), min_crop_size=70)
+    result = Engine(closer, caches=Caches()).segment(photo, [Click(50.5, 40.5)], previous_mask=previous)
+    assert result.roi == (4, 74, 18, 102)
 
 
 def test_negative_clicks_correct_a_previous_mask(photo, exact):

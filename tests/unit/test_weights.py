@@ -82,6 +82,8 @@ def resum(folder):
         ({"network": {"family": "unet"}}, "unknown network family"),
         ({"network": config_mapping(network_config("icmformer_vit_small448"))}, "another variant"),
         ({"network": {**config_mapping(network_config(NAME)), "depth": "8"}}, "depth must be int"),
+        ({"min_crop_size": 0}, "min_crop_size must be a positive number"),
+        ({"min_crop_size": "60"}, "min_crop_size must be a positive number"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(native, change, text):
@@ -146,6 +148,11 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
     other = weights.load(weights.save(tmp_path / "other", config, network.state_dict(), "mine", {"data": "none"}))
     assert other.sha256 == weights.load(native).sha256
     assert other.identity != weights.load(native).identity
+    assert weights.load(native).min_crop_size == 200
+    closer = weights.load(weights.save(tmp_path / "closer", NAME, network.state_dict(), "mine", min_crop_size=60))
+    assert closer.min_crop_size == 60
+    assert closer.sha256 == weights.load(native).sha256
+    assert closer.identity != weights.load(native).identity
 
 
 @pytest.mark.parametrize("content", [{1: torch.ones(1)}, [1, 2], {"state_dict": {}}, {"state_dict": {"a": 1}}, 7])
