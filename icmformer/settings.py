@@ -7,6 +7,7 @@
 | ICMFORMER_CACHE_DIR | folder for downloaded and converted files | icmformer in the user's cache folder |
 | ICMFORMER_DEVICE | auto, cpu, cuda or cuda:N; auto takes a GPU where there is one | auto |
 | ICMFORMER_PROFILE | exact or fast | fast |
+| ICMFORMER_RUNTIME | auto, torch or openvino; auto is OpenVINO on a CPU where it is installed | auto |
 | ICMFORMER_THREADS | CPU threads of the network, 0 for torch's choice | 0 |
 | ICMFORMER_MAX_PIXELS | largest image opened | 100000000 |
 | ICMFORMER_IMAGE_CACHE_MB | decoded images kept; one of 100 megapixels takes 287 | 320 |
@@ -37,6 +38,7 @@ class Settings:
     cache_dir: Path = field(default_factory=lambda: _cache_home(os.environ) / "icmformer")
     device: str = "auto"
     profile: str = "fast"
+    runtime: str = "auto"
     threads: int = 0
     max_pixels: int = 100_000_000
     image_cache_mb: int = 320
@@ -58,6 +60,7 @@ class Settings:
             cache_dir=Path(env.get("ICMFORMER_CACHE_DIR") or _cache_home(env) / "icmformer"),
             device=env.get("ICMFORMER_DEVICE") or base.device,
             profile=env.get("ICMFORMER_PROFILE") or base.profile,
+            runtime=env.get("ICMFORMER_RUNTIME") or base.runtime,
             threads=number(env, "ICMFORMER_THREADS", base.threads, 0, 1024),
             max_pixels=number(env, "ICMFORMER_MAX_PIXELS", base.max_pixels, 1, PIXEL_LIMIT),
             image_cache_mb=number(env, "ICMFORMER_IMAGE_CACHE_MB", base.image_cache_mb, 0, 1_000_000),

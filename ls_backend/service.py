@@ -67,7 +67,9 @@ class Backend:
         Raises:
             IcmformerError: Weights, device or settings that cannot be used.
         """
-        engine = Engine.from_weights(settings.weights, settings.device, settings.profile, Caches.bounded(settings))
+        engine = Engine.from_weights(
+            settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime
+        )
         engine.warm_up()
         policy = Policy.for_home(own.url, own.allowed_hosts)
         studio = LabelStudio(own.url, own.api_key, policy, own.fetch_seconds, own.max_image_bytes)

@@ -43,7 +43,9 @@ class Interactor:
             import torch
 
             torch.set_num_threads(settings.threads)
-        engine = Engine.from_weights(settings.weights, settings.device, settings.profile, Caches.bounded(settings))
+        engine = Engine.from_weights(
+            settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime
+        )
         engine.warm_up()
         return Interactor(engine, ByteLRU(settings.image_cache_mb << 20), own, settings.max_pixels)
 

@@ -20,7 +20,7 @@ from icmformer.inference.profiles import find_device, has_bf16
 from icmformer.settings import Settings
 from icmformer.types import Click
 
-_PACKAGES = ("torch", "numpy", "opencv-python-headless", "pillow", "safetensors")
+_PACKAGES = ("torch", "openvino", "numpy", "opencv-python-headless", "pillow", "safetensors")
 
 
 def register(commands: Any) -> None:
@@ -50,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
         ("device", lambda: _device(args.device or settings.device)),
         (
             "segment",
-            lambda: _segment(args.weights or settings.weights, args.device or settings.device, settings.profile),
+            lambda: _segment(settings, args.weights or settings.weights, args.device or settings.device),
         ),
     ]
     failed = 0
@@ -70,8 +70,8 @@ def _device(name: str) -> str:
     return f"{device} ({kind}), bf16 {'yes' if has_bf16(device) else 'no'}"
 
 
-def _segment(weights: str, device: str, profile: str) -> str:
-    engine = Engine.from_weights(weights, device, profile)
+def _segment(settings: Settings, weights: str, device: str) -> str:
+    engine = Engine.from_weights(weights, device, settings.profile, runtime=settings.runtime)
     rows, columns = np.mgrid[:240, :320]
     disk = (rows - 120) ** 2 + (columns - 160) ** 2 < 60**2
     image = np.where(disk[..., None], np.array((200, 60, 50)), np.array((60, 120, 70))).astype(np.uint8)
@@ -79,4 +79,5 @@ def _segment(weights: str, device: str, profile: str) -> str:
     result = engine.segment(image, [Click(160, 120)])
     union = (result.mask | disk).sum()
     overlap = float((result.mask & disk).sum() / union)
-    return f"{engine.weights.name}, {profile}: a disk found with IoU {overlap:.2f} in {result.timings['total']:.0f} ms"
+    told = f"{engine.weights.name}, {settings.profile}, {engine.runtime}"
+    return f"{told}: a disk found with IoU {overlap:.2f} in {result.timings['total']:.0f} ms"

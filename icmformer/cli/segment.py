@@ -13,7 +13,7 @@ from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
 from icmformer.imageio import check_mask_path, overlay, read_image, read_mask, write_image, write_mask
 from icmformer.inference.engine import Engine
-from icmformer.inference.profiles import PROFILES
+from icmformer.inference.profiles import PROFILES, RUNTIMES
 from icmformer.settings import Settings
 from icmformer.types import Box, Click, MaskResult
 
@@ -50,6 +50,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--weights", help="name or path (ICMFORMER_WEIGHTS, else starter)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (ICMFORMER_DEVICE, else auto)")
     parser.add_argument("--profile", choices=list(PROFILES), help="ICMFORMER_PROFILE, else fast")
+    parser.add_argument("--runtime", choices=list(RUNTIMES), help="ICMFORMER_RUNTIME, else auto")
     parser.add_argument("--unordered", action="store_true", help="feed all clicks together instead of one by one")
     parser.add_argument("--keep-clicked", action="store_true", help="keep only the parts that were clicked on")
     parser.add_argument("--fill-holes", type=int, default=0, metavar="PIXELS", help="fill holes up to this size")
@@ -88,7 +89,10 @@ def _run(args: argparse.Namespace) -> int:
     image = read_image(args.image, settings.max_pixels, args.allow_truncated)
     previous = read_mask(args.mask, settings.max_pixels) if args.mask else None
     engine = Engine.from_weights(
-        args.weights or settings.weights, args.device or settings.device, args.profile or settings.profile
+        args.weights or settings.weights,
+        args.device or settings.device,
+        args.profile or settings.profile,
+        runtime=args.runtime or settings.runtime,
     )
     result = engine.segment(image, args.clicks, box, previous, ordered=not args.unordered, clean_up=clean_up)
     write_mask(args.output, result.mask)

@@ -8,19 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
+from icmformer.inference.backend import Backend, TorchBackend
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
+from icmformer.inference.openvino_backend import OpenVINOBackend
 from icmformer.inference.pasted import ProbabilityMap, Whole
-from icmformer.inference.profiles import Profile, find_device, find_profile
+from icmformer.inference.profiles import Profile, find_device, find_profile, find_runtime, has_bf16
 from icmformer.inference.prompts import as_box, checked_mask
 from icmformer.inference.runner import SplitRunner
 from icmformer.inference.session import Answer, ClickPath, State
 from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings, expand, whole
-from icmformer.models import ImageFeatures
+from icmformer.models import ImageFeatures, network_config
 from icmformer.settings import Settings
 from icmformer.telemetry import Timings
 from icmformer.types import Box, Click, FloatMap, MaskResult, Prompt
@@ -61,6 +64,11 @@ class Engine:
         device: auto, cpu, cuda or cuda:N.
         profile: exact or fast.
         caches: Where features and states are kept; by default in memory, bounded by the settings.
+        runtime: auto (OpenVINO on a CPU where it is installed), torch or openvino.
+
+    Raises:
+        DeviceError: A device that is not there.
+        ConfigError: An unknown profile or runtime, or a runtime that is not installed.
     """
 
     def __init__(
@@ -69,21 +77,27 @@ class Engine:
         device: str = "cpu",
         profile: str | Profile = "exact",
         caches: Caches | None = None,
+        runtime: str = "auto",
     ) -> None:
         self.weights = weights
         self.profile = find_profile(profile)
         self.device = find_device(device)
         self.caches = caches or Caches.bounded()
-        network = weights.build(copy=False).to(self.device)
-        side = network.config.img_size
-        network.check_size(side, side)
-        precision = self.profile.precision(self.device)
-        self._runner = SplitRunner(
-            network, self.device, precision, self.caches.features, (weights.identity, str(precision))
-        )
+        self.runtime = find_runtime(runtime, self.device)
+        side = network_config(weights.config).img_size
+        self._runner = SplitRunner(self._backend(side), self.caches.features, weights.identity)
         zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
         self.path = ClickPath(self._runner, zoom, self.profile.flip)
-        self._identity: Hashable = (weights.identity, self.profile, str(self.device))
+        self._identity: Hashable = (weights.identity, self.profile, self._runner.backend.identity)
+
+    def _backend(self, side: int) -> Backend:
+        if self.runtime == "openvino":
+            low = self.profile.low_precision and has_bf16(self.device)
+            cache_dir = Settings.from_environment().cache_dir
+            return OpenVINOBackend(self.weights, low, torch.get_num_threads(), cache_dir)
+        network = self.weights.build(copy=False).to(self.device)
+        network.check_size(side, side)
+        return TorchBackend(network, self.device, self.profile.precision(self.device))
 
     @staticmethod
     def from_weights(
@@ -91,6 +105,7 @@ class Engine:
         device: str = "cpu",
         profile: str | Profile = "exact",
         caches: Caches | None = None,
+        runtime: str = "auto",
     ) -> Engine:
         """Loads weights and makes an engine.
 
@@ -99,13 +114,14 @@ class Engine:
             device: As for the engine.
             profile: As for the engine.
             caches: As for the engine.
+            runtime: As for the engine.
 
         Raises:
             WeightsError: See `icmformer.weights.load`.
             DeviceError: A device that is not there.
-            ConfigError: An unknown profile.
+            ConfigError: An unknown profile or runtime, or a runtime that is not installed.
         """
-        return Engine(load(path_or_name), device, profile, caches)
+        return Engine(load(path_or_name), device, profile, caches, runtime)
 
     def segment(
         self,

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from icmformer.errors import ConfigError, DeviceError
+from icmformer.inference import openvino_backend
+from icmformer.inference.backend import Precision
 from icmformer.inference.prompts import BoxStart
-from icmformer.inference.runner import Precision
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Profile:
     box: BoxStart = field(default_factory=BoxStart)
 
     def precision(self, device: torch.device) -> Precision:
-        """The arithmetic on a device."""
+        """Torch's arithmetic on a device."""
         if not self.low_precision:
             return Precision()
         return Precision(torch.bfloat16 if has_bf16(device) else None, tf32=device.type == "cuda")
@@ -79,6 +80,24 @@ def find_device(name: str) -> torch.device:
             "use --device cpu, or install a CUDA build of torch (TORCH_INDEX_URL)"
         )
     return device
+
+
+RUNTIMES = ("auto", "torch", "openvino")
+
+
+def find_runtime(name: str, device: torch.device) -> str:
+    """The runtime for a device; `auto` is OpenVINO on a CPU where it is installed, else torch.
+
+    Raises:
+        ConfigError: There is no such runtime, or it does not go with the device.
+    """
+    if name not in RUNTIMES:
+        raise ConfigError(f"unknown runtime {name!r}; there are {', '.join(RUNTIMES)}")
+    if name == "auto":
+        return "openvino" if device.type == "cpu" and openvino_backend.available() else "torch"
+    if name == "openvino" and device.type != "cpu":
+        raise ConfigError(f"the openvino runtime runs on the CPU, not on {device}: use torch, or --device cpu")
+    return name
 
 
 def has_bf16(device: torch.device) -> bool:

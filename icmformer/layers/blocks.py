@@ -1,4 +1,8 @@
-"""Transformer blocks on channels-last token maps (B, H, W, C); parameter names are timm's."""
+"""Transformer blocks; parameter names are timm's.
+
+Those of plain ViTs take tokens (B, T, C) in which the tokens of each attention window lie together, so that windows are
+mere views; Swin's take channels-last maps (B, H, W, C), since its windows move.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +27,8 @@ class Mlp(nn.Module):
         return out
 
 
-Window = tuple[int, int]
-"""Rows and columns of an attention window in tokens; the whole grid for global attention."""
-
-
 class Block(nn.Module):
-    """A pre-norm ViT block whose attention is global or within windows."""
+    """A pre-norm ViT block whose attention is global (one window) or within windows."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, eps: float) -> None:
         super().__init__()
@@ -37,8 +37,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor, window: Window) -> Tensor:
-        x = x + _attend(self.attn, self.norm1(x), window)
+    def forward(self, x: Tensor, count: int) -> Tensor:
+        """Tokens (B, T, C) in `count` windows of T / count tokens, one after the other -> the same shape."""
+        x = x + _attend(self.attn, self.norm1(x), count)
         x = x + self.mlp(self.norm2(x))
         return x
 
@@ -59,22 +60,21 @@ class CrossBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def keys_values(self, x: Tensor) -> Tensor:
-        """Image tokens (B, H, W, C) -> this block's keys and values (B, H, W, 2C), which no prompt changes."""
+        """Image tokens (B, T, C) -> this block's keys and values (B, T, 2C), which no prompt changes."""
         return self.attn2.keys_values(self.norm2(x))
 
-    def forward(self, p: Tensor, keys_values: Tensor, window: Window) -> Tensor:
-        rows, columns = p.shape[1:3]
-        p = p + _attend(self.attn1, self.norm1(p), window)
-        queries = windows.partition(self.norm2(p), *window)
-        crossed = self.attn2(queries, windows.partition(keys_values, *window))
-        p = p + windows.reverse(crossed, *window, rows, columns)
+    def forward(self, p: Tensor, keys_values: Tensor, count: int) -> Tensor:
+        """Prompt tokens (B, T, C) in `count` windows, and keys and values of the image's -> the same shape."""
+        p = p + _attend(self.attn1, self.norm1(p), count)
+        queries = windows.split(self.norm2(p), count)
+        p = p + self.attn2(queries, windows.split(keys_values, count)).reshape(p.shape)
         p = p + self.mlp(self.norm3(p))
         return p
 
 
-def _attend(attention: SelfAttention, x: Tensor, window: Window) -> Tensor:
-    rows, columns = x.shape[1:3]
-    return windows.reverse(attention(windows.partition(x, *window)), *window, rows, columns)
+def _attend(attention: SelfAttention, x: Tensor, count: int) -> Tensor:
+    attended: Tensor = attention(windows.split(x, count))
+    return attended.reshape(x.shape)
 
 
 class SwinBlock(nn.Module):

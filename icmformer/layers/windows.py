@@ -32,6 +32,11 @@ def reverse(windows: Tensor, height: int, width: int, rows: int, columns: int) -
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, channels)
 
 
+def split(x: Tensor, count: int) -> Tensor:
+    """Tokens (B, T, C) in which each of `count` windows lies together -> (B * count, T / count, C)."""
+    return x.reshape(x.shape[0] * count, x.shape[1] // count, x.shape[2])
+
+
 def plain_vit_window(tokens: int, patch_size: int) -> int:
     """The side of a local-attention window, in tokens, for a plain ViT with `tokens` a side.
 

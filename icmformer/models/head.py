@@ -91,15 +91,23 @@ class SegmentationHead(nn.Module):
 
     def forward(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Maps, finest first, and the wanted (H, W) -> (B, 1, H, W) logits."""
-        finest = levels[0].shape[2:]
-        maps = [
-            F.interpolate(conv(level), size=finest, mode="bilinear", align_corners=False)
-            for conv, level in zip(self.convs, levels, strict=True)
-        ]
-        x = self.fusion_conv(torch.cat(maps, dim=1))
+        x = F.relu(self._fused(levels))
         if self.up_steps >= 1:
             x = self.up_conv1(x)
         if self.up_steps >= 2:
             x = self.up_conv2(x)
         logits = self.conv_seg(self.dropout(x))
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+
+    def _fused(self, levels: list[Tensor]) -> Tensor:
+        """The fusion convolution on the levels side by side, at the finest one's size.
+
+        A 1x1 convolution and a resize may change places: each level's share is computed at its own size.
+        """
+        kernel, bias = self.fusion_conv.conv.weight, self.fusion_conv.conv.bias
+        shares = torch.chunk(kernel, len(levels), dim=1)
+        fused = F.conv2d(self.convs[0](levels[0]), shares[0], bias)
+        for conv, level, share in zip(list(self.convs)[1:], levels[1:], shares[1:], strict=True):
+            coarse = F.conv2d(conv(level), share)
+            fused = fused + F.interpolate(coarse, size=fused.shape[2:], mode="bilinear", align_corners=False)
+        return fused

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icmformer.errors import InputSizeError
-from icmformer.layers.blocks import Block, CrossBlock, Window
+from icmformer.layers.blocks import Block, CrossBlock
 from icmformer.layers.embed import PatchEmbed, resize_position_embedding
 from icmformer.layers.mbconv import LITE0_WIDTHS, LiteTrunk
 from icmformer.models.config import HybridConfig
@@ -129,30 +129,29 @@ class ICMFormerHybrid(ClickNetwork):
         )
         tokens = (self.backbone.embed_16(sixteenth) + top).permute(0, 2, 3, 1)  # (B, C, h, w) -> (B, h, w, C)
         tokens = self.backbone.norm(tokens)
-        x = self._run(tokens + self._position(tokens), 0, self.config.depth // 2)
+        x = self._run(self._placed(tokens), 0, self.config.depth // 2)
         keys_values = tuple(block.keys_values(x) for block in self._cross_blocks())
         return ImageFeatures((image.shape[2], image.shape[3]), (quarter, eighth, x, *keys_values))
 
-    def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
+    def decode_map(self, features: ImageFeatures, prompt: Tensor) -> Tensor:
         quarter, eighth, x, *keys_values = features.tensors
-        prompt = self.prompt_map(prev_mask, points)
-        p: Tensor = self.patch_embed_coords(prompt)
-        p = self._run(p + self._position(p), 0, self.config.depth // 2)
-        window: Window = (p.shape[1], p.shape[2])
+        p = self._run(self._placed(self.patch_embed_coords(prompt)), 0, self.config.depth // 2)
         for block, key_value in zip(self._cross_blocks(), keys_values, strict=True):
-            p = block(p, key_value, window)
+            p = block(p, key_value, 1)
         y = self._run(x + p, self.config.depth // 2, self.config.depth)
-        levels = self.neck(y.permute(0, 3, 1, 2), quarter, eighth, prompt)  # (B, h, w, C) -> (B, C, h, w)
+        rows, columns = (side // _PATCH for side in features.size)
+        grid = y.transpose(1, 2).reshape(y.shape[0], y.shape[2], rows, columns)  # (B, T, C) -> (B, C, h, w)
+        levels = self.neck(grid, quarter, eighth, prompt)
         logits: Tensor = self.head(levels, features.size)
         return logits
 
-    def _position(self, tokens: Tensor) -> Tensor:
-        return resize_position_embedding(self.backbone.pos_embed, tokens.shape[1], tokens.shape[2])
+    def _placed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, h, w, C) with their positions, (B, T, C)."""
+        return (tokens + resize_position_embedding(self.backbone.pos_embed, *tokens.shape[1:3])).flatten(1, 2)
 
     def _run(self, x: Tensor, first: int, end: int) -> Tensor:
-        window: Window = (x.shape[1], x.shape[2])
         for block in list(self.backbone.blocks)[first:end]:
-            x = block(x, window)
+            x = block(x, 1)
         return x
 
     def _cross_blocks(self) -> list[CrossBlock]:

@@ -84,9 +84,13 @@ class ClickNetwork(nn.Module):
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """Everything that depends on the image alone. `image` as in `forward`; the features may be kept and reused."""
 
-    @abstractmethod
     def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
         """The rest: the features of `encode_image` and a prompt, as in `forward`, to (B, 1, H, W) logits."""
+        return self.decode_map(features, self.prompt_map(prev_mask, points))
+
+    @abstractmethod
+    def decode_map(self, features: ImageFeatures, prompt: Tensor) -> Tensor:
+        """As `decode`, from the prompt drawn as a map, (B, 3, H, W): see `prompt_map`."""
 
     def normalise(self, image: Tensor) -> Tensor:
         """RGB in [0, 1] to about zero mean and unit variance, by the statistics the network was pretrained with."""

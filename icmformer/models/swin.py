@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from icmformer.errors import InputSizeError
-from icmformer.layers.blocks import CrossBlock, PatchMerging, SwinBlock, Window
+from icmformer.layers.blocks import CrossBlock, PatchMerging, SwinBlock
 from icmformer.layers.embed import PatchEmbed
 from icmformer.layers.windows import shifted_window_mask
 from icmformer.models.config import SwinConfig
@@ -101,22 +101,22 @@ class ICMFormerSwin(ClickNetwork):
         embedded: Tensor = self.backbone.patch_embed(self.normalise(image))
         first, second = self.backbone.stages()[:2]
         x = second.reduce(second(first.reduce(first(embedded))))
-        keys_values = tuple(block.keys_values(x) for block in self.backbone.cross_blocks())
+        keys_values = tuple(block.keys_values(x.flatten(1, 2)) for block in self.backbone.cross_blocks())
         return ImageFeatures((image.shape[2], image.shape[3]), (embedded, x, *keys_values))
 
-    def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
+    def decode_map(self, features: ImageFeatures, prompt: Tensor) -> Tensor:
         embedded, x, *keys_values = features.tensors
         first, second, third, fourth = self.backbone.stages()
-        p: Tensor = self.backbone.patch_embed(self.prompt_map(prev_mask, points))
+        p: Tensor = self.backbone.patch_embed(prompt)
         s = first(embedded + p)
         quarter = self.backbone.norm0(s)
         s = second(first.reduce(s))
         eighth = self.backbone.norm1(s)
         p = second.reduce(second(first.reduce(first(p))))
-        window: Window = (p.shape[1], p.shape[2])
+        tokens = p.flatten(1, 2)
         for block, key_value in zip(self.backbone.cross_blocks(), keys_values, strict=True):
-            p = block(p, key_value, window)
-        y = third(x + p)
+            tokens = block(tokens, key_value, 1)
+        y = third(x + tokens.view(p.shape))
         sixteenth = self.backbone.norm2(y)
         y = fourth(third.reduce(y))
         maps = (quarter, eighth, sixteenth, self.backbone.norm3(y))

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from icmformer.errors import InputSizeError
-from icmformer.layers.blocks import Block, CrossBlock, Window
+from icmformer.layers import windows
+from icmformer.layers.blocks import Block, CrossBlock
 from icmformer.layers.embed import PatchEmbed, resize_position_embedding
-from icmformer.layers.windows import plain_vit_window
 from icmformer.models.config import ViTConfig
 from icmformer.models.head import SegmentationHead, SimplePyramid
 from icmformer.models.network import ClickNetwork, ImageFeatures
@@ -60,31 +60,49 @@ class _ViTNetwork(ClickNetwork):
         for side in (height, width):
             if side % patch:
                 raise InputSizeError(f"an input side of {side} pixels is not a multiple of the patch size {patch}")
-            plain_vit_window(side // patch, patch)
+            windows.plain_vit_window(side // patch, patch)
 
     def _embed(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, h, w, C) tokens with positions."""
+        """(B, 3, H, W) in [0, 1] -> (B, T, C) tokens with positions, window by window."""
         self.check_size(*image.shape[2:])
-        tokens: Tensor = self.backbone.patch_embed(self.normalise(image))
-        return tokens + self.backbone.position(*tokens.shape[1:3])
+        return self._placed(self.backbone.patch_embed(self.normalise(image)))
 
-    def _windows(self, tokens: Tensor, first: int, count: int) -> list[Window]:
-        """The attention windows of blocks `first` .. `first + count - 1`, counted from 1."""
-        rows, columns = tokens.shape[1:3]
+    def _placed(self, tokens: Tensor) -> Tensor:
+        """Patches (B, h, w, C) -> tokens (B, T, C) with positions, window by window.
+
+        Nothing but local attention depends on the tokens' order, so it is theirs from here to the neck.
+        """
+        batch, rows, columns, channels = tokens.shape
+        placed = tokens + self.backbone.position(rows, columns)
+        return windows.partition(placed, *self._window(rows, columns)).reshape(batch, rows * columns, channels)
+
+    def _window(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of a local window on a token grid."""
         patch = self.config.patch_size
-        local = plain_vit_window(rows, patch), plain_vit_window(columns, patch)
-        every = self.config.global_every
-        return [(rows, columns) if i % every == 0 else local for i in range(first, first + count)]
+        return windows.plain_vit_window(rows, patch), windows.plain_vit_window(columns, patch)
 
-    def _run(self, x: Tensor, first: int, last: int) -> Tensor:
+    def _counts(self, grid: tuple[int, int], first: int, last: int) -> list[int]:
+        """Into how many windows blocks `first` .. `last`, counted from 1, cut the tokens of a grid."""
+        height, width = self._window(*grid)
+        local = (grid[0] // height) * (grid[1] // width)
+        return [1 if i % self.config.global_every == 0 else local for i in range(first, last + 1)]
+
+    def _run(self, x: Tensor, grid: tuple[int, int], first: int, last: int) -> Tensor:
         """Blocks `first` .. `last`, counted from 1."""
         blocks: Iterable[nn.Module] = list(self.backbone.blocks)[first - 1 : last]
-        for block, window in zip(blocks, self._windows(x, first, last - first + 1), strict=True):
-            x = block(x, window)
+        for block, count in zip(blocks, self._counts(grid, first, last), strict=True):
+            x = block(x, count)
         return x
 
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tokens of an image's size."""
+        return size[0] // self.config.patch_size, size[1] // self.config.patch_size
+
     def _logits(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        levels = self.neck(x.permute(0, 3, 1, 2).contiguous())  # (B, h, w, C) -> (B, C, h, w)
+        rows, columns = self._grid(size)
+        height, width = self._window(rows, columns)
+        grid = windows.reverse(x, height, width, rows, columns)
+        levels = self.neck(grid.permute(0, 3, 1, 2).contiguous())  # (B, h, w, C) -> (B, C, h, w)
         logits: Tensor = self.head(levels, size)
         return logits
 
@@ -101,19 +119,19 @@ class ICMFormerViT(_ViTNetwork):
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """Features: the image stream after the first half, then each cross block's keys and values."""
-        x = self._run(self._embed(image), 1, self.config.depth // 2)
+        size = image.shape[2], image.shape[3]
+        x = self._run(self._embed(image), self._grid(size), 1, self.config.depth // 2)
         keys_values = tuple(block.keys_values(x) for block in self._cross_blocks())
-        return ImageFeatures((image.shape[2], image.shape[3]), (x, *keys_values))
+        return ImageFeatures(size, (x, *keys_values))
 
-    def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
+    def decode_map(self, features: ImageFeatures, prompt: Tensor) -> Tensor:
         x, *keys_values = features.tensors
-        depth = self.config.depth
-        p: Tensor = self.patch_embed_coords(self.prompt_map(prev_mask, points))
-        p = self._run(p + self.backbone.position(*p.shape[1:3]), 1, depth // 2)
-        windows = self._windows(p, 1, self.config.cross_depth)
-        for block, key_value, window in zip(self._cross_blocks(), keys_values, windows, strict=True):
-            p = block(p, key_value, window)
-        return self._logits(self._run(x + p, depth // 2 + 1, depth), features.size)
+        depth, grid = self.config.depth, self._grid(features.size)
+        p = self._run(self._placed(self.patch_embed_coords(prompt)), grid, 1, depth // 2)
+        counts = self._counts(grid, 1, self.config.cross_depth)
+        for block, key_value, count in zip(self._cross_blocks(), keys_values, counts, strict=True):
+            p = block(p, key_value, count)
+        return self._logits(self._run(x + p, grid, depth // 2 + 1, depth), features.size)
 
     def _cross_blocks(self) -> list[CrossBlock]:
         return [block for block in self.backbone.blocks2 if isinstance(block, CrossBlock)]
@@ -126,10 +144,11 @@ class SimpleClickViT(_ViTNetwork):
         super().__init__(config, cross_depth=0)
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
-        """Features: the image's embedded patches; the prompt enters before the first block."""
-        return ImageFeatures((image.shape[2], image.shape[3]), (self._embed(image),))
+        """Features: the image's embedded patches (B, h, w, C); the prompt enters before the first block."""
+        self.check_size(*image.shape[2:])
+        return ImageFeatures((image.shape[2], image.shape[3]), (self.backbone.patch_embed(self.normalise(image)),))
 
-    def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
+    def decode_map(self, features: ImageFeatures, prompt: Tensor) -> Tensor:
         (x,) = features.tensors
-        x = x + self.patch_embed_coords(self.prompt_map(prev_mask, points))
-        return self._logits(self._run(x, 1, self.config.depth), features.size)
+        x = self._placed(x + self.patch_embed_coords(prompt))
+        return self._logits(self._run(x, self._grid(features.size), 1, self.config.depth), features.size)

@@ -23,6 +23,7 @@ LAYERS = {
     "models": 4,
     "weights": 5,
     "warm_start": 5,
+    "onnx_export": 5,
     "inference": 6,
     "cli": 7,
     "__main__": 8,
@@ -108,6 +109,8 @@ def test_importing_the_package_loads_nothing_foreign():
         "scipy",
         "matplotlib",
         "yaml",
+        "openvino",
+        "onnx",
     )
     code = f"import sys, icmformer; icmformer.Engine; print([m for m in {foreign!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

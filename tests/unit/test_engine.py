@@ -42,8 +42,8 @@ def test_these_clicks_move_mask_and_region(photo, exact):
     assert replies[1].roi != FRAME
 
 
-def fresh(profile="exact", caches=None):
-    return Engine.from_weights(TRAINED, profile=profile, caches=caches)
+def fresh(profile="exact", caches=None, runtime="auto"):
+    return Engine.from_weights(TRAINED, profile=profile, caches=caches, runtime=runtime)
 
 
 @pytest.mark.parametrize("profile", list(PROFILES))
@@ -61,7 +61,8 @@ def test_warm_and_cold_replies_are_the_same_bits(photo, profile, ordered):
     assert warm.caches.features.stats().hits
 
 
-def test_ordered_clicks_give_the_protocols_masks(photo, exact):
+def test_ordered_clicks_give_the_protocols_masks(photo):
+    exact = fresh("exact", Caches(), "torch")
     truth = np.zeros(photo.shape[:2], np.int32)
     truth[60:220, 120:330] = 1
     network = exact.weights.build()
@@ -113,8 +114,8 @@ def test_clicks_fed_together_have_no_order_at_all(photo, passes):
 def counting_passes(engine):
     """A list that grows by one with each pass of the network."""
     passes = []
-    decode = engine._runner._network.decode
-    engine._runner._network.decode = lambda *args: passes.append(1) or decode(*args)
+    decode = engine._runner.backend.decode
+    engine._runner.backend.decode = lambda *args: passes.append(1) or decode(*args)
     return passes
 
 
@@ -133,8 +134,8 @@ def test_the_mirror_pass_happens_in_exact_and_not_in_fast(photo):
     widths = {}
     for profile in PROFILES:
         engine = fresh(profile, Caches())
-        decode = engine._runner._network.decode
-        engine._runner._network.decode = lambda f, m, p, d=decode, k=profile: (
+        decode = engine._runner.backend.decode
+        engine._runner.backend.decode = lambda f, m, p, d=decode, k=profile: (
             widths.setdefault(k, len(p)) and d(f, m, p)
         )
         engine.segment(photo, CLICKS[:1])
@@ -361,10 +362,10 @@ def test_eight_threads_get_the_single_callers_replies(photo):
 
 
 def test_serving_changes_nothing_in_the_network(photo):
-    engine = fresh("exact", Caches())
-    before = {k: v.clone() for k, v in engine._runner._network.state_dict().items()}
+    engine = fresh("exact", Caches(), "torch")
+    before = {k: v.clone() for k, v in engine._runner.backend.network.state_dict().items()}
     engine.segment(photo, CLICKS)
-    assert all(torch.equal(before[k], v) for k, v in engine._runner._network.state_dict().items())
+    assert all(torch.equal(before[k], v) for k, v in engine._runner.backend.network.state_dict().items())
 
 
 def test_the_score_is_the_expected_iou():

@@ -1,0 +1,166 @@
+"""OpenVINO against torch: the same network, the same masks, whatever is in the cache folder."""
+
+import dataclasses
+import shutil
+import socket
+
+import numpy as np
+import pytest
+import torch
+
+from icmformer import Caches, Click, Engine, weights
+from icmformer.cli.main import main
+from icmformer.errors import ConfigError
+from icmformer.inference import openvino_backend
+from icmformer.inference.backend import Precision, TorchBackend
+from icmformer.inference.openvino_backend import OpenVINOBackend
+from icmformer.inference.profiles import find_runtime, has_bf16
+from icmformer.models import build_network
+from icmformer.weights import Weights
+from tests.conftest import TINY, TRAINED
+
+pytestmark = pytest.mark.skipif(not openvino_backend.available(), reason="needs the [cpu] extra")
+
+CPU = torch.device("cpu")
+SWIN = {
+    "family": "icmformer-swin",
+    "img_size": 224,
+    "embed_dim": 24,
+    "depths": [1, 1, 2, 1],
+    "num_heads": [1, 2, 4, 8],
+    "window_size": 7,
+    "head_channels": 16,
+}
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def made(config):
+    if isinstance(config, str):
+        return weights.load(config)
+    torch.manual_seed(0)
+    state = build_network(config).state_dict()
+    return Weights(config, dict(state), "made", "made")
+
+
+@pytest.mark.parametrize(
+    ("config", "batch", "size"),
+    [
+        (TINY, 2, (224, 224)),
+        (TINY, 1, (448, 224)),  # four windows a row less, positions resized
+        ("random:simpleclick_vit_tiny224", 1, (224, 224)),
+        (SWIN, 1, (224, 224)),
+        (SWIN, 2, (160, 192)),  # windows padded
+        (TRAINED, 2, (320, 320)),
+        (TRAINED, 1, (256, 384)),
+    ],
+)
+def test_logits_are_torchs(config, batch, size, cache_home):
+    found = made(config)
+    generator = torch.Generator().manual_seed(1)
+    image = torch.rand(batch, 3, *size, generator=generator)
+    previous = torch.rand(batch, 1, *size, generator=generator)
+    points = torch.tensor([[[80.0, 90, 0], [20, 30, 1], [-1, -1, -1], [50, 150, 2]]]).expand(batch, -1, -1)
+    theirs = TorchBackend(found.build(), CPU, Precision())
+    ours = OpenVINOBackend(found, low_precision=False, threads=2, cache_dir=cache_home)
+    features = ours.encode(image)
+    for mine, expected in zip(features.tensors, theirs.encode(image).tensors, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+    expected = theirs.decode(theirs.encode(image), previous, points)
+    torch.testing.assert_close(ours.decode(features, previous, points), expected, rtol=0, atol=1e-4)
+    assert expected.std() > 1e-4  # there is something to compare
+
+
+def test_exact_masks_are_those_of_torch_click_for_click(photo):
+    clicks = [Click(200.5, 120.5), Click(150.5, 200.5, positive=False), Click(260.5, 160.5), Click(90.5, 60.5)]
+    one, other = (Engine.from_weights(TRAINED, caches=Caches(), runtime=name) for name in ("torch", "openvino"))
+    assert (one.runtime, other.runtime) == ("torch", "openvino")
+    for count in range(1, len(clicks) + 1):
+        a, b = one.segment(photo, clicks[:count]), other.segment(photo, clicks[:count])
+        assert a.roi == b.roi
+        np.testing.assert_allclose(a.probability, b.probability, rtol=0, atol=2.5e-5)  # 1e-4 of a logit
+        assert (a.mask != b.mask).sum() <= 1e-5 * a.mask.size
+
+
+def test_replies_do_not_depend_on_what_was_asked_before(photo):
+    clicks = [Click(200.5, 120.5), Click(150.5, 200.5, positive=False)]
+    for profile in ("exact", "fast"):
+        warm = Engine.from_weights(TRAINED, profile=profile, runtime="openvino")
+        for count in (1, 2, 1, 2):
+            cold = Engine.from_weights(TRAINED, profile=profile, caches=Caches(), runtime="openvino")
+            assert warm.segment(photo, clicks[:count]) == cold.segment(photo, clicks[:count])
+
+
+def test_a_network_is_converted_once_and_a_damaged_copy_made_anew(photo, cache_home, monkeypatch):
+    click = [Click(200.5, 120.5)]
+    first = Engine.from_weights(TRAINED, runtime="openvino").segment(photo, click)
+    (folder,) = (cache_home / "openvino").iterdir()
+    exports = []
+    export = openvino_backend.export_halves
+    monkeypatch.setattr(openvino_backend, "export_halves", lambda *args: exports.append(1) or export(*args))
+    assert Engine.from_weights(TRAINED, runtime="openvino").segment(photo, click) == first
+    assert not exports
+    (folder / "decode.xml").write_bytes(b"<net>")
+    assert Engine.from_weights(TRAINED, runtime="openvino").segment(photo, click) == first
+    assert len(exports) == 1
+    closer = dataclasses.replace(weights.load(TRAINED), min_crop_size=60)
+    Engine(closer, runtime="openvino").segment(photo, click)
+    assert len(exports) == 2  # other weights, another folder
+    assert len(list((cache_home / "openvino").iterdir())) == 2
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_only_time(photo, cache_home):
+    cache_home.write_text("a file where the folder should be")
+    result = Engine.from_weights(TRAINED, runtime="openvino").segment(photo, [Click(200.5, 120.5)])
+    assert result.mask.any()
+
+
+def test_nothing_goes_to_the_network(photo, cache_home, monkeypatch):
+    """OpenVINO brings a telemetry package; nothing here may wake it."""
+    shutil.rmtree(cache_home, ignore_errors=True)
+    asked = []
+    monkeypatch.setattr(socket.socket, "connect", lambda self, address: asked.append(address))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_: asked.append(args) or [])
+    Engine.from_weights(TRAINED, runtime="openvino").segment(photo, [Click(200.5, 120.5)])
+    assert not asked
+
+
+def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(monkeypatch):
+    assert find_runtime("auto", CPU) == "openvino"
+    assert find_runtime("auto", torch.device("cuda")) == "torch"
+    with pytest.raises(ConfigError, match="runs on the CPU"):
+        find_runtime("openvino", torch.device("cuda"))
+    with pytest.raises(ConfigError, match="unknown runtime"):
+        find_runtime("tensorrt", CPU)
+    monkeypatch.setattr(openvino_backend, "available", lambda: False)
+    assert find_runtime("auto", CPU) == "torch"
+    with pytest.raises(ConfigError, match=r"icmformer\[cpu\]"):
+        Engine.from_weights(TRAINED, runtime="openvino")
+
+
+def test_fast_is_bf16_only_where_the_processor_has_it(monkeypatch):
+    engine = Engine.from_weights(TRAINED, profile="fast", runtime="openvino")
+    assert engine._runner.backend.identity[2] == ("bf16" if has_bf16(CPU) else "f32")
+    monkeypatch.setattr("icmformer.inference.engine.has_bf16", lambda device: False)
+    engine = Engine.from_weights(TRAINED, profile="fast", runtime="openvino")
+    assert engine._runner.backend.identity[2] == "f32"
+    assert Engine.from_weights(TRAINED, runtime="openvino")._runner.backend.identity[2] == "f32"
+
+
+def test_export_writes_onnx_that_agrees_with_torch(tmp_path, capsys):
+    assert main(["export", TRAINED, "-o", str(tmp_path / "onnx"), "--batch", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "largest difference of a logit" in told
+    assert {p.name for p in (tmp_path / "onnx").iterdir()} == {"encode.onnx", "decode.onnx", "export.json"}
+    import onnx
+
+    graph = onnx.load(tmp_path / "onnx" / "decode.onnx").graph
+    onnx.checker.check_model(str(tmp_path / "onnx" / "decode.onnx"), full_check=True)
+    assert graph.input[0].name == "prompt"
+    assert [d.dim_value for d in graph.output[0].type.tensor_type.shape.dim] == [2, 1, 320, 320]
+    assert main(["export", TRAINED, "-o", str(tmp_path / "bad"), "--size", "100"]) == 2
+    assert "multiples of 32" in capsys.readouterr().err
