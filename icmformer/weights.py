@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -190,6 +191,7 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
         save_file(stored, folder / MODEL_FILE)
+        shutil.copymode(folder / CONFIG_FILE, folder / MODEL_FILE)  # safetensors lets nobody else read its files
         sums = "".join(f"{_sha256(folder / file)}  {file}\n" for file in (CONFIG_FILE, MODEL_FILE))
         (folder / SUMS_FILE).write_text(sums)
     except OSError as error:
@@ -379,7 +381,12 @@ def _verify_sums(folder: Path) -> None:
     try:
         lines = (folder / SUMS_FILE).read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error})") from error
+        hint = ""
+        if (folder / "weights" / SUMS_FILE).is_file():
+            hint = f"; {folder / 'weights'} is one"
+        elif (folder / "checkpoint.pt").is_file():
+            hint = f"; of a training run make one: python -m training.export {folder} -o FOLDER"
+        raise WeightsError(f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error}){hint}") from error
     sums = {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines if line)}
     for file in (CONFIG_FILE, MODEL_FILE):
         try:

@@ -1,7 +1,8 @@
 """`python -m training.bench`: what a click costs, as ratios to the published path measured in the same run.
 
 The published path runs the whole network on the crop and its mirror image in fp32 and keeps nothing. A later click is
-the third on an object whose region stays, caches warm.
+the third on an object whose region stays, caches warm; a new object is the first click on another object of a photo
+that was clicked on before; a first click is one on a photo never seen. Times are medians of one process.
 """
 
 from __future__ import annotations
@@ -9,25 +10,33 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from skimage import data, transform
 
 from icmformer import Caches, Click, Engine, IcmformerError, LoadedImage
+from icmformer.inference import openvino_backend
 from icmformer.inference.profiles import PROFILES
 from icmformer.inference.runner import WholeRunner
 from icmformer.inference.session import ClickPath, State
 from icmformer.inference.zoom import PixelClick
+from icmformer.models.vit import ICMFormerViT
 from icmformer.types import RGBImage
 from icmformer.weights import load
+from training.command import exit_status
+from training.published_path import PublishedViT
 
 PUBLISHED = "random:icmformer_vit_base448"
+NETWORK_STAGES = ("encode", "decode", "wait")
 
 
 def photo(megapixels: float) -> RGBImage:
@@ -37,15 +46,17 @@ def photo(megapixels: float) -> RGBImage:
     return (transform.resize(image, (side, side), order=1) * 255).astype(np.uint8)
 
 
+def milliseconds(call: Callable[[], object]) -> float:
+    """Of one call."""
+    start = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - start)
+
+
 def median_ms(call: Callable[[], object], repeats: int) -> float:
     """Median milliseconds of a call, after one that is not counted."""
     call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+    return statistics.median(milliseconds(call) for _ in range(repeats))
 
 
 def clicks_on(image: RGBImage) -> list[Click]:
@@ -59,31 +70,172 @@ def clicks_on(image: RGBImage) -> list[Click]:
 
 
 def published_click(image: RGBImage, weights: str, repeats: int) -> float:
-    """Milliseconds of the published path's click."""
-    engine = Engine.from_weights(weights, caches=Caches())
-    path = ClickPath(WholeRunner(engine.weights.build()), engine.path.zoom, flip=True)
+    """Milliseconds of the published path's click, from the decoded photo to the pasted probabilities."""
+    made = load(weights)
+    network = made.build()
+    assert isinstance(network, ICMFormerViT)
+    zoom = Engine(made, caches=Caches(), runtime="torch").path.zoom
+    path = ClickPath(WholeRunner(PublishedViT(network)), zoom, flip=True)
     loaded = LoadedImage.from_array(image)
     click = PixelClick(image.shape[0] // 2, image.shape[1] // 2, True)
     return median_ms(lambda: path.advance(loaded, State(), [click]).map.full(), repeats)
 
 
-def first_and_later(image: RGBImage, weights: str, profile: str, repeats: int) -> tuple[float, float]:
-    """Milliseconds of a first click with cold caches, and of a third one with warm caches."""
+def click_times(image: RGBImage, weights: str, profile: str, runtime: str, repeats: int) -> dict[str, float]:
+    """Milliseconds of a first click, a later click and the first click on a new object, and of the later one's rest.
+
+    The rest is all but the network: naming the image, region, crop, paste, score.
+    """
     loaded, clicks = LoadedImage.from_array(image), clicks_on(image)
     made = load(weights)
-
-    without = Engine(made, profile=profile, caches=Caches())  # keeps nothing: every click is a first one
-    cold = median_ms(lambda: without.segment(loaded, clicks[:1]), repeats)
-    times = []
-    warm = Engine(made, profile=profile)
-    warm.segment(loaded, clicks)  # not counted
-    for n in range(repeats):
-        shifted = [*clicks[:2], Click(clicks[2].x, clicks[2].y + n + 1, False)]
-        warm.segment(loaded, shifted[:2])
+    without = Engine(made, profile=profile, caches=Caches(), runtime=runtime)  # keeps nothing: all are first clicks
+    first = median_ms(lambda: without.segment(loaded, clicks[:1]), repeats)
+    warm = Engine(made, profile=profile, runtime=runtime)
+    later, rest, new = [], [], []
+    for n in range(-1, repeats):
+        shifted = [*clicks[:2], Click(clicks[2].x, clicks[2].y + n + 2, False)]
+        region = warm.segment(loaded, shifted[:2]).roi
         start = time.perf_counter()
-        warm.segment(loaded, shifted)
-        times.append(1000 * (time.perf_counter() - start))
-    return cold, statistics.median(times)
+        result = warm.segment(loaded, shifted)
+        spent = 1000 * (time.perf_counter() - start)
+        elsewhere = [Click(clicks[0].x + n + 2, clicks[0].y)]
+        fresh = milliseconds(lambda click=elsewhere: warm.segment(loaded, click))
+        if n < 0:
+            continue  # not counted
+        if result.roi != region:
+            raise IcmformerError(f"the region moved at the third click ({weights}, {profile}): no later click")
+        later.append(spent)
+        rest.append(spent - sum(result.timings.get(stage, 0) for stage in NETWORK_STAGES))
+        new.append(fresh)
+    return {
+        "first_ms": first,
+        "later_ms": statistics.median(later),
+        "new_object_ms": statistics.median(new),
+        "rest_ms": statistics.median(rest),
+    }
+
+
+def throughput(weights: str, profile: str, clients: Sequence[int], seconds: float) -> list[dict[str, float]]:
+    """Clicks a second and median latency with several clients, each on a photo of its own, three clicks an object."""
+    engine = Engine(load(weights), profile=profile)
+    rows = []
+    for count in clients:
+        spent: list[float] = []
+        begin = time.perf_counter()
+
+        def work(number: int, spent: list[float] = spent, begin: float = begin) -> None:
+            image = LoadedImage.from_array(np.roll(photo(1), 7 * number, axis=1))
+            clicks, turn = clicks_on(image.pixels), 0
+            while time.perf_counter() - begin < seconds:
+                turn += 1  # an object of its own each time: nothing of the answers is known already
+                moved = [Click(c.x + turn % 40, c.y + turn // 40 % 90, c.positive) for c in clicks]
+                spent.extend(milliseconds(lambda n=n, m=moved: engine.segment(image, m[:n])) for n in (1, 2, 3))
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.perf_counter() - begin
+        rows.append({"clients": count, "clicks_a_second": len(spent) / took, "median_ms": statistics.median(spent)})
+    return rows
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """All figures; those of the last network's memory come first, before larger ones leave their traces."""
+    runtimes = [name for name in ("torch", "openvino") if name == "torch" or openvino_backend.available()]
+    last = args.weights[-1]
+    sizes = []
+    for megapixels in args.megapixels:
+        row = click_times(photo(megapixels), last, "fast", "auto", args.repeats)
+        sizes.append({"megapixels": megapixels, **row, "peak_rss_mb": _peak_mb()})
+        _tick()
+    served = throughput(last, "fast", args.clients, args.seconds)
+    image = photo(args.megapixels[0])
+    base = published_click(image, args.published, args.repeats)
+    clicks = []
+    for weights in args.weights:
+        for runtime in runtimes:
+            for profile in PROFILES:
+                row = click_times(image, weights, profile, runtime, args.repeats)
+                ratios = {name.replace("_ms", "_ratio"): base / value for name, value in row.items()}
+                clicks.append({"weights": weights, "runtime": runtime, "profile": profile, **row, **ratios})
+                _tick()
+    print(file=sys.stderr)
+    return {
+        "machine": machine(),
+        "threads": args.threads,
+        "repeats": args.repeats,
+        "megapixels": args.megapixels[0],
+        "published": args.published,
+        "published_ms": base,
+        "clicks": clicks,
+        "sizes_of": last,
+        "sizes": sizes,
+        "throughput": served,
+    }
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _tick() -> None:
+    print(".", end="", flush=True, file=sys.stderr)
+
+
+def machine() -> str:
+    """The processor, and the versions that matter."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0] if models else name
+    return f"{name}, torch {torch.__version__}, OpenVINO {'yes' if openvino_backend.available() else 'not installed'}"
+
+
+def table(figures: dict[str, Any]) -> str:
+    """The figures for people."""
+    base = figures["published_ms"]
+    lines = [
+        f"{figures['machine']}; {figures['threads']} threads, medians of {figures['repeats']}, "
+        f"{figures['megapixels']:g} megapixels",
+        "",
+        f"| {'network, runtime, profile':<52} | {'first click':>16} | {'later click':>16} | {'new object':>16} |",
+        f"|{'-' * 54}|{'-' * 18}|{'-' * 18}|{'-' * 18}|",
+        f"| {'published path, ' + figures['published']:<52} |" + 3 * f" {base:>7.0f} ms {1:>4.1f}x |",
+    ]
+    for row in figures["clicks"]:
+        cells = [f"{row[f'{k}_ms']:>7.0f} ms {row[f'{k}_ratio']:>4.1f}x" for k in ("first", "later", "new_object")]
+        what = f"{row['weights']}, {row['runtime']}, {row['profile']}"
+        lines.append(f"| {what:<52} | {cells[0]:>16} | {cells[1]:>16} | {cells[2]:>16} |")
+    lines += ["", f"{figures['sizes_of']}, fast:", ""]
+    lines += ["| megapixels | first click | later click | of which not network | peak RSS |", "|---|---|---|---|---|"]
+    for row in figures["sizes"]:
+        times = f"{row['first_ms']:.0f} ms | {row['later_ms']:.0f} ms | {row['rest_ms']:.1f} ms"
+        lines.append(f"| {row['megapixels']:g} | {times} | {row['peak_rss_mb']:.0f} MB |")
+    lines += ["", "| clients at once | clicks a second | median of a click |", "|---|---|---|"]
+    for row in figures["throughput"]:
+        lines.append(f"| {row['clients']} | {row['clicks_a_second']:.1f} | {row['median_ms']:.0f} ms |")
+    return "\n".join(lines)
+
+
+def save_plot(figures: dict[str, Any], path: Path) -> None:
+    """Draws the later click of each network, runtime and profile as a multiple of the published path's speed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = figures["clicks"]
+    names = ["published path"] + [f"{r['weights'].split(':')[-1]}, {r['runtime']}, {r['profile']}" for r in rows]
+    ratios = [1.0] + [r["later_ratio"] for r in rows]
+    figure, axes = plt.subplots(figsize=(8, 0.4 * len(names) + 1), layout="constrained")
+    bars = axes.barh(names[::-1], ratios[::-1], color=["#4878a8"] * len(rows) + ["#999999"])
+    axes.bar_label(bars, [f"{ratio:.1f}x" for ratio in ratios[::-1]], padding=3)
+    axes.set(xscale="log", xlabel="later click, times as fast as the published ViT-B's", xlim=(0.8, 1.6 * max(ratios)))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,29 +244,28 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m training.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", nargs="+", default=[PUBLISHED, "starter"], help="networks to time")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--megapixels", type=float, default=1.0)
+    parser.add_argument("--published", default=PUBLISHED, help=f"plain ViT of the base line ({PUBLISHED})")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--repeats", type=int, default=7, help="of each click (7)")
+    parser.add_argument(
+        "--megapixels", type=float, nargs="+", default=[1, 12, 50], help="of the photos (1 12 50); the first for all"
+    )
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="at once, for throughput (1 4 16)")
+    parser.add_argument("--seconds", type=float, default=5, help="of each throughput figure (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the ratios")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    image = photo(args.megapixels)
-    try:
-        base = published_click(image, PUBLISHED, args.repeats)
-        rows = [("published path, ViT-B", base, base)]
-        for weights in args.weights:
-            for profile in PROFILES:
-                rows.append((f"{weights}, {profile}", *first_and_later(image, weights, profile, args.repeats)))
-    except IcmformerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    machine = platform.processor() or platform.machine()
-    print(f"{machine}, {args.threads} threads, {args.megapixels:g} megapixels, medians of {args.repeats}")
-    print(f"{'':<46} {'first click':>18} {'later click':>18}")
-    for name, first, later in rows:
-        print(f"{name:<46} {first:>8.0f} ms {base / first:>5.1f}x {later:>8.0f} ms {base / later:>5.1f}x")
+    return exit_status(lambda: _bench(args), "stopped")
+
+
+def _bench(args: argparse.Namespace) -> int:
+    figures = measure(args)
+    print(table(figures))
     if args.json:
-        args.json.write_text(json.dumps({"rows": rows, **{k: str(v) for k, v in vars(args).items()}}, indent=2))
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if args.plot:
+        save_plot(figures, args.plot)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -196,9 +197,16 @@ def stages(config: TrainConfig) -> list[Stage]:
             raise ConfigError(f"stages[{number}].until must be a sample after {start}, got {until!r}")
         _require(not last or until == config.samples, f"the last stage ends with the run: stages[{number}].until")
         merged = _merged(base, {k: v for k, v in overrides.items() if k != "until"})
-        found.append(Stage(parse_config(merged, f"stages[{number}]"), start, until))
+        found.append(_stage(parse_config(merged, f"stages[{number}]"), start, until, f"stages[{number}].optim"))
         start = until
-    return found or [Stage(config, 0, config.samples)]
+    return found or [_stage(config, 0, config.samples, "optim")]
+
+
+def _stage(config: TrainConfig, start: int, until: int, where: str) -> Stage:
+    warm = config.optim.warmup_samples
+    if warm and warm >= until - start:
+        raise ConfigError(f"{where}.warmup_samples ({warm:,}) do not end before its {until - start:,} samples do")
+    return Stage(config, start, until)
 
 
 def as_mapping(config: TrainConfig) -> dict[str, Any]:
@@ -271,6 +279,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _value(str, value, where) if isinstance(value, str) else _value(args[1], value, where)
     if hint is float:
+        if isinstance(value, str) and re.fullmatch(
+            r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value
+        ):  # YAML takes 1e-4 for a text
+            value = float(value)
         return float(_expect(type(value) in (int, float), value, "a number", where))
     return _expect(type(value) is hint, value, hint.__name__, where)
 

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -43,6 +43,7 @@ from icmformer.weights import load
 from training.command import exit_status
 from training.cvat_client import model_of, served_over_http
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
+from training.metrics import click_count
 from training.play import Served, Trace, as_served, box_around, play, protocol
 from training.report import OverlayStrip, print_table, save_curve, summarise
 from training.rows import resume
@@ -195,7 +196,7 @@ def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, ove
             file.write(json.dumps(row) + "\n")
             file.flush()
             bar.update()
-            bar.set_postfix(clicks=f"{np.mean([len(r.get('ious', [])) for r in rows.values()]):.2f}")
+            bar.set_postfix(clicks=f"{_clicks_so_far(rows.values(), run.target_iou or 0.9):.2f}")
     skipped = {item.name: rows[item.name]["skipped"] for item in objects if "skipped" in rows[item.name]}
     ordered = [rows[item.name] for item in objects if item.name not in skipped]
     if not ordered:
@@ -206,6 +207,12 @@ def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, ove
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     save_curve(ordered, results, MAX_CLICKS, out / "curve.png")
     return results
+
+
+def _clicks_so_far(rows: Iterable[Mapping[str, Any]], target: float) -> float:
+    """Mean number of clicks to the target."""
+    played = [row["ious"] for row in rows if "ious" in row]
+    return click_count(played, target, MAX_CLICKS).noc if played else 0.0
 
 
 def _facts(run: Run, devices: list[str]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from icmformer.errors import ConfigError
 from icmformer.imageio import read_image
+from icmformer.inference.profiles import find_device
 from icmformer.models import network_config
 from icmformer.weights import MIN_CROP_SIZE, Weights, load, save
 from training.annotations.labelmap import AnnotatedPhoto
@@ -165,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=1e-4, help="peak learning rate (1e-4)")
     parser.add_argument("--objects", type=int, default=200, help="objects played on, spread over the part (200)")
     parser.add_argument("--profile", choices=["exact", "fast"], default="fast", help="of the play (fast)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N")
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda:N")
     parser.add_argument("--jobs", type=int, default=1, help="processes that play (1)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples (1)")
     parser.add_argument("--threads", type=int, help="CPU threads of the training (torch's choice)")
@@ -193,15 +194,22 @@ def _check(args: argparse.Namespace) -> None:
 def _finetune(args: argparse.Namespace) -> int:
     _check(args)
     weights = load(args.weights)
+    args.device = ",".join(str(find_device(name)) for name in args.device.split(","))
     args.out.mkdir(parents=True, exist_ok=True)
+    _claim(args, weights)
     split = _prepared(args)
     print(
         f"{split.train_photos} photos with {split.train_objects} objects to train on, {split.held_photos} with "
         f"{split.held_objects} set aside",
         flush=True,
     )
+    if args.skipped:
+        print(f"skipped, since they outline nothing: {args.skipped}")
     if not split.train_objects or not split.held_objects:
         raise ConfigError("one of the two parts holds no object; annotate more photos, or change --held-out")
+    doubt = _doubt(args, split)
+    if doubt:
+        print(f"warning: {doubt}", file=sys.stderr)
     before = _measure(args.weights, "before", args, args.out / "before")
     config = train_config(weights, args.samples, args.batch, args.lr, args.seed)
     file = args.out / "config.yaml"
@@ -219,9 +227,11 @@ def _finetune(args: argparse.Namespace) -> int:
     if args.threads:
         command += ["--threads", str(args.threads)]
     status = train(command)
+    if status == 130:
+        raise KeyboardInterrupt
     if status:
         return status
-    candidate = _candidate(args, config, weights, min(split.min_crop_size, weights.min_crop_size))
+    candidate = _candidate(args, config, weights, split)
     if candidate is None:
         print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
         return 130
@@ -231,7 +241,8 @@ def _finetune(args: argparse.Namespace) -> int:
     shutil.rmtree(target, ignore_errors=True)
     if promoted:
         candidate.rename(target)
-    report = write_report(args.out, _facts(args, split), before, after, promoted, target)
+    facts = {**_facts(args, split), **({"mind": doubt} if doubt else {})}
+    report = write_report(args.out, facts, before, after, promoted, target)
     change = 100 * (after["noc"]["90"] / before["noc"]["90"] - 1)
     print(f"\nclicks to 90% IoU: {before['noc']['90']:.2f} before, {after['noc']['90']:.2f} after ({change:+.0f}%)")
     print(f"promoted: {target}" if promoted else f"NOT promoted, no better than {args.weights}; kept as {candidate}")
@@ -239,33 +250,79 @@ def _finetune(args: argparse.Namespace) -> int:
     return 0 if promoted else NOT_PROMOTED
 
 
+_FEW = 20  # objects; the gain on fewer says little
+
+
+def _doubt(args: argparse.Namespace, split: Split) -> str:
+    played = min(split.held_objects, args.objects)
+    if played >= _FEW:
+        return ""
+    return (
+        f"only {played} objects of {split.held_photos} photos tell whether it got better, which may be chance; set "
+        "more photos aside with --held-out, or play more with --objects"
+    )
+
+
+def _claim(args: argparse.Namespace, weights: Weights) -> None:
+    """The folder is this run's; one with other settings is refused before anything in it changes."""
+    settings = {
+        "annotations": str(args.annotations.resolve()),
+        "held out": args.held_out,
+        "weights": weights.identity,
+        "samples": args.samples,
+        "batch": args.batch,
+        "learning rate": args.lr,
+        "seed": args.seed,
+        "objects": args.objects,
+        "profile": args.profile,
+    }
+    mark = args.out / "settings.json"
+    if not mark.exists():
+        mark.write_text(json.dumps(settings, indent=2) + "\n")
+        return
+    known = json.loads(mark.read_text())
+    other = sorted(key for key in settings if settings[key] != known.get(key))
+    if other:
+        raise ConfigError(f"{args.out} holds another run (other {', '.join(other)}); give another --out, or delete it")
+
+
 def _prepared(args: argparse.Namespace) -> Split:
-    """The two parts, made once; another export or share in the same folder is refused."""
+    """The two parts, made once."""
     mark = args.out / "data" / "split.json"
-    wanted = {"annotations": str(args.annotations.resolve()), "held_out": args.held_out}
     if mark.exists():
         known = json.loads(mark.read_text())
-        if known["wanted"] != wanted:
-            raise ConfigError(f"{args.out} holds another run (other annotations or share); give another --out")
+        args.skipped = known["skipped"]
         return Split(**known["split"])
     shutil.rmtree(args.out / "data", ignore_errors=True)
     print(f"reading {args.annotations}", flush=True)
     photos = list(read_annotations(args.annotations, args.images, args.out / "unpacked"))
-    split = prepare(photos, args.out / "data", args.held_out)
-    mark.write_text(json.dumps({"wanted": wanted, "split": dataclasses.asdict(split)}))
+    skipped = sum((Counter(photo.skipped) for photo in photos), Counter[str]())
+    args.skipped = ", ".join(f"{number} x {kind}" for kind, number in sorted(skipped.items()))
+    split = prepare([photo for photo in photos if photo.labels.any()], args.out / "data", args.held_out)
+    mark.write_text(json.dumps({"skipped": args.skipped, "split": dataclasses.asdict(split)}))
     return split
 
 
-def _candidate(args: argparse.Namespace, config: Mapping[str, Any], weights: Weights, crop: int) -> Path | None:
+def _candidate(args: argparse.Namespace, config: Mapping[str, Any], weights: Weights, split: Split) -> Path | None:
     """The trained weights in the native form; None where the training was stopped before its end."""
     checkpoint = torch.load(args.out / "run" / "checkpoint.pt", map_location="cpu", weights_only=True)
     if checkpoint["state"]["seen"] + config["batch"] <= config["samples"]:
         return None
     about = {
-        **weights.about,
-        "fine_tuned_from": f"{weights.name} {weights.sha256[:12]}",
-        "fine_tuned_samples": checkpoint["state"]["seen"],
+        "fine_tuning": {
+            "from": weights.name,
+            "from_sha256": weights.sha256,
+            "annotations": args.annotations.name,
+            "photos": split.train_photos,
+            "objects": split.train_objects,
+            "samples": checkpoint["state"]["seen"],
+            "batch": args.batch,
+            "lr": args.lr,
+            "seed": args.seed,
+        },
+        "parent": dict(weights.about),
     }
+    crop = min(split.min_crop_size, weights.min_crop_size)
     folder: Path = args.out / "candidate"
     shutil.rmtree(folder, ignore_errors=True)
     name = args.name or args.out.name
@@ -280,6 +337,7 @@ def _facts(args: argparse.Namespace, split: Split) -> dict[str, Any]:
         "set aside": f"{split.held_photos} photos, {split.held_objects} objects, at most {args.objects} played",
         "learning rate, batch": f"{args.lr:g}, {args.batch}",
         "profile of the play": args.profile,
+        **({"skipped, since they outline nothing": args.skipped} if args.skipped else {}),
         "least region zoomed into": f"{split.min_crop_size} pixels (photos of some {split.long_side})",
     }
 

@@ -19,7 +19,9 @@ from icmformer.errors import ConfigError
 from training.command import exit_status
 from training.evaluate import main as evaluate
 
-SETS = ("GrabCut", "Berkeley", "DAVIS", "SBD", "PascalVOC", "COCO_MVal")
+OBJECTS = {"GrabCut": 50, "Berkeley": 100, "DAVIS": 345, "SBD": 6671, "PascalVOC": 3427, "COCO_MVal": 800}
+"""Objects of each benchmark, as published."""
+SETS = tuple(OBJECTS)
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> str:
     first = next(iter(measured.values()))
     weights, sets = first["weights"], [name for name in SETS if name in measured]
     told = f"{', '.join(sets)}, played by the published protocol, profile `{first['profile']}`"
-    if any(r["limit"] for r in measured.values()):
-        told += "; **on a part of the objects only, so not to be compared**"
+    parts = [f"{name} {measured[name]['objects']} of {OBJECTS[name]}" for name in sets if _is_part(name, measured)]
+    if parts:
+        told += f"; **not the whole sets, so not to be compared: {', '.join(parts)} objects**"
     lines = [f"# {weights['name']}", "", f"{told}. Weights: sha256 `{weights['sha256']}`.", ""]
     lines += ["Mean number of clicks to 85% / 90% IoU, 20 at most:", ""]
     lines += [f"| | trained on | {' | '.join(sets)} |", f"|---|---|{'---|' * len(sets)}"]
@@ -102,6 +105,10 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> str:
         )
     lines += ["", *(f"![{name}]({name}/curve.png)" for name in sets)]
     return "\n".join(lines) + "\n"
+
+
+def _is_part(name: str, measured: Mapping[str, Mapping[str, Any]]) -> bool:
+    return bool(measured[name]["objects"] != OBJECTS[name])
 
 
 def _pair(clicks: tuple[float | None, float | None]) -> str:
@@ -136,6 +143,7 @@ def _results(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.data} holds none of the folders {', '.join(SETS)}")
     absent = [name for name in SETS if name not in sets]
     measured: dict[str, Any] = {}
+    failed: list[str] = []
     for name in sets:
         command = ["--weights", args.weights, "--dataset", name, "--root", str(args.data / name)]
         command += ["--out", str(args.out / name), "--profile", args.profile]
@@ -143,11 +151,17 @@ def _results(args: argparse.Namespace) -> int:
         command += ["--all-clicks"] if args.all_clicks else []
         command += ["--limit", str(args.limit)] if args.limit is not None else []
         status = evaluate(command)
-        if status:
+        if status == 130:
             return status
-        measured[name] = {**json.loads((args.out / name / "results.json").read_text()), "limit": args.limit}
+        if status:
+            failed.append(name)
+            continue
+        measured[name] = json.loads((args.out / name / "results.json").read_text())
         (args.out / "results.md").write_text(page(measured))
-    print(f"\n{args.out / 'results.md'}" + (f"; not played: {', '.join(absent)}" if absent else ""))
+    told = f"{args.out / 'results.md'}" if measured else "nothing was played"
+    print(f"\n{told}" + (f"; not there: {', '.join(absent)}" if absent else ""))
+    if failed:
+        raise ConfigError(f"{', '.join(failed)} could not be played, see above; the same command tries again")
     return 0
 
 

@@ -62,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line."""
+    """The command line.
+
+    Returns:
+        0; 2 for a mistake, 130 after Ctrl-C or another signal to stop.
+    """
     args = _parser().parse_args(argv)
     try:
         if args.workers < 0 or (args.threads is not None and args.threads < 1) or args.profile_steps < 0:
@@ -76,9 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         with joined(device) as processes:
             _check(config, processes)
             if args.dry_run:
-                print(plan(config, args))
+                text, missing = plan(config, args)
+                print(text)
+                if missing:
+                    raise missing
                 return 0
-            Run(config, args, device, processes)()
+            return Run(config, args, device, processes)()
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -124,8 +131,13 @@ class Run:
         self.checkpoints = CheckpointWriter()
         self.started = self.saved = time.monotonic()
 
-    def __call__(self) -> None:
-        """Trains."""
+    def __call__(self) -> int:
+        """Trains.
+
+        Returns:
+            0 at the end of the run or of its time budget. After a signal 130, unless torchrun would take that for a
+            fault and start all over.
+        """
         trainer, processes, out = self.trainer, self.processes, self.args.out
         self._begin()
         config = trainer.whole
@@ -137,6 +149,9 @@ class Run:
                 self._save()
         if processes.first:
             print(f"saved after {trainer.seen:,} samples: {out / _CHECKPOINT}")
+            if trainer.next_stage():
+                print(f"stopped at {trainer.seen:,} of {config.samples:,} samples; the same command goes on")
+        return 130 if self.asked_to_stop and processes.world == 1 else 0
 
     def _profiled(self) -> AbstractContextManager[Any]:
         """Records `--profile-steps` steps of the first process, after three for warming up."""

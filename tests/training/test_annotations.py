@@ -174,15 +174,17 @@ def test_shapes_of_cvat_that_are_no_masks(photos):
     path.write_text(
         '<annotations><image id="0" name="one.png" width="120" height="90">'
         '<polygon points="10.0,10.0;30.0,10.0;30.0,20.0;10.0,20.0" z_order="0" group_id="5"/>'
-        '<box xtl="40" ytl="10" xbr="50" ybr="20" z_order="0" group_id="5"/>'
+        '<polygon points="40,10;50,10;50,20;40,20" z_order="0" group_id="5"/>'
+        '<box xtl="40" ytl="10" xbr="50" ybr="20" z_order="0"/>'
         '<ellipse cx="80" cy="40" rx="10" ry="5" z_order="1"/>'
-        '<box xtl="60" ytl="60" xbr="80" ybr="64" rotation="90" z_order="2"/>'
+        '<ellipse cx="70" cy="62" rx="10" ry="2" rotation="90" z_order="2"/>'
         '<points points="1,1"/></image></annotations>'
     )
     (photo,) = read_annotations(path)
-    assert photo.labels.max() == 3  # polygon and box are one object
+    assert photo.labels.max() == 3
+    assert photo.skipped == {"box": 1, "points": 1}  # they outline nothing
     np.testing.assert_array_equal(np.argwhere(photo.labels == 1).min(0), (10, 10))
-    assert (photo.labels == 1).sum() == 20 * 10 + 10 * 10
+    assert (photo.labels == 1).sum() == 20 * 10 + 10 * 10  # two polygons of one group
     assert (photo.labels == 2).sum() == pytest.approx(np.pi * 50, rel=0.05)
     turned = np.argwhere(photo.labels == 3)
     assert tuple(np.ptp(turned, axis=0) + 1) == (20, 4)
@@ -266,7 +268,10 @@ def test_the_smallest_of_too_many_objects_are_ignored(monkeypatch):
             '"original_width": 1, "value": {"points": []}}]}]}]',
             "gone.png",
         ),
-        ("x.txt", "what", "cannot be read"),
+        ("x.txt", "what", "is no export that is known"),
+        ("x.json", "", "is empty"),
+        ("x.json", "[]", "JSON-MIN"),
+        ("x.xml", "<annotation/>", "is no export that is known"),
     ],
 )
 def test_what_is_no_export_is_told(photos, name, content, text):

@@ -44,6 +44,10 @@ def quick(tmp_path_factory):
     return [*options, "--threads", "2"]
 
 
+def page_of(out):
+    return (out / "report.html").read_text()
+
+
 def test_a_run_splits_trains_plays_and_reports(quick, tmp_path, capsys):
     out = tmp_path / "run"
     status = main([*quick, "--out", str(out), "--samples", "8"])
@@ -56,9 +60,11 @@ def test_a_run_splits_trains_plays_and_reports(quick, tmp_path, capsys):
     assert ("NOT promoted" in told) != promoted
     made = weights.load(out / ("weights" if promoted else "candidate"))
     assert made.name == "run"
-    assert made.about["fine_tuned_samples"] == 8
+    assert made.about["fine_tuning"]["samples"] == 8
     assert made.min_crop_size == 48  # a fifth of 200 pixels, and no less
-    assert "starter" in made.about["fine_tuned_from"]
+    assert made.about["fine_tuning"]["from"] == "starter"
+    assert made.about["parent"] == weights.load("starter").about
+    assert "may be chance" in page_of(out)  # four objects tell little
     Engine(made)
     page = (out / "report.html").read_text()
     assert ("Promoted." in page) == promoted
@@ -126,13 +132,37 @@ def test_mistakes_are_told(quick, tmp_path, capsys, options, text):
     assert text in capsys.readouterr().err
 
 
-def test_another_export_in_the_same_folder_is_refused(quick, tmp_path, capsys):
+def test_other_settings_in_the_same_folder_are_refused_and_nothing_changes(quick, tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
-    (out / "data").mkdir(parents=True)
-    known = {"wanted": {"annotations": "elsewhere", "held_out": 0.34}, "split": {}}
-    (out / "data" / "split.json").write_text(json.dumps(known))
-    assert main([*quick, "--out", str(out)]) == 2
-    assert "holds another run" in capsys.readouterr().err
+    monkeypatch.setattr("training.train.Run._over", lambda self: self.trainer.seen >= 4)
+    assert main([*quick, "--out", str(out), "--samples", "12"]) == 130
+    files = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    for options, text in (
+        (["--samples", "16"], "other samples"),
+        (["--samples", "12", "--lr", "1e-5"], "other learning rate"),
+        (["--samples", "12", "--held-out", "0.5"], "other held out"),
+    ):
+        assert main([*quick, "--out", str(out), *options]) == 2
+        assert f"holds another run ({text})" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == files
+
+
+def test_what_outlines_nothing_is_counted_and_left_out(quick, tmp_path, capsys):
+    folder = write_rings(tmp_path / "rings", 4)
+    shape = '<polygon points="30,30;70,30;70,70;30,70"/><box xtl="1" ytl="1" xbr="50" ybr="50"/>'
+    names = sorted(p.name for p in (folder / "images").iterdir())
+    shapes = [shape[shape.index("<box") :], shape, shape, shape]  # one photo has nothing but a box
+    images = "".join(
+        f'<image name="{name}" width="200" height="160">{inner}</image>'
+        for name, inner in zip(names, shapes, strict=True)
+    )
+    (folder / "images" / "export.xml").write_text(f"<annotations>{images}</annotations>")
+    options = [*quick, "--annotations", str(folder / "images" / "export.xml"), "--out", str(tmp_path / "run")]
+    assert main([*options, "--samples", "8"]) in (0, NOT_PROMOTED)
+    told = capsys.readouterr().out
+    assert "2 photos with 2 objects to train on, 1 with 1 set aside" in told
+    assert "skipped, since they outline nothing: 4 x box" in told
+    assert "4 x box" in page_of(tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -152,6 +182,7 @@ def test_good_annotations_are_promoted_and_shuffled_ones_are_not(tmp_path, capsy
                 Image.fromarray(np.roll(labels, (80, 100), (0, 1))).save(path)
             for part in ("run", "after"):
                 shutil.rmtree(out / part)
+            (out / "settings.json").unlink()
         assert main(["--annotations", str(export), "--out", str(out), *common]) == (NOT_PROMOTED if shuffled else 0)
         told = capsys.readouterr().out
         print(told[-300:])

@@ -61,18 +61,29 @@ def test_all_six_are_played_and_set_beside_what_was_published(data, tmp_path, ca
         assert f"**{results['noc']['85']:.2f} / {results['noc']['90']:.2f}**" in text
     assert text.count("1.42 / 1.52 | 1.40 / 1.86 | 3.40 / 5.06 | 3.29 / 5.30 | - / - | - / -") == 1  # iCMFormer's
     assert sum(other.model in text for other in PUBLISHED) == len(PUBLISHED)
-    assert "to be compared" not in text
+    assert "not to be compared: GrabCut 2 of 50, Berkeley 2 of 100" in text
 
 
 def test_a_stopped_run_goes_on_and_a_part_says_so(data, tmp_path, capsys):
     command = ["--weights", TINY, "--data", str(data), "--out", str(tmp_path), "--profile", "fast", "--limit", "1"]
     assert main([*command, "--sets", "DAVIS"]) == 0
     told = capsys.readouterr().out
-    assert "not played: GrabCut, Berkeley, SBD, PascalVOC, COCO_MVal" in told
+    assert "not there: GrabCut, Berkeley, SBD, PascalVOC, COCO_MVal" in told
     played = (tmp_path / "DAVIS" / "objects.jsonl").read_text()
     assert main([*command, "--sets", "DAVIS", "Berkeley"]) == 0
     assert (tmp_path / "DAVIS" / "objects.jsonl").read_text() == played
     assert "not to be compared" in (tmp_path / "results.md").read_text()
+
+
+def test_a_set_that_cannot_be_read_does_not_keep_the_others(data, tmp_path, capsys):
+    (tmp_path / "data" / "DAVIS").mkdir(parents=True)
+    (tmp_path / "data" / "Berkeley").symlink_to(data / "Berkeley")
+    (tmp_path / "data" / "COCO_MVal").symlink_to(data / "COCO_MVal")
+    command = ["--weights", TINY, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--profile", "fast"]
+    assert main(command) == 2
+    assert "DAVIS could not be played" in capsys.readouterr().err
+    assert "| Berkeley | 2 |" in (tmp_path / "out" / "results.md").read_text()
+    assert "| COCO_MVal | 2 |" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_folders_without_a_benchmark_are_told(tmp_path, capsys):

@@ -135,9 +135,7 @@ def test_the_mirror_pass_happens_in_exact_and_not_in_fast(photo):
     for profile in PROFILES:
         engine = fresh(profile, Caches())
         decode = engine._runner.backend.decode
-        engine._runner.backend.decode = lambda f, m, p, d=decode, k=profile: (
-            widths.setdefault(k, len(p)) and d(f, m, p)
-        )
+        engine._runner.backend.decode = lambda f, m, p, d=decode, k=profile: widths.setdefault(k, len(p)) and d(f, m, p)
         engine.segment(photo, CLICKS[:1])
     assert widths == {"exact": 2, "fast": 1}
 

@@ -39,6 +39,17 @@ def test_native_weights_come_back_bit_for_bit(native, network):
         assert torch.equal(tensor, network.state_dict()[name])
 
 
+def test_whoever_may_read_the_folder_may_read_the_weights(network, tmp_path):
+    before = os.umask(0o022)
+    try:
+        folder = weights.save(tmp_path / "mine", NAME, network.state_dict(), "mine")
+    finally:
+        os.umask(before)
+    assert {p.name: oct(p.stat().st_mode & 0o777) for p in folder.iterdir()} == dict.fromkeys(
+        ("config.json", "model.safetensors", "SHA256SUMS"), "0o644"
+    )
+
+
 def test_sums_are_those_of_sha256sum(native):
     assert (
         subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=native, capture_output=True, check=False).returncode == 0

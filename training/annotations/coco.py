@@ -21,22 +21,28 @@ def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[Annot
     """
     by_image: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in content["annotations"]:
-        if annotation.get("segmentation"):
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
     for image in content["images"]:
-        annotations = by_image.get(image["id"])
-        if not annotations:
+        every = by_image.get(image["id"], [])
+        annotations = [a for a in every if a.get("segmentation")]
+        if not every:
             continue
         name = str(image["file_name"])
         file = finder.find(name)
         if file is None:
-            raise AnnotationError(f"there is no photo {name}; name the folder of the photos with --images")
+            raise AnnotationError(
+                f"there is no photo {name} in {finder.folder}; name the folder of the photos with --images"
+            )
         height, width = int(image["height"]), int(image["width"])
         masks, crowds = [], []
         for annotation in annotations:
             target = crowds if annotation.get("iscrowd") else masks
-            target.append(decode(annotation["segmentation"], height, width))
-        yield AnnotatedPhoto(Path(name).stem, file, label_map(masks, height, width, crowds))
+            try:
+                target.append(decode(annotation["segmentation"], height, width))
+            except AnnotationError as error:
+                raise AnnotationError(f"annotation {annotation.get('id')} of {name}: {error}") from error
+        skipped = {"box": len(every) - len(annotations)} if len(every) > len(annotations) else {}
+        yield AnnotatedPhoto(Path(name).stem, file, label_map(masks, height, width, crowds), skipped)
 
 
 def decode(segmentation: Any, height: int, width: int) -> BoolMask:

@@ -1,9 +1,10 @@
-"""CVAT for images 1.1: masks, polygons, boxes and ellipses of an XML file."""
+"""CVAT for images 1.1: masks, polygons and ellipses of an XML file; boxes outline nothing and are skipped."""
 
 from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 from icmformer.types import BoolMask
 from training.annotations.labelmap import AnnotatedPhoto, AnnotationError, ImageFinder, label_map, polygon_mask
 
-_SHAPES = ("mask", "polygon", "box", "ellipse")
+_SHAPES = ("mask", "polygon", "ellipse")
+_SKIPPED = ("box", "polyline", "points", "cuboid", "skeleton")
 
 
 def read_cvat(root: ElementTree.Element, finder: ImageFinder) -> Iterator[AnnotatedPhoto]:
@@ -26,19 +28,25 @@ def read_cvat(root: ElementTree.Element, finder: ImageFinder) -> Iterator[Annota
     for image in root.iter("image"):
         height, width = int(_attribute(image, "height")), int(_attribute(image, "width"))
         shapes = [shape for shape in image if shape.tag in _SHAPES]
-        if not shapes:
+        skipped = Counter(shape.tag for shape in image if shape.tag in _SKIPPED)
+        if not shapes and not skipped:
             continue
         name = _attribute(image, "name")
         file = finder.find(name)
         if file is None:
-            raise AnnotationError(f"there is no photo {name}; name the folder of the photos with --images")
+            raise AnnotationError(
+                f"there is no photo {name} in {finder.folder}; name the folder of the photos with --images"
+            )
         objects: dict[str, BoolMask] = {}
         for number, shape in enumerate(sorted(shapes, key=lambda s: int(s.get("z_order", "0")))):
             group = shape.get("group_id", "0")
             key = f"#{number}" if group == "0" else group
-            mask = _mask(shape, height, width)
+            try:
+                mask = _mask(shape, height, width)
+            except AnnotationError as error:
+                raise AnnotationError(f"{name}: {error}") from error
             objects[key] = objects[key] | mask if key in objects else mask
-        yield AnnotatedPhoto(Path(name).stem, file, label_map(objects.values(), height, width, by_size=False))
+        yield AnnotatedPhoto(Path(name).stem, file, label_map(objects.values(), height, width, by_size=False), skipped)
 
 
 def _mask(shape: ElementTree.Element, height: int, width: int) -> BoolMask:
@@ -49,13 +57,9 @@ def _mask(shape: ElementTree.Element, height: int, width: int) -> BoolMask:
         if shape.tag == "polygon":
             points = [float(v) for pair in _attribute(shape, "points").split(";") for v in pair.split(",")]
             return polygon_mask(points, height, width)
-        if shape.tag == "box":
-            left, top, right, bottom = (numbers[k] for k in ("xtl", "ytl", "xbr", "ybr"))
-            corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-        else:
-            angles = np.linspace(0, 2 * math.pi, 180, endpoint=False)
-            radii = np.array([numbers["rx"], numbers["ry"]])
-            corners = np.stack([np.cos(angles), np.sin(angles)], 1) * radii + [numbers["cx"], numbers["cy"]]
+        angles = np.linspace(0, 2 * math.pi, 180, endpoint=False)
+        radii = np.array([numbers["rx"], numbers["ry"]])
+        corners = np.stack([np.cos(angles), np.sin(angles)], 1) * radii + [numbers["cx"], numbers["cy"]]
     except (KeyError, ValueError) as error:
         raise AnnotationError(f"a {shape.tag} of the file cannot be read: {error}") from error
     turn, middle = math.radians(numbers.get("rotation", 0.0)), (corners.min(0) + corners.max(0)) / 2
@@ -63,7 +67,7 @@ def _mask(shape: ElementTree.Element, height: int, width: int) -> BoolMask:
     return polygon_mask(((corners - middle) @ rotation + middle).ravel(), height, width)
 
 
-_NUMBERS = frozenset({"xtl", "ytl", "xbr", "ybr", "cx", "cy", "rx", "ry", "rotation"})
+_NUMBERS = frozenset({"cx", "cy", "rx", "ry", "rotation"})
 
 
 def _runs(shape: ElementTree.Element, height: int, width: int) -> BoolMask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,28 +26,37 @@ def read_label_studio(tasks: Sequence[Mapping[str, Any]], finder: ImageFinder) -
     """
     for number, task in enumerate(tasks):
         kept = [a for a in task.get("annotations", []) if not a.get("was_cancelled")]
-        regions = [r for r in (kept[-1].get("result", []) if kept else []) if _is_mask(r)]
-        if not regions:
+        results = kept[-1].get("result", []) if kept else []
+        regions = [r for r in results if _is_mask(r)]
+        skipped = Counter(str(r.get("type")) for r in results if _is_shape(r) and not _is_mask(r))
+        if not regions and not skipped:
             continue
         names = [str(value) for value in _values(task.get("data", {}))]
         file = next((f for f in (_find(n, finder) for n in names) if f is not None), None)
         if file is None:
             raise AnnotationError(
-                f"the photo of task {task.get('id', number)} is not there ({', '.join(names)[:200]}); name the folder "
-                "of the photos with --images"
+                f"the photo of task {task.get('id', number)} is not in {finder.folder} "
+                f"({', '.join(names)[:200]}); name the folder of the photos with --images"
             )
-        height, width = int(regions[0]["original_height"]), int(regions[0]["original_width"])
+        sized = next(r for r in results if _is_shape(r))
+        height, width = int(sized["original_height"]), int(sized["original_width"])
         objects: dict[str, BoolMask] = {}
         for place, region in enumerate(regions):  # with unified labels each region comes twice under one id
             key = str(region.get("id") or f"#{place}")
             if key not in objects:
-                objects[key] = _mask(region["value"], height, width)
-        yield AnnotatedPhoto(file.stem, file, label_map(objects.values(), height, width, by_size=False))
+                try:
+                    objects[key] = _mask(region["value"], height, width)
+                except AnnotationError as error:
+                    raise AnnotationError(f"region {key} of task {task.get('id', number)}: {error}") from error
+        yield AnnotatedPhoto(file.stem, file, label_map(objects.values(), height, width, by_size=False), skipped)
+
+
+def _is_shape(region: Mapping[str, Any]) -> bool:
+    return isinstance(region.get("value"), Mapping) and "original_height" in region
 
 
 def _is_mask(region: Mapping[str, Any]) -> bool:
-    value = region.get("value")
-    return isinstance(value, Mapping) and ("rle" in value or "points" in value) and "original_height" in region
+    return _is_shape(region) and ("rle" in region["value"] or "points" in region["value"])
 
 
 def _values(data: Any) -> Iterator[str]:

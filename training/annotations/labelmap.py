@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,13 @@ class AnnotatedPhoto:
         name: For people and for pairing; unique within an export.
         image: Its file.
         labels: (H, W) uint8: 0 background, 255 ignored, every other value an object.
+        skipped: Annotations of the photo that outline nothing, by kind: boxes, key points, lines.
     """
 
     name: str
     image: Path
     labels: NDArray[np.uint8]
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 def label_map(
@@ -86,7 +88,7 @@ class ImageFinder:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise AnnotationError(f"there is no folder {folder}; name the folder of the photos with --images")
-        self._folder = folder
+        self.folder = folder
         self._by_name: dict[str, list[Path]] = {}
         for path in sorted(folder.rglob("*")):
             if path.is_file():
@@ -98,7 +100,7 @@ class ImageFinder:
         Raises:
             AnnotationError: Several files of that name.
         """
-        direct = self._folder / name
+        direct = self.folder / name
         if ".." not in Path(name).parts and direct.is_file():
             return direct
         found = self._by_name.get(Path(name).name, [])

@@ -16,6 +16,7 @@ from training.annotations.labelmap import AnnotatedPhoto, AnnotationError, Image
 from training.data.folders import Folder
 
 _MOST_UNPACKED = 200 << 30
+_UNKNOWN = "is no export that is known: COCO JSON, Label Studio JSON, CVAT for images 1.1 (XML), images/ and masks/"
 
 
 def read_annotations(path: Path, images: Path | None = None, unpack: Path | None = None) -> Iterator[AnnotatedPhoto]:
@@ -47,28 +48,34 @@ def read_annotations(path: Path, images: Path | None = None, unpack: Path | None
         _unpack(path, unpack)
         yield from read_annotations(unpack, images)
         return
+    if not path.stat().st_size:
+        raise AnnotationError(f"{path} is empty")
     finder = ImageFinder(images or path.parent)
     try:
         if path.suffix.lower() == ".xml":
             text = path.read_text()
             if "<!DOCTYPE" in text or "<!ENTITY" in text:
                 raise AnnotationError(f"{path} declares entities, which no export does")
-            yield from read_cvat(ElementTree.fromstring(text), finder)
+            root = ElementTree.fromstring(text)
+            if root.tag != "annotations":
+                raise AnnotationError(f"{path} {_UNKNOWN}")
+            yield from read_cvat(root, finder)
             return
+        if path.suffix.lower() != ".json":
+            raise AnnotationError(f"{path} {_UNKNOWN}")
         content = json.loads(path.read_text())
         if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
             yield from read_coco(content, finder)
             return
-        if isinstance(content, list) and all(isinstance(task, dict) and "data" in task for task in content):
+        if isinstance(content, list) and content and all(isinstance(task, dict) and "data" in task for task in content):
             yield from read_label_studio(content, finder)
             return
     except (ValueError, KeyError, TypeError, AttributeError, ElementTree.ParseError) as error:
         if isinstance(error, AnnotationError):
             raise
         raise AnnotationError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    raise AnnotationError(
-        f"{path} is no export that is known: COCO JSON, Label Studio JSON, CVAT for images 1.1, images/ and masks/"
-    )
+    hint = " (of Label Studio's exports JSON, not JSON-MIN)" if isinstance(content, list) else ""
+    raise AnnotationError(f"{path} {_UNKNOWN}{hint}")
 
 
 def _only_file(folder: Path) -> Path:

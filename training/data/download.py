@@ -259,7 +259,10 @@ def _human(size: int) -> str:
 
 
 def _known(names: list[str]) -> list[Source]:
-    by_name = {source.name: source for sources in SOURCES.values() for source in sources}
+    every = [source for sources in SOURCES.values() for source in sources]
+    by_name = {source.name: source for source in every}
+    short = {source.name.partition(".")[0]: source.name for source in every}
+    names = [short.get(name, name) for name in names]
     unknown = [name for name in names if name not in by_name]
     if unknown:
         raise ConfigError(f"{', '.join(unknown)} is not on the list: {', '.join(by_name)}")
@@ -297,7 +300,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(metavar="ACTION")
     check = actions.add_parser("check", help="compare files with what was published")
-    check.add_argument("folder", type=Path, metavar="DIR", help="where they are")
+    check.add_argument(
+        "folder", type=Path, metavar="DIR", help="where they are; those of the list that are there are checked"
+    )
     check.add_argument("names", nargs="*", metavar="NAME", help="only these, which must be there (all that are there)")
     check.set_defaults(run=_check)
     get = actions.add_parser("fetch", help="download files, and check them")

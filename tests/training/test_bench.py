@@ -1,0 +1,37 @@
+"""What the speed figures are relative to, and that the table comes out."""
+
+import json
+
+import torch
+
+from icmformer.models import build_network
+from training.bench import main
+from training.published_path import PublishedViT
+
+
+def test_the_base_line_computes_the_same_logits():
+    torch.manual_seed(0)
+    network = build_network("icmformer_vit_tiny224").eval()
+    image, previous = torch.rand(2, 3, 448, 448), torch.rand(2, 1, 448, 448)
+    points = torch.tensor([[[80.0, 90, 0], [20, 30, 1], [-1, -1, -1], [50, 150, 2]]] * 2)
+    with torch.inference_mode():
+        expected = network(image, previous, points)
+    torch.testing.assert_close(PublishedViT(network)(image, previous, points), expected, rtol=0, atol=1e-5)
+    assert expected.std() > 1e-4
+
+
+def test_the_table_holds_ratios_to_the_base_line_of_its_own_run(tmp_path, capsys):
+    tiny = "random:icmformer_vit_tiny224"
+    options = ["--published", tiny, "--weights", tiny, "--repeats", "1", "--megapixels", "0.1", "--clients", "1", "2"]
+    assert main([*options, "--json", str(tmp_path / "bench.json"), "--plot", str(tmp_path / "bench.png")]) == 0
+    told = capsys.readouterr().out
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert figures["published_ms"] > 0
+    for row in figures["clicks"]:
+        assert abs(row["later_ratio"] - figures["published_ms"] / row["later_ms"]) < 1e-9
+        assert f"{row['later_ratio']:.1f}x" in told
+    assert {row["profile"] for row in figures["clicks"]} == {"exact", "fast"}
+    assert "torch" in {row["runtime"] for row in figures["clicks"]}
+    assert [row["clients"] for row in figures["throughput"]] == [1, 2]
+    assert all(row["rest_ms"] < row["later_ms"] for row in figures["sizes"])
+    assert (tmp_path / "bench.png").stat().st_size > 5000
