@@ -42,7 +42,7 @@ FORMAT = 1
 CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
 RANDOM_PREFIX = "random:"
 MIN_CROP_SIZE = 200
-"""Least side of a zoomed region in pixels, as published: made for photos of some 500 pixels."""
+"""Least side of a zoomed region in pixels, as published: made for photos of 500 to 1,000 pixels."""
 _ASSETS = Path(__file__).parent / "assets"
 
 

@@ -22,7 +22,10 @@ class AugmentConfig:
         whole: Probability of seeing the whole photo, squeezed to the input, as a first click does when serving.
         zoom: Probability of a crop around the object, as later clicks see it; the rest are random crops.
         zoom_expansion: Least and most side of such a crop over the object's bounding box.
-        resize: Least and most scale of a random crop.
+        resize: Least and most scale of a random crop; at 1 the photo's long side fits the input.
+        native: `resize` is relative to the photo's own pixels instead.
+        turns: Turn the photo by a random number of quarters.
+        tilt: Largest further turn, of what the network sees, in degrees.
         brightness, contrast: Least and most relative change.
         rgb_shift: Largest shift of each channel, of 255.
         gray: Probability of a gray photo.
@@ -33,6 +36,9 @@ class AugmentConfig:
     zoom: float = 0.35
     zoom_expansion: tuple[float, float] = (1.1, 2.2)
     resize: tuple[float, float] = (0.75, 1.40)
+    native: bool = False
+    turns: bool = False
+    tilt: float = 0.0
     brightness: tuple[float, float] = (-0.25, 0.25)
     contrast: tuple[float, float] = (-0.15, 0.40)
     rgb_shift: int = 10
@@ -55,6 +61,10 @@ def view(
     Returns:
         Photo (size, size, 3) and mask (size, size), mirrored half of the time. What lies beyond the photo is 255.
     """
+    if config.turns:
+        quarters = int(rng.integers(4))
+        photo, mask = (np.ascontiguousarray(np.rot90(x, quarters)) for x in (photo, mask))
+    tilt = rng.uniform(-config.tilt, config.tilt) if config.tilt else 0.0
     rows, columns = mask.shape
     kind = rng.random()
     if kind < config.whole or not (mask == 1).any():
@@ -63,7 +73,7 @@ def view(
         top, left, bottom, right = _zoom_window(mask, config, rng)
     else:
         top, left, bottom, right = _random_window(mask, size, config, rng)
-    return _cut(photo, mask, (top, left, bottom, right), size, mirror=bool(rng.random() < 0.5))
+    return _cut(photo, mask, (top, left, bottom, right), size, mirror=bool(rng.random() < 0.5), tilt=tilt)
 
 
 def _zoom_window(mask: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> tuple[float, float, float, float]:
@@ -82,9 +92,9 @@ def _random_window(
     mask: NDArray[np.uint8], size: int, config: AugmentConfig, rng: Generator
 ) -> tuple[float, float, float, float]:
     """A window of the input's size at a random scale that holds some pixel of the object."""
-    scale = (
-        rng.uniform(*config.resize) * size / max(mask.shape)
-    )  # input pixels per photo pixel, at scale 1 the long side fits
+    scale = rng.uniform(*config.resize)  # input pixels per photo pixel
+    if not config.native:
+        scale *= size / max(mask.shape)
     side = size / scale
     rows, columns = np.nonzero(mask == 1)
     pick = rng.integers(len(rows))
@@ -103,12 +113,16 @@ def _cut(
     window: tuple[float, float, float, float],
     size: int,
     mirror: bool,
+    tilt: float,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     top, left, bottom, right = window
     sx, sy = size / (right - left), size / (bottom - top)
     matrix = np.array([[sx, 0, -left * sx + 0.5 * (sx - 1)], [0, sy, -top * sy + 0.5 * (sy - 1)]], np.float64)
     if mirror:
         matrix[0] = [-matrix[0, 0], 0, size - 1 - matrix[0, 2]]
+    if tilt:
+        turn = np.vstack([cv2.getRotationMatrix2D((0.5 * (size - 1), 0.5 * (size - 1)), tilt, 1.0), [0, 0, 1]])
+        matrix = (turn @ np.vstack([matrix, [0, 0, 1]]))[:2]
     shrink = 2 * max(sx, sy)
     if shrink < 1:  # a photo much larger than the input: averaged first, or its details would alias
         small = cv2.resize(photo, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)

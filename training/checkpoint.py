@@ -104,7 +104,7 @@ def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:
         WeightsError: A file that is no checkpoint, or one of another network.
     """
     try:
-        content = torch.load(path, map_location=trainer.device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         state, best, before = content["state"], float(content["best"]), dict(content["config"])
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is no checkpoint of a training run: {error}") from error

@@ -16,6 +16,7 @@ import yaml
 
 from icmformer.errors import ConfigError
 from icmformer.models import network_config
+from icmformer.weights import MIN_CROP_SIZE
 from training.augment import AugmentConfig
 from training.points import PointsConfig
 
@@ -68,7 +69,8 @@ class OptimConfig:
         layer_decay: Factor of the learning rate from one block to the block before it; the last block, and whatever
             no pretrained backbone holds (click embedding, cross blocks, neck, head), learns at the full rate.
         grouping: `corrected`, as above; `published`, as the official code groups the parameters of plain ViTs: the
-            click embedding is in no group and never learns, the cross blocks get the first block's rate.
+            click embedding is in no group and never learns, cross block i learns at the rate of block i, and the last
+            block at a rate below that of neck and head.
         lr_factors: Factors of the learning rate by prefix of the parameter's name, the longest that fits, beside
             `layer_decay`; a factor of 0 freezes.
     """
@@ -130,6 +132,7 @@ class TrainConfig:
         recompute: Activation checkpointing: the transformer blocks compute anew what the backward pass needs, which
             takes more time and far less memory.
         seed: Of everything random.
+        min_crop_size: Of the exported weights: least side in pixels of the region that a click zooms into.
         pictures: Samples between pictures of what the network made of a batch; 0 for none.
         data, optim, augment, points, validation: See there.
         stages: Overrides by stage: mappings in the form of this config with `until`, the sample at which the next
@@ -148,6 +151,7 @@ class TrainConfig:
     channels_last: bool = False
     recompute: bool = False
     seed: int = 0
+    min_crop_size: int = MIN_CROP_SIZE
     pictures: int = 5_000
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -158,7 +162,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         network_config(self.network)
-        for name in ("size", "batch", "samples", "accumulate"):
+        for name in ("size", "batch", "samples", "accumulate", "min_crop_size"):
             _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
         for name in ("max_rounds", "seed", "pictures"):
             _require(getattr(self, name) >= 0, f"{name} cannot be negative, got {getattr(self, name)}")
@@ -175,7 +179,17 @@ class Stage:
     until: int
 
 
-_OF_THE_WHOLE_RUN = {"network", "samples", "seed", "channels_last", "recompute", "pictures", "validation", "stages"}
+_OF_THE_WHOLE_RUN = {
+    "network",
+    "samples",
+    "seed",
+    "channels_last",
+    "recompute",
+    "min_crop_size",
+    "pictures",
+    "validation",
+    "stages",
+}
 
 
 def stages(config: TrainConfig) -> list[Stage]:

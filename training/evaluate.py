@@ -229,6 +229,7 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
         },
         "profile": run.profile,
         "target_size": run.size,
+        "min_crop_size": weights.min_crop_size,
         "as_served": run.served,
         "unordered_passes": run.passes,
         "box": run.box,

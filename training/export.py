@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from icmformer.errors import IcmformerError, WeightsError
-from icmformer.weights import save
+from icmformer.weights import MIN_CROP_SIZE, save
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         config, state = checkpoint["config"], checkpoint["state"]
         about = {"samples": state["seen"], "training": config}
         name = args.name or args.output.name
-        save(args.output, config["network"], state["average"], name, about, half=not args.full)
+        crop = config.get("min_crop_size", MIN_CROP_SIZE)
+        save(args.output, config["network"], state["average"], name, about, not args.full, crop)
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

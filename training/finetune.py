@@ -15,7 +15,7 @@ import json
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from icmformer.errors import ConfigError
 from icmformer.imageio import read_image
 from icmformer.inference.profiles import find_device
 from icmformer.models import network_config
+from icmformer.settings import Settings
 from icmformer.weights import MIN_CROP_SIZE, Weights, load, save
 from training.annotations.labelmap import AnnotatedPhoto
 from training.annotations.read import read_annotations
@@ -62,38 +63,55 @@ class Split:
         return min(max(self.long_side // 5, 48), MIN_CROP_SIZE)
 
 
-def prepare(photos: list[AnnotatedPhoto], out: Path, share: float) -> Split:
+def prepare(photos: Iterable[AnnotatedPhoto], out: Path, share: float) -> tuple[Split, Counter[str]]:
     """Writes the two parts as folders of `images/` and `masks/`: `out/train` and `out/held_out`.
 
     A photo's part depends on its content and the other photos': the same export is always split the same way.
 
+    Args:
+        photos: One at a time, as they are read.
+        out: Where the parts go.
+        share: Of the photos, that is set aside.
+
+    Returns:
+        What went where, and the annotations that outline nothing.
+
     Raises:
         ConfigError: Fewer than two photos, two of one name, or a map of another size than its photo.
     """
-    if len(photos) < 2:
-        raise ConfigError(f"{len(photos)} annotated photos are too few: one trains, the other tells the gain")
-    twice = [name for name, count in Counter(photo.name for photo in photos).items() if count > 1]
-    if twice:
-        raise ConfigError(f"several photos are called {', '.join(sorted(twice)[:5])}; give them names of their own")
-    order = sorted(photos, key=lambda photo: hashlib.sha256(photo.image.read_bytes()).digest())
-    held = {photo.name for photo in order[: min(max(1, round(share * len(photos))), len(photos) - 1)]}
-    counts = {True: [0, 0], False: [0, 0]}
-    sides = []
+    found: dict[str, tuple[bytes, int, int]] = {}  # name -> digest, objects, long side
+    skipped: Counter[str] = Counter()
     for photo in tqdm(photos, desc="preparing", unit="photo"):
-        part = out / ("held_out" if photo.name in held else "train")
+        skipped.update(photo.skipped)
+        if not photo.labels.any():
+            continue
+        if photo.name in found:
+            raise ConfigError(f"several photos are called {photo.name}; give them names of their own")
         pixels = read_image(photo.image).pixels
-        sides.append(max(pixels.shape[:2]))
         if pixels.shape[:2] != photo.labels.shape:
             raise ConfigError(
                 f"{photo.image} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotation "
                 f"{photo.labels.shape[1]} x {photo.labels.shape[0]}"
             )
         for folder, picture in (("images", pixels), ("masks", _never_only_255(photo.labels))):
+            (out / "all" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(out / "all" / folder / f"{photo.name}.png", compress_level=1)
+        objects = len(set(np.unique(photo.labels).tolist()) - {0, 255})
+        found[photo.name] = hashlib.sha256(photo.image.read_bytes()).digest(), objects, max(pixels.shape[:2])
+    if len(found) < 2:
+        raise ConfigError(f"{len(found)} annotated photos are too few: one trains, the other tells the gain")
+    order = sorted(found, key=lambda name: found[name][0])
+    held = set(order[: min(max(1, round(share * len(found))), len(found) - 1)])
+    counts = {True: [0, 0], False: [0, 0]}
+    for name, (_, objects, _) in found.items():
+        part = out / ("held_out" if name in held else "train")
+        for folder in ("images", "masks"):
             (part / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(part / folder / f"{photo.name}.png", compress_level=1)
-        counts[photo.name in held][0] += 1
-        counts[photo.name in held][1] += len(set(np.unique(photo.labels).tolist()) - {0, 255})
-    return Split(*counts[False], *counts[True], int(np.median(sides)))
+            (out / "all" / folder / f"{name}.png").rename(part / folder / f"{name}.png")
+        counts[name in held][0] += 1
+        counts[name in held][1] += objects
+    shutil.rmtree(out / "all")
+    return Split(*counts[False], *counts[True], int(np.median([side for _, _, side in found.values()]))), skipped
 
 
 def _never_only_255(labels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -160,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", default="starter", help="name or path of the weights to begin with (starter)")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--name", help="name of the new weights (that of RUN)")
+    parser.add_argument("--install", action="store_true", help="also put promoted weights where names are looked for")
     parser.add_argument("--held-out", type=float, default=0.2, metavar="SHARE", help="of the photos set aside (0.2)")
     parser.add_argument("--samples", type=int, default=3000, help="training samples (3000)")
     parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")
@@ -231,21 +250,30 @@ def _finetune(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     if status:
         return status
-    candidate = _candidate(args, config, weights, split)
-    if candidate is None:
+    trained = _trained(args, config)
+    if trained is None:
         print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
         return 130
-    after = _measure(str(candidate), "after", args, args.out / "after")
+    zooms = sorted({split.min_crop_size, weights.min_crop_size}, reverse=True)
+    tried: dict[int, dict[str, Any]] = {}
+    for crop in zooms:
+        folder = _candidate(args, config, weights, split, trained, crop)
+        tried[crop] = _measure(str(folder), f"after, zooming in to {crop} pixels", args, args.out / f"after-{crop}")
+    best = min(zooms, key=lambda crop: tried[crop]["noc"]["90"])
+    after = tried[best]
+    candidate = _candidate(args, config, weights, split, trained, best)
     promoted = after["noc"]["90"] < before["noc"]["90"]
     target = args.out / "weights"
-    shutil.rmtree(target, ignore_errors=True)
     if promoted:
-        candidate.rename(target)
-    facts = {**_facts(args, split), **({"mind": doubt} if doubt else {})}
-    report = write_report(args.out, facts, before, after, promoted, target)
+        _replace(candidate, target)
+    zoomed = {f"clicks zooming in to {crop} pixels": f"{tried[crop]['noc']['90']:.2f}" for crop in zooms}
+    facts = {**_facts(args, split), **zoomed, **({"mind": doubt} if doubt else {})}
+    report = write_report(args.out, f"after-{best}", facts, before, after, promoted, target)
     change = 100 * (after["noc"]["90"] / before["noc"]["90"] - 1)
     print(f"\nclicks to 90% IoU: {before['noc']['90']:.2f} before, {after['noc']['90']:.2f} after ({change:+.0f}%)")
     print(f"promoted: {target}" if promoted else f"NOT promoted, no better than {args.weights}; kept as {candidate}")
+    if promoted and args.install:
+        print(f"servers and commands know them as {_install(target)}")
     print(f"report: {report}")
     return 0 if promoted else NOT_PROMOTED
 
@@ -266,7 +294,8 @@ def _doubt(args: argparse.Namespace, split: Split) -> str:
 def _claim(args: argparse.Namespace, weights: Weights) -> None:
     """The folder is this run's; one with other settings is refused before anything in it changes."""
     settings = {
-        "annotations": str(args.annotations.resolve()),
+        "annotations": _digest(args.annotations),
+        "images": str(args.images.resolve()) if args.images else None,
         "held out": args.held_out,
         "weights": weights.identity,
         "samples": args.samples,
@@ -286,6 +315,16 @@ def _claim(args: argparse.Namespace, weights: Weights) -> None:
         raise ConfigError(f"{args.out} holds another run (other {', '.join(other)}); give another --out, or delete it")
 
 
+def _digest(path: Path) -> str:
+    """Names an export by its content; a folder by its files' names, sizes and times."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    told = [f"{p.relative_to(path)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
 def _prepared(args: argparse.Namespace) -> Split:
     """The two parts, made once."""
     mark = args.out / "data" / "split.json"
@@ -295,19 +334,29 @@ def _prepared(args: argparse.Namespace) -> Split:
         return Split(**known["split"])
     shutil.rmtree(args.out / "data", ignore_errors=True)
     print(f"reading {args.annotations}", flush=True)
-    photos = list(read_annotations(args.annotations, args.images, args.out / "unpacked"))
-    skipped = sum((Counter(photo.skipped) for photo in photos), Counter[str]())
+    photos = read_annotations(args.annotations, args.images, args.out / "unpacked")
+    split, skipped = prepare(photos, args.out / "data", args.held_out)
     args.skipped = ", ".join(f"{number} x {kind}" for kind, number in sorted(skipped.items()))
-    split = prepare([photo for photo in photos if photo.labels.any()], args.out / "data", args.held_out)
     mark.write_text(json.dumps({"skipped": args.skipped, "split": dataclasses.asdict(split)}))
     return split
 
 
-def _candidate(args: argparse.Namespace, config: Mapping[str, Any], weights: Weights, split: Split) -> Path | None:
-    """The trained weights in the native form; None where the training was stopped before its end."""
+def _trained(args: argparse.Namespace, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The state after training; None where it was stopped before its end."""
     checkpoint = torch.load(args.out / "run" / "checkpoint.pt", map_location="cpu", weights_only=True)
-    if checkpoint["state"]["seen"] + config["batch"] <= config["samples"]:
-        return None
+    state: dict[str, Any] = checkpoint["state"]
+    return None if state["seen"] + config["batch"] <= config["samples"] else state
+
+
+def _candidate(
+    args: argparse.Namespace,
+    config: Mapping[str, Any],
+    weights: Weights,
+    split: Split,
+    state: Mapping[str, Any],
+    crop: int,
+) -> Path:
+    """The trained weights in the native form, with a least region to zoom into."""
     about = {
         "fine_tuning": {
             "from": weights.name,
@@ -315,18 +364,38 @@ def _candidate(args: argparse.Namespace, config: Mapping[str, Any], weights: Wei
             "annotations": args.annotations.name,
             "photos": split.train_photos,
             "objects": split.train_objects,
-            "samples": checkpoint["state"]["seen"],
+            "samples": state["seen"],
             "batch": args.batch,
             "lr": args.lr,
             "seed": args.seed,
         },
         "parent": dict(weights.about),
     }
-    crop = min(split.min_crop_size, weights.min_crop_size)
     folder: Path = args.out / "candidate"
     shutil.rmtree(folder, ignore_errors=True)
-    name = args.name or args.out.name
-    return save(folder, config["network"], checkpoint["state"]["average"], name, about, True, crop)
+    return save(folder, config["network"], state["average"], args.name or args.out.name, about, True, crop)
+
+
+def _install(weights: Path) -> str:
+    """Copies weights into the cache folder; the name by which they are found there."""
+    name = load(weights).name
+    home = Settings.from_environment().cache_dir / "weights"
+    home.mkdir(parents=True, exist_ok=True)
+    part = home / f".{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(weights, part)
+    _replace(part, home / name)
+    return name
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Puts a folder in another's place; whoever has opened the old one keeps it."""
+    old = target.with_name(f"{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    source.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _facts(args: argparse.Namespace, split: Split) -> dict[str, Any]:
@@ -338,7 +407,7 @@ def _facts(args: argparse.Namespace, split: Split) -> dict[str, Any]:
         "learning rate, batch": f"{args.lr:g}, {args.batch}",
         "profile of the play": args.profile,
         **({"skipped, since they outline nothing": args.skipped} if args.skipped else {}),
-        "least region zoomed into": f"{split.min_crop_size} pixels (photos of some {split.long_side})",
+        "photos' long side": f"{split.long_side} pixels (median)",
     }
 
 

@@ -29,6 +29,7 @@ _SHOWN = 4
 
 def write_report(
     out: Path,
+    played: str,
     facts: Mapping[str, str],
     before: Mapping[str, Any],
     after: Mapping[str, Any],
@@ -38,14 +39,15 @@ def write_report(
     """Writes `out/report.html`.
 
     Args:
-        out: The run's folder, with `before/` and `after/` of the evaluator.
+        out: The run's folder, with the evaluator's `before/`.
+        played: Its folder with what the new weights did.
         facts: What was done.
         before: Results of the evaluator with the old weights.
         after: With the new ones.
         promoted: Whether the new ones were taken.
         target: Where promoted weights are.
     """
-    rows = {name: _rows(out / name / "objects.jsonl") for name in ("before", "after")}
+    rows = {"before": _rows(out / "before" / "objects.jsonl"), "after": _rows(out / played / "objects.jsonl")}
     gains = sorted((_clicks(rows["before"][name]) - _clicks(rows["after"][name]), name) for name in rows["after"])
     better, worse = sum(g > 0 for g, _ in gains), sum(g < 0 for g, _ in gains)
     verdict = (

@@ -17,7 +17,8 @@ from training.config import OptimConfig
 _BARE = ("pos_embed", "cls_token", "relative_position_bias_table", ".scale")
 _SWIN_BLOCK = re.compile(r"backbone\.layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.")
 _BLOCK = re.compile(r"backbone\.(trunk\.blocks|blocks)\.(\d+)\.")
-_CROSS, _CLICKS = "backbone.blocks2.", "patch_embed_coords."
+_ANY_BLOCK = re.compile(r"backbone\.blocks2?\.(\d+)\.")
+_CLICKS = "patch_embed_coords."
 _EMBEDDING = ("backbone.patch_embed.", "backbone.pos_embed", "backbone.cls_token", "backbone.trunk.stem.")
 
 
@@ -25,8 +26,8 @@ def layer_depths(network: nn.Module) -> dict[str, int]:
     """How many layers of the pretrained backbone lie between each parameter and its end: 0 for the last block.
 
     Embeddings come before the first block. What no pretrained backbone holds (the click embedding, cross blocks, neck,
-    head) is new, and counts as 0. (The published grouping leaves the click embedding out of the optimiser and puts the
-    cross blocks before the first block.)
+    head) is new, and counts as 0. (The published grouping leaves the click embedding out of the optimiser and gives
+    cross block i the rate of block i.)
     """
     order: dict[str, tuple[int, int, int]] = {}
     for name, _ in network.named_parameters():
@@ -43,6 +44,22 @@ def layer_depths(network: nn.Module) -> dict[str, int]:
     }
 
 
+def _published_depths(network: nn.Module) -> dict[str, int]:
+    """As the official code counts in plain ViTs: cross block i goes with block i, and the last block is one below all
+    that is new.
+    """
+    blocks = sorted({int(m[2]) for n, _ in network.named_parameters() if (m := _BLOCK.match(n)) and m[1] == "blocks"})
+    depths = {}
+    for name, _ in network.named_parameters():
+        if name.startswith(_EMBEDDING):
+            depths[name] = len(blocks) + 1
+        elif match := _ANY_BLOCK.match(name):
+            depths[name] = len(blocks) - int(match[1])
+        else:
+            depths[name] = 0
+    return depths
+
+
 def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Groups of parameters by weight decay and learning-rate factor (`lr_factor`); every one that learns is in one.
 
@@ -54,8 +71,7 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
         raise ConfigError(f"optim.lr_factors: no parameter's name begins with {', '.join(strangers)}")
     published = config.grouping == "published" and config.layer_decay != 1
     if published:
-        first = max(depths.values(), default=0) - 1  # the first block; the embeddings lie one further
-        depths = {name: first if name.startswith(_CROSS) else depth for name, depth in depths.items()}
+        depths = _published_depths(network)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         fitting = [p for p in config.lr_factors if name.startswith(p)]

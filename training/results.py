@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from icmformer.errors import ConfigError
+from icmformer.weights import MIN_CROP_SIZE
 from training.command import exit_status
 from training.evaluate import main as evaluate
 
@@ -79,6 +80,8 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> str:
     first = next(iter(measured.values()))
     weights, sets = first["weights"], [name for name in SETS if name in measured]
     told = f"{', '.join(sets)}, played by the published protocol, profile `{first['profile']}`"
+    if first["min_crop_size"] != MIN_CROP_SIZE:
+        told += f", zooming in to {first['min_crop_size']} pixels where the published networks stop at {MIN_CROP_SIZE}"
     parts = [f"{name} {measured[name]['objects']} of {OBJECTS[name]}" for name in sets if _is_part(name, measured)]
     if parts:
         told += f"; **not the whole sets, so not to be compared: {', '.join(parts)} objects**"
@@ -156,7 +159,11 @@ def _results(args: argparse.Namespace) -> int:
         if status:
             failed.append(name)
             continue
-        measured[name] = json.loads((args.out / name / "results.json").read_text())
+        measured = {
+            known: json.loads((args.out / known / "results.json").read_text())
+            for known in SETS
+            if (args.out / known / "results.json").is_file()
+        }
         (args.out / "results.md").write_text(page(measured))
     told = f"{args.out / 'results.md'}" if measured else "nothing was played"
     print(f"\n{told}" + (f"; not there: {', '.join(absent)}" if absent else ""))

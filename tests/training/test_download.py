@@ -25,6 +25,11 @@ def server():
             asked = self.headers.get("Range")
             self.server.asked.append(asked)
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
+            if start >= len(CONTENT):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+                self.end_headers()
+                return
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(CONTENT) - start))
             self.end_headers()
@@ -64,6 +69,13 @@ def test_a_download_that_broke_off_goes_on_where_it_was(server, tmp_path, capsys
     fetch(source, tmp_path)
     assert len(server.asked) == 2  # it is there; nobody asks again
     assert "size and md5 as published" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [SIZE, None])
+@pytest.mark.parametrize("left", [CONTENT, CONTENT + b"more"], ids=["whole", "too long"])
+def test_a_part_with_nothing_left_to_fetch_is_no_dead_end(server, tmp_path, size, left):
+    (tmp_path / "some.bin.part").write_bytes(left)
+    assert fetch(source_of(server, size), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_begins_anew(server, tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as rle
 
 from icmformer.types import BoolMask
-from training.annotations.labelmap import AnnotatedPhoto, AnnotationError, ImageFinder, label_map
+from training.annotations.labelmap import AnnotatedPhoto, AnnotationError, ImageFinder, label_map, unique_name
 
 
 def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[AnnotatedPhoto]:
@@ -24,7 +23,7 @@ def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[Annot
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     for image in content["images"]:
         every = by_image.get(image["id"], [])
-        annotations = [a for a in every if a.get("segmentation")]
+        annotations = [a for a in every if _outlines(a.get("segmentation"))]
         if not every:
             continue
         name = str(image["file_name"])
@@ -41,8 +40,15 @@ def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[Annot
                 target.append(decode(annotation["segmentation"], height, width))
             except AnnotationError as error:
                 raise AnnotationError(f"annotation {annotation.get('id')} of {name}: {error}") from error
-        skipped = {"box": len(every) - len(annotations)} if len(every) > len(annotations) else {}
-        yield AnnotatedPhoto(Path(name).stem, file, label_map(masks, height, width, crowds), skipped)
+        skipped = {"no outline": len(every) - len(annotations)} if len(every) > len(annotations) else {}
+        yield AnnotatedPhoto(unique_name(name), file, label_map(masks, height, width, crowds), skipped)
+
+
+def _outlines(segmentation: Any) -> bool:
+    """Whether there is anything to draw: not a box alone, nor polygons of two points."""
+    if isinstance(segmentation, list):
+        return any(not isinstance(polygon, list) or len(polygon) >= 6 for polygon in segmentation)
+    return bool(segmentation)
 
 
 def decode(segmentation: Any, height: int, width: int) -> BoolMask:
@@ -53,7 +59,8 @@ def decode(segmentation: Any, height: int, width: int) -> BoolMask:
     """
     try:
         if isinstance(segmentation, list):
-            coded = rle.merge(rle.frPyObjects(segmentation, height, width))
+            whole = [p for p in segmentation if not isinstance(p, list) or len(p) >= 6]
+            coded = rle.merge(rle.frPyObjects(whole, height, width))
         elif isinstance(segmentation["counts"], list):
             coded = rle.frPyObjects(segmentation, height, width)
         else:

@@ -6,12 +6,18 @@ import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from icmformer.types import BoolMask
-from training.annotations.labelmap import AnnotatedPhoto, AnnotationError, ImageFinder, label_map, polygon_mask
+from training.annotations.labelmap import (
+    AnnotatedPhoto,
+    AnnotationError,
+    ImageFinder,
+    label_map,
+    polygon_mask,
+    unique_name,
+)
 
 _SHAPES = ("mask", "polygon", "ellipse")
 _SKIPPED = ("box", "polyline", "points", "cuboid", "skeleton")
@@ -46,7 +52,9 @@ def read_cvat(root: ElementTree.Element, finder: ImageFinder) -> Iterator[Annota
             except AnnotationError as error:
                 raise AnnotationError(f"{name}: {error}") from error
             objects[key] = objects[key] | mask if key in objects else mask
-        yield AnnotatedPhoto(Path(name).stem, file, label_map(objects.values(), height, width, by_size=False), skipped)
+        yield AnnotatedPhoto(
+            unique_name(name), file, label_map(objects.values(), height, width, by_size=False), skipped
+        )
 
 
 def _mask(shape: ElementTree.Element, height: int, width: int) -> BoolMask:

@@ -37,6 +37,11 @@ class AnnotatedPhoto:
     skipped: Mapping[str, int] = field(default_factory=dict)
 
 
+def unique_name(file: str) -> str:
+    """A photo's name from its file's within the export: folders tell photos of one name apart."""
+    return "__".join(Path(file).with_suffix("").parts)
+
+
 def label_map(
     masks: Iterable[BoolMask], height: int, width: int, ignored: Iterable[BoolMask] = (), by_size: bool = True
 ) -> NDArray[np.uint8]:
@@ -101,8 +106,11 @@ class ImageFinder:
             AnnotationError: Several files of that name.
         """
         direct = self.folder / name
-        if ".." not in Path(name).parts and direct.is_file():
-            return direct
+        try:
+            if ".." not in Path(name).parts and direct.is_file():
+                return direct
+        except (OSError, ValueError):  # a text that can be no file's name
+            return None
         found = self._by_name.get(Path(name).name, [])
         if len(found) > 1:
             raise AnnotationError(f"{name} may be {found[0]} or {found[1]}; rename one of them")

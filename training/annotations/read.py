@@ -6,6 +6,7 @@ import json
 import shutil
 import xml.etree.ElementTree as ElementTree
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from training.annotations.label_studio import read_label_studio
 from training.annotations.labelmap import AnnotatedPhoto, AnnotationError, ImageFinder
 from training.data.folders import Folder
 
-_MOST_UNPACKED = 200 << 30
 _UNKNOWN = "is no export that is known: COCO JSON, Label Studio JSON, CVAT for images 1.1 (XML), images/ and masks/"
 
 
@@ -32,6 +32,7 @@ def read_annotations(path: Path, images: Path | None = None, unpack: Path | None
         AnnotationError: None of these, or one that is damaged; the text says what.
     """
     if path.is_dir():
+        path = _inner(path)
         if (path / "images").is_dir() and (path / "masks").is_dir():
             folder = Folder(path)
             for index, record in enumerate(folder.records):
@@ -78,8 +79,19 @@ def read_annotations(path: Path, images: Path | None = None, unpack: Path | None
     raise AnnotationError(f"{path} {_UNKNOWN}{hint}")
 
 
+def _inner(folder: Path) -> Path:
+    """The one folder that an archive puts everything into, or the folder itself."""
+    if (folder / "images").is_dir():
+        return folder
+    inside = [p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX"))]
+    if len(inside) == 1 and inside[0].is_dir() and (inside[0] / "images").is_dir() and (inside[0] / "masks").is_dir():
+        return inside[0]
+    return folder
+
+
 def _only_file(folder: Path) -> Path:
-    found = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in (".json", ".xml") and p.is_file()]
+    every = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in (".json", ".xml") and p.is_file()]
+    found = [p for p in every if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts)]
     if len(found) != 1:
         told = f"{len(found)} JSON or XML files" if found else "neither images/ and masks/ nor a JSON or XML file"
         raise AnnotationError(f"{folder} holds {told}; name the one that is meant")
@@ -88,9 +100,18 @@ def _only_file(folder: Path) -> Path:
 
 def _unpack(archive: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _extract(archive, folder)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise AnnotationError(f"{archive} cannot be unpacked: {error}") from error
+
+
+def _extract(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as file:
-        if sum(entry.file_size for entry in file.infolist()) > _MOST_UNPACKED:
-            raise AnnotationError(f"{archive} unpacks to more than {_MOST_UNPACKED >> 30} GB")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = sum(entry.file_size for entry in file.infolist()), shutil.disk_usage(folder.parent).free
+        if needed > free:
+            raise AnnotationError(f"{archive} unpacks to {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f}")
         for entry in file.infolist():
             if Path(entry.filename).is_absolute() or ".." in Path(entry.filename).parts:
                 raise AnnotationError(f"{archive} holds {entry.filename!r}, which leads out of its folder")

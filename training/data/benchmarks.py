@@ -105,12 +105,13 @@ def _any_channel(path: Path) -> Truth:
 
 
 def _label_map(path: Path) -> Truth:
-    """Values of a gray image, indices of a palette image."""
+    """Values of a gray image, indices of a palette image; 255 is ignored unless there is no other value but 0."""
     with Image.open(path) as image:
         ids = np.asarray(image)
     if ids.ndim != 2:
         raise ConfigError(f"{path} is in colour; a label map is a gray or palette image whose values are the ids")
-    return ids.astype(np.int32)
+    ids = ids.astype(np.int32)
+    return ids if set(np.unique(ids).tolist()) <= {0, 255} else np.where(ids == 255, IGNORE, ids)
 
 
 def read_sbd(path: Path) -> Truth:

@@ -9,15 +9,20 @@ shards of PNG layers, which training reads as they are. Stopped, the same comman
 from __future__ import annotations
 
 import argparse
+import gc
+import hashlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -59,13 +64,23 @@ class Builder:
         assert first is not None
         return [str(i) for i in sorted(first.images)]
 
+    def file(self, key: str) -> str:
+        """A photo's file name."""
+        if self.community:
+            return f"{key}.jpg"
+        return self._known(int(key))[0]
+
+    def _known(self, number: int) -> tuple[str, int, int]:
+        """A photo's file name, height and width."""
+        return next(s.images[number] for s in (self.lvis, self.panoptic, self.instances) if s and number in s.images)
+
     def photo(self, key: str) -> tuple[str, str, list[Object], tuple[int, int]]:
         """Key, file name, objects and (height, width)."""
         if self.community:
             objects, size = self.community.objects(key)
             return key, f"{key}.jpg", objects, (size[0], size[1])
         number = int(key)
-        known = next(s.images[number] for s in (self.lvis, self.panoptic, self.instances) if s and number in s.images)
+        known = self._known(number)
         lvis = self.lvis.masks(number) if self.lvis else []
         things, stuff = self.panoptic.masks(number) if self.panoptic else ([], [])
         if not things and not stuff and self.instances:
@@ -76,10 +91,8 @@ class Builder:
 _builder: Builder | None = None  # of a child process
 
 
-def _start(job: Job) -> None:
-    global _builder
+def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _builder = Builder(job)
 
 
 def _shard(path: Path, keys: Sequence[str]) -> tuple[int, dict[str, int]]:
@@ -118,17 +131,16 @@ def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int
     out.mkdir(parents=True, exist_ok=True)
     about = {"format": FORMAT, "name": name, "images": os.path.relpath(images.resolve(), out.resolve())}
     plan = {**about, "photos": len(keys), "sources": {k: str(v) for k, v in vars(job).items() if v}, "shard": _SHARD}
-    mark = out / "plan.json"
-    if mark.exists() and json.loads(mark.read_text()) != plan:
-        raise ConfigError(f"{out} holds a set of other sources or photos; give another --out or delete it")
-    mark.write_text(json.dumps(plan))
+    plan["keys"] = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+    _claim(out / "plan.json", plan)
+    _check_photos([builder.file(key) for key in keys], images)
     totals: dict[str, int] = {"photos": 0}
     pieces = [keys[i : i + _SHARD] for i in range(0, len(keys), _SHARD)]
     tally = out / "counts.jsonl"
-    done = {row["shard"]: row for row in map(json.loads, tally.read_text().splitlines())} if tally.exists() else {}
+    done = {row["shard"]: row for row in _whole_lines(tally)}
     todo = [n for n in range(len(pieces)) if n not in done or not _path(out, n).exists()]
     with tqdm(total=len(keys), initial=len(keys) - sum(len(pieces[n]) for n in todo), unit="photo") as bar:
-        for number, count, counts in _run(job, builder, out, pieces, todo, jobs):
+        for number, count, counts in _run(builder, out, pieces, todo, jobs):
             done[number] = {"shard": number, "photos": count, **counts}
             with tally.open("a") as file:
                 file.write(json.dumps(done[number]) + "\n")
@@ -141,21 +153,57 @@ def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int
     return totals
 
 
+def _claim(mark: Path, plan: dict[str, Any]) -> None:
+    """The folder is this set's from now on, and no other's."""
+    try:
+        known = json.loads(mark.read_text()) if mark.exists() else None
+    except ValueError:
+        known = None  # cut short by a crash
+    if known not in (None, plan):
+        raise ConfigError(f"{mark.parent} holds a set of other sources or photos; give another --out or delete it")
+    part = mark.with_suffix(".part")
+    part.write_text(json.dumps(plan))
+    os.replace(part, mark)
+
+
+def _check_photos(names: Sequence[str], images: Path) -> None:
+    """Finds now what training would miss at its first sample."""
+    there = {entry.name for entry in os.scandir(images)}
+    absent = [name for name in names if name not in there]
+    if absent:
+        raise ConfigError(
+            f"{len(absent):,} of {len(names):,} photos are not in {images} itself ({', '.join(absent[:3])}, ...): put "
+            "train2017's and val2017's photos into that one folder"
+        )
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON lines, without one that a crash cut short."""
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
 def _run(
-    job: Job, builder: Builder, out: Path, pieces: list[list[str]], todo: list[int], jobs: int
+    builder: Builder, out: Path, pieces: list[list[str]], todo: list[int], jobs: int
 ) -> Iterator[tuple[int, int, dict[str, int]]]:
     global _builder
+    _builder = builder
     if jobs == 1:
-        _builder = builder
         for number in todo:
             yield (number, *_shard(_path(out, number), pieces[number]))
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _start, (job,)) as pool:
+    gc.freeze()  # the processes share what was read, as long as nobody writes to it
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(jobs, context, _start) as pool:
         futures = [(n, pool.submit(_shard, _path(out, n), pieces[n])) for n in todo]
         try:
             for number, future in futures:
                 yield (number, *future.result())
+        except BrokenProcessPool as error:
+            raise ConfigError("a process died, most likely for lack of memory: try fewer --jobs") from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -177,7 +225,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--community", type=Path, metavar="DIR", help="instead: a split of the community's set")
     parser.add_argument("--images", type=Path, metavar="DIR", help="the photos' folder")
     parser.add_argument(
-        "--exclude", type=Path, metavar="FILE", help="ids of photos to leave out, one a line: those of COCO_MVal"
+        "--exclude",
+        type=Path,
+        metavar="FILE",
+        help="photos to leave out: ids, one a line, or the folder of COCO_MVal, whose photos must not be trained on",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the set")
     parser.add_argument("--name", default="coco_lvis", help="of the set, for set_weights in configs (coco_lvis)")
@@ -214,7 +265,15 @@ def _job(args: argparse.Namespace) -> Job:
 
 def _excluded(path: Path | None) -> frozenset[int]:
     if path is None:
+        print(
+            "warning: no --exclude: if the photos of COCO_MVal are among these, it is no benchmark for what they train"
+        )
         return frozenset()
+    if path.is_dir():
+        found = {match[1] for p in path.rglob("*.*") if (match := re.match(r"0*(\d+)", p.stem))}
+        if not found:
+            raise ConfigError(f"{path} holds no file whose name begins with a photo's id")
+        return frozenset(map(int, found))
     try:
         return frozenset(int(line) for line in path.read_text().split())
     except (OSError, ValueError) as error:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
@@ -231,8 +232,20 @@ def _transfer(source: Source, part: Path) -> None:
     done = part.stat().st_size if part.exists() else 0
     if done and done == source.size:
         return
+    if source.size is not None and done > source.size:
+        done = 0
     headers = {"Range": f"bytes={done}-"} if done else {}
-    with urlopen(Request(source.url, headers=headers), timeout=60) as answer:
+    try:
+        answer = urlopen(Request(source.url, headers=headers), timeout=60)
+    except HTTPError as error:
+        if not done or error.code != 416:  # nothing lies beyond what is there: it is complete, or another file's
+            raise
+        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(done):
+            return
+        part.unlink()
+        _transfer(source, part)
+        return
+    with answer:
         if done and answer.status != 206:  # the server begins anew
             done = 0
         total = done + int(answer.headers.get("Content-Length") or 0)

@@ -21,10 +21,11 @@ class Folder:
     """`images/` and `masks/`, paired by name.
 
     A mask is a gray or palette image: 0 background, 255 ignored, every other value an object. One whose only value
-    beside 0 is 255 (or 1) holds that one object. Nothing of a folder is held out.
+    beside 0 is 255 (or 1) holds that one object. Of more than 254 objects the smallest are ignored. Nothing of a
+    folder is held out.
 
     Raises:
-        ConfigError: Missing folders, a photo without a mask, masks that are no label maps, more than 254 objects.
+        ConfigError: Missing folders, a photo without a mask, masks that are no label maps.
     """
 
     def __init__(self, root: Path) -> None:
@@ -55,13 +56,15 @@ def _labels(path: Path) -> NDArray[np.uint8]:
         raise ConfigError(f"{path} cannot be read as a mask: {error}") from error
     if values.ndim != 2:
         raise ConfigError(f"{path} is in colour; a mask is a gray or palette image whose values are the ids")
-    ids, inverse = np.unique(values.astype(np.int64), return_inverse=True)
+    ids, inverse, sizes = np.unique(values.astype(np.int64), return_inverse=True, return_counts=True)
     if set(ids.tolist()) <= {0, IGNORE}:
         return (values > 0).astype(np.uint8)
-    objects = ids[(ids != 0) & (ids != IGNORE)]
-    if len(objects) > _MOST_OBJECTS:
-        raise ConfigError(f"{path} holds {len(objects)} objects; {_MOST_OBJECTS} are the most")
+    beyond = ids.max() > IGNORE  # more values than a byte holds: 255 is one object among them
+    places = np.flatnonzero((ids != 0) & ((ids != IGNORE) | beyond))
+    large = np.sort(places[np.argsort(-sizes[places], kind="stable")][:_MOST_OBJECTS])
     table = np.zeros(len(ids), np.uint8)
-    table[np.isin(ids, objects)] = np.arange(1, len(objects) + 1)
-    table[ids == IGNORE] = IGNORE
+    table[places] = IGNORE
+    table[large] = np.arange(1, len(large) + 1)
+    if not beyond:
+        table[ids == IGNORE] = IGNORE
     return table[inverse].reshape(values.shape)
