@@ -1,9 +1,11 @@
 """Four formats written from the same label maps, by other hands where there are any, read back to the same maps."""
 
 import json
+import shutil
 import uuid
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,3 +288,57 @@ def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path):
     with pytest.raises(AnnotationError, match="leads out"):
         list(read_annotations(tmp_path / "bad.zip", unpack=tmp_path / "in"))
     assert not (tmp_path / "outside.json").exists()
+
+
+def test_zips_as_people_make_them(tmp_path):
+    """One top folder, and what macOS adds; damaged and locked ones are told."""
+    name = next(iter(MAPS))
+    for inner in ("team/images", "team/masks", "__MACOSX/team"):
+        (tmp_path / "packed" / inner).mkdir(parents=True)
+    Image.fromarray(np.repeat(MAPS[name][..., None] * 40, 3, 2)).save(tmp_path / "packed/team/images" / f"{name}.png")
+    Image.fromarray(MAPS[name]).save(tmp_path / "packed/team/masks" / f"{name}.png")
+    (tmp_path / "packed/__MACOSX/team/._x.json").write_bytes(b"\0\5")
+    path = Path(shutil.make_archive(str(tmp_path / "export"), "zip", tmp_path / "packed"))
+    (photo,) = read_annotations(path, unpack=tmp_path / "in")
+    np.testing.assert_array_equal(photo.labels > 0, MAPS[name] > 0)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        place = next(i.header_offset for i in archive.infolist() if i.filename.endswith(f"masks/{name}.png")) + 70
+    data[place : place + 30] = bytes(30)
+    path.write_bytes(data)
+    with pytest.raises(AnnotationError, match="cannot be unpacked"):
+        list(read_annotations(path, unpack=tmp_path / "in"))
+
+
+def test_texts_beside_the_photo_and_degenerate_outlines_do_no_harm(photos):
+    name = next(iter(MAPS))
+    height, width = MAPS[name].shape
+    region = {"original_height": height, "original_width": width, "value": {"points": [[10, 10], [90, 10], [50, 90]]}}
+    task = {"data": {"caption": "word " * 200, "image": f"{name}.png"}, "annotations": [{"result": [region]}]}
+    (photos / "export.json").write_text(json.dumps([task]))
+    (found,) = read_annotations(photos / "export.json")
+    assert found.labels.any()
+    good = {"image_id": 1, "segmentation": [[1, 1, 20, 1, 20, 20]]}
+    others = [{"image_id": 1, "segmentation": s} for s in ([], [[]], [[1, 1, 5, 5]], None)]
+    content = {
+        "images": [{"id": 1, "file_name": f"images/{name}.png", "height": height, "width": width}],
+        "annotations": [good, *others],
+    }
+    (photos / "export.json").write_text(json.dumps(content))
+    (found,) = read_annotations(photos / "export.json")
+    assert found.labels.max() == 1
+    assert found.skipped == {"no outline": 4}
+    assert found.name == f"images__{name}"
+
+
+def test_beyond_254_objects_the_smallest_are_ignored(tmp_path):
+    values = np.zeros((60, 90), np.uint16)
+    for n in range(270):
+        values[2 * (n // 15) : 2 * (n // 15) + 2, 6 * (n % 15) : 6 * (n % 15) + (2 if n >= 16 else 1)] = n + 1
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(np.zeros((60, 90, 3), np.uint8)).save(tmp_path / "images" / "dense.png")
+    Image.fromarray(values).save(tmp_path / "masks" / "dense.png")
+    (photo,) = read_annotations(tmp_path)
+    assert set(np.unique(photo.labels)) == set(range(256))
+    np.testing.assert_array_equal(photo.labels == 255, (values > 0) & (values <= 16))

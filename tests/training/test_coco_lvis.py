@@ -339,3 +339,85 @@ def test_folders_that_are_no_set_are_refused(tmp_path):
     (tmp_path / "set.json").write_text('{"format": "other"}')
     with pytest.raises(ConfigError, match="build it anew"):
         read_about(tmp_path)
+
+
+def write_joined(root):
+    """Two photos with LVIS and panoptic annotations at once, and what the rules make of them by hand."""
+    size = (100, 120)
+    lvis = {"000000000001": [box(10, 60, 10, 60)], "000000000002": [box(0, 40, 0, 40), box(5, 20, 5, 20)]}
+    things = {"000000000001": [box(12, 60, 10, 60), box(65, 95, 70, 110)], "000000000002": []}
+    stuff = {"000000000001": [box(0, 100, 60, 70)], "000000000002": [box(30, 100, 0, 120)]}
+    (root / "images").mkdir(parents=True)
+    (root / "panoptic").mkdir()
+    images = []
+    annotations: list[dict] = []
+    panoptic: list[dict] = []
+    for number, key in enumerate(lvis, 1):
+        cv2.imwrite(str(root / "images" / f"{key}.jpg"), np.zeros((*size, 3), np.uint8))
+        images.append({"id": number, "file_name": f"{key}.jpg", "height": size[0], "width": size[1]})
+        for mask in lvis[key]:
+            rows, columns = np.nonzero(mask)
+            top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+            ring = [left, top, right, top, right, bottom, left, bottom]
+            annotations.append({"image_id": number, "segmentation": [[int(v) for v in ring]]})
+        ids = np.zeros(size, np.int32)
+        segments = []
+        for place, (mask, category) in enumerate([(m, 1) for m in things[key]] + [(m, 2) for m in stuff[key]], 1):
+            ids[mask] = place
+            segments.append({"id": place, "category_id": category, "iscrowd": 0})
+        coded = np.stack([ids & 255, ids >> 8, np.zeros_like(ids)], -1).astype(np.uint8)  # RGB: id = R + 256 G
+        cv2.imwrite(str(root / "panoptic" / f"{key}.png"), coded[..., ::-1])
+        panoptic.append({"image_id": number, "file_name": f"{key}.png", "segments_info": segments})
+    (root / "lvis.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    categories = [{"id": 1, "isthing": 1}, {"id": 2, "isthing": 0}]
+    (root / "panoptic.json").write_text(
+        json.dumps({"images": images, "annotations": panoptic, "categories": categories})
+    )
+    return root
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_lvis_and_panoptic_are_joined_by_the_build(tmp_path, jobs):
+    root = write_joined(tmp_path / "files")
+    options = ["--lvis", root / "lvis.json", "--panoptic", root / "panoptic.json"]
+    options += ["--panoptic-masks", root / "panoptic", "--images", root / "images", "--jobs", jobs]
+    assert main(["--out", str(tmp_path / "set"), *map(str, options)]) == 0
+    source = LayeredShards(tmp_path / "set")
+    found = {r.key: source.objects(n) for n, r in enumerate(source.records)}
+    one, two = found["1"], found["2"]
+    # by hand: the first thing matches the LVIS instance and goes, the second stays, stuff is cut by neither
+    assert [(int(o.mask.sum()), o.stuff, o.parent) for o in one] == [
+        (2500, False, None),
+        (30 * 40, False, None),
+        (1000, True, None),
+    ]
+    # by hand: the small one is a part of the large one; stuff loses what the instances cover
+    assert [(int(o.mask.sum()), o.stuff, o.parent) for o in two] == [
+        (1600, False, None),
+        (225, False, 0),
+        (70 * 120 - 10 * 40, True, None),
+    ]
+
+
+def test_photos_that_are_not_there_are_told_before_anything_is_built(tmp_path, capsys):
+    root = write_joined(tmp_path / "files")
+    (root / "images" / "000000000002.jpg").unlink()
+    assert build(tmp_path / "set", "--lvis", root / "lvis.json", "--images", root / "images") == 2
+    assert "1 of 2 photos are not in" in capsys.readouterr().err
+    (tmp_path / "COCO_MVal").mkdir()
+    (tmp_path / "COCO_MVal" / "000000000002_7.png").touch()
+    options = ["--lvis", root / "lvis.json", "--images", root / "images", "--exclude", tmp_path / "COCO_MVal"]
+    assert build(tmp_path / "set2", *options) == 0
+    assert len(LayeredShards(tmp_path / "set2").records) == 1
+
+
+def test_a_crash_in_the_middle_of_a_line_costs_one_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.data.build_coco_lvis._SHARD", 1)
+    root = write_joined(tmp_path / "files")
+    options = ["--lvis", root / "lvis.json", "--images", root / "images"]
+    assert build(tmp_path / "set", *options) == 0
+    rows = (tmp_path / "set" / "counts.jsonl").read_text()
+    (tmp_path / "set" / "counts.jsonl").write_text(rows[:-9])
+    (tmp_path / "set" / "plan.json").write_text('{"form')
+    assert build(tmp_path / "set", *options) == 0
+    assert json.loads((tmp_path / "set" / "set.json").read_text())["counts"]["photos"] == 2

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from icmformer.models import build_network
+from tests.training.conftest import TINY_RUN
+from tests.training.test_loop import trained
+from training.config import parse_config
 from training.recompute import recompute_blocks
 
 SIZES = {
@@ -40,3 +43,11 @@ def test_gradients_stay_and_what_is_kept_for_them_shrinks(family):
     assert plain.keys() == again.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_learns_the_same_with_rounds_parts_and_dropout(shard_root, precision):
+    raw = {**TINY_RUN, "precision": precision, "batch": 4, "accumulate": 2, "dropout": 0.3, "samples": 40}
+    _, plain = trained(parse_config(raw), shard_root, 3)
+    _, again = trained(parse_config({**raw, "recompute": True}), shard_root, 3)
+    assert again == pytest.approx(plain, abs=1e-6)
