@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the package with everything that both servers need into the Python on PATH: docker/install.sh cpu|cuda
-# Run from the root of the sources. EXTRAS names the parts of the package (label-studio,cvat; with train it also trains).
+# Run from the root of the sources. EXTRAS names the parts of the package (label-studio,cvat, and on a CPU cpu, which is
+# its faster runtime; with train it also trains).
 # TORCH_INDEX_URL names another package index for torch (CPU builds, other CUDA versions).
 set -eu
 
@@ -13,7 +14,8 @@ pip() { python -m pip --disable-pip-version-check --no-input "$@"; }
 if [ -n "${TORCH_INDEX_URL:-}" ]; then
   pip install --no-cache-dir --no-deps --constraint "$constraints" --index-url "$TORCH_INDEX_URL" torch
 fi
-pip install --no-cache-dir --constraint "$constraints" ".[${EXTRAS:-label-studio,cvat}]"
+test "$kind" = cpu && runtime=cpu, || runtime=
+pip install --no-cache-dir --constraint "$constraints" ".[${EXTRAS:-${runtime}label-studio,cvat}]"
 
 # What is only there to build, and what was compiled on the way.
 rm -rf build ./*.egg-info

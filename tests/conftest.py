@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that wait must not spin
+if "ICMFORMER_CACHE_DIR" not in os.environ:  # what tests convert does not belong into the user's cache
+    os.environ["ICMFORMER_CACHE_DIR"] = tempfile.mkdtemp(prefix="icmformer-tests-")
+    atexit.register(shutil.rmtree, os.environ["ICMFORMER_CACHE_DIR"], ignore_errors=True)
 
 from pathlib import Path
 

@@ -31,7 +31,7 @@ from icmformer.errors import ConfigError
 from icmformer.inference.cache import ByteLRU
 from icmformer.inference.clicker import Clicker
 from icmformer.inference.engine import THRESHOLD
-from icmformer.inference.profiles import PROFILES, find_device, find_profile
+from icmformer.inference.profiles import PROFILES, RUNTIMES, find_device, find_profile, find_runtime
 from icmformer.inference.prompts import BoxStart
 from icmformer.inference.runner import WholeRunner
 from icmformer.inference.session import ClickPath
@@ -102,6 +102,14 @@ class Run:
     box: str | None
     limit: int | None
     server: str | None = None
+    runtime: str = "auto"
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the file of results by object says of them: all that decides them, without what is as always."""
+        usual = {"server": None, "runtime": "auto"}
+        every = {key: value for key, value in asdict(self).items() if key != "weights"}
+        return {key: value for key, value in every.items() if key not in usual or value != usual[key]}
 
 
 class Worker:
@@ -118,7 +126,9 @@ class Worker:
         if run.box is not None:
             guess, _, centre = run.box.partition("+")
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
-        self.engine = Engine.from_weights(run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)))
+        self.engine = Engine.from_weights(
+            run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)), run.runtime
+        )
         zoom = dataclasses.replace(self.engine.path.zoom, target_size=run.size)
         self.path = dataclasses.replace(self.engine.path, zoom=zoom)
 
@@ -184,7 +194,7 @@ def evaluate(run: Run, root: Path, out: Path, devices: list[str], jobs: int, ove
     out.mkdir(parents=True, exist_ok=True)
     objects = load_benchmark(run.dataset, root, run.limit)
     log = out / "objects.jsonl"
-    rows = resume(log, {k: v for k, v in asdict(run).items() if k != "weights" and (k != "server" or v)})
+    rows = resume(log, run.header)
     pictures = out / "overlays" if overlays else None
     if pictures:
         pictures.mkdir(exist_ok=True)
@@ -228,6 +238,7 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
             "path": str(weights.path) if weights.path else None,
         },
         "profile": run.profile,
+        "runtime": find_runtime(run.runtime, torch.device(devices[0])),
         "target_size": run.size,
         "min_crop_size": weights.min_crop_size,
         "as_served": run.served,
@@ -288,6 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
     parser.add_argument("--profile", choices=list(PROFILES), help="exact (default) or fast")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="auto (default), torch or openvino")
     parser.add_argument(
         "--mode",
         default="auto",
@@ -364,6 +376,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         box=args.box,
         limit=args.limit,
         server=args.server,
+        runtime=args.runtime,
     )
     results = evaluate(run, args.root, args.out, devices, args.jobs, args.overlays)
     print_table(results)
