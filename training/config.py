@@ -218,8 +218,8 @@ def stages(config: TrainConfig) -> list[Stage]:
 
 def _stage(config: TrainConfig, start: int, until: int, where: str) -> Stage:
     warm = config.optim.warmup_samples
-    if warm and warm >= until - start:
-        raise ConfigError(f"{where}.warmup_samples ({warm:,}) do not end before its {until - start:,} samples do")
+    if warm > until - start:
+        raise ConfigError(f"{where}.warmup_samples ({warm:,}) are more than the {until - start:,} samples it is for")
     return Stage(config, start, until)
 
 

@@ -1,4 +1,5 @@
 import pytest
+import yaml
 
 from icmformer.errors import ConfigError
 from tests.conftest import ROOT
@@ -68,3 +69,14 @@ def test_unreadable_files_are_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_config(tmp_path / "bad.yaml")
+
+
+def test_a_warm_up_longer_than_its_stage_is_refused():
+    with pytest.raises(ConfigError, match="more than the 100 samples"):
+        parse_config({"samples": 100, "optim": {"warmup_samples": 500}})
+
+
+def test_numbers_may_be_written_without_a_point():
+    assert parse_config(yaml.safe_load("{samples: 1000, optim: {lr: 1e-4}}")).optim.lr == 1e-4
+    with pytest.raises(ConfigError, match="must be a number"):
+        parse_config({"optim": {"lr": "fast"}})
