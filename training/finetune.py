@@ -122,23 +122,31 @@ def _never_only_255(labels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[A
 
 
 def train_config(weights: Weights, samples: int, batch: int, lr: float, seed: int) -> dict[str, Any]:
-    """The training config: short, warm, and gentle with what is known already."""
+    """The training config: short, warm, gentle with what is known already, and with few photos seen in many ways."""
+    hybrid = "hybrid" in str(weights.config.get("family"))
     raw = {
         "network": weights.config,
         "size": network_config(weights.config).img_size,
         "batch": batch,
         "samples": samples,
         "seed": seed,
-        "channels_last": "hybrid" in str(weights.config.get("family")),
+        "channels_last": hybrid,
         "precision": "bf16",
         "data": {"shards": ["train"], "balance": "objects", "least": 0.0},
-        "augment": {"least": LEAST_SEEN},
+        "augment": {
+            "least": LEAST_SEEN,
+            "turns": True,
+            "tilt": 15.0,
+            "resize": [0.75, 2.0],
+            "brightness": [-0.3, 0.3],
+        },
         "optim": {
             "lr": lr,
             "weight_decay": 0.02,
             "warmup_samples": samples // 20,
             "schedule": "cosine",
             "ema": 0.99,
+            "lr_factors": {"backbone.trunk.": 0.2} if hybrid else {},
         },
         "points": {"gamma": 0.35, "centre_first": 0.5, "max_points": 12},
         "pictures": max(samples // 4, 1),
@@ -182,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--held-out", type=float, default=0.2, metavar="SHARE", help="of the photos set aside (0.2)")
     parser.add_argument("--samples", type=int, default=3000, help="training samples (3000)")
     parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")
-    parser.add_argument("--lr", type=float, default=1e-4, help="peak learning rate (1e-4)")
+    parser.add_argument("--lr", type=float, help="peak learning rate (3e-4; 5e-5 for plain ViTs and Swins)")
     parser.add_argument("--objects", type=int, default=200, help="objects played on, spread over the part (200)")
     parser.add_argument("--profile", choices=["exact", "fast"], default="fast", help="of the play (fast)")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda:N")
@@ -206,13 +214,19 @@ def main(argv: list[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> None:
     if not 0 < args.held_out < 1:
         raise ConfigError(f"--held-out must lie between 0 and 1, got {args.held_out}")
-    if min(args.samples, args.batch, args.objects, args.jobs) < 1 or args.workers < 0 or not args.lr > 0:
+    if (
+        min(args.samples, args.batch, args.objects, args.jobs) < 1
+        or args.workers < 0
+        or (args.lr is not None and not args.lr > 0)
+    ):
         raise ConfigError("--samples, --batch, --objects, --jobs and --lr must be positive")
 
 
 def _finetune(args: argparse.Namespace) -> int:
     _check(args)
     weights = load(args.weights)
+    if args.lr is None:
+        args.lr = 3e-4 if "hybrid" in str(weights.config.get("family")) else 5e-5
     args.device = ",".join(str(find_device(name)) for name in args.device.split(","))
     args.out.mkdir(parents=True, exist_ok=True)
     _claim(args, weights)
