@@ -11,12 +11,18 @@ from PIL import Image
 
 from icmformer import Engine, weights
 from icmformer.errors import ConfigError
+from icmformer.settings import Settings
+from ls_backend.service import Backend
+from ls_backend.settings import BackendSettings
+from serverless.interactor import Interactor
+from serverless.settings import FunctionSettings
+from training import finetune
 from training.annotations.labelmap import AnnotatedPhoto
 from training.data.folders import Folder
 from training.finetune import NOT_PROMOTED, main, prepare
 
 
-def write_rings(folder, count, seed=0, shuffled=False):
+def write_rings(folder, count, seed=0):
     """Photos of dark rings on a noisy ground: an annotator wants the ring without its hole."""
     rng = np.random.default_rng(seed)
     for name in ("images", "masks"):
@@ -29,8 +35,6 @@ def write_rings(folder, count, seed=0, shuffled=False):
             cv2.circle(labels, (x, y), 16, 0, -1)
         photo = rng.normal(150, 25, (160, 200, 3)) - 70 * (labels > 0)[..., None]
         photo = cv2.GaussianBlur(photo.clip(0, 255).astype(np.uint8), (5, 5), 0)
-        if shuffled:
-            labels = np.roll(labels, (int(rng.integers(40, 120)), int(rng.integers(50, 150))), (0, 1))
         Image.fromarray(photo).save(folder / "images" / f"p{number}.png")
         Image.fromarray(labels).save(folder / "masks" / f"p{number}.png")
     return folder
@@ -190,3 +194,25 @@ def test_good_annotations_are_promoted_and_shuffled_ones_are_not(tmp_path, capsy
         told = capsys.readouterr().out
         print(told[-300:])
         assert (out / "weights").exists() != shuffled
+
+
+def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    starter = weights.load("starter")
+    made = weights.save(
+        tmp_path / "run" / "weights", starter.config, starter.state_dict, "nuclei", half=True, min_crop_size=48
+    )
+    assert finetune._install(made) == "nuclei"
+    for source in (str(made), "nuclei"):
+        settings = Settings(weights=source, cache_dir=tmp_path / "cache")
+        function = Interactor.from_settings(settings, FunctionSettings())
+        backend = Backend.from_settings(settings, BackendSettings())
+        for engine in (function.engine, backend.engine):
+            assert engine.weights.name == "nuclei"
+            assert engine.path.zoom.min_crop_size == 48
+    (made / "model.safetensors").unlink()  # the installed copy is one of its own
+    assert weights.load("nuclei").min_crop_size == 48
+    again = weights.save(tmp_path / "again", starter.config, starter.state_dict, "nuclei", half=True)
+    assert finetune._install(again) == "nuclei"
+    assert weights.load("nuclei").min_crop_size == 200
+    assert [p.name for p in (tmp_path / "cache" / "weights").iterdir()] == ["nuclei"]

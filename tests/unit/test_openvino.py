@@ -113,6 +113,27 @@ def test_a_network_is_converted_once_and_a_damaged_copy_made_anew(photo, cache_h
     assert len(list((cache_home / "openvino").iterdir())) == 2
 
 
+def test_the_cache_folder_is_bounded_and_keeps_what_was_used_last(photo, cache_home, monkeypatch):
+    click = [Click(200.5, 120.5)]
+    sizes = []
+    monkeypatch.setattr(openvino_backend, "_CACHE_BYTES", 70_000_000)  # two of the starter's, 31 MB each
+
+    def used(crop):
+        found = dataclasses.replace(weights.load(TRAINED), min_crop_size=crop)
+        Engine(found, runtime="openvino").segment(photo, click)
+        sizes.append(sum(p.stat().st_size for p in (cache_home / "openvino").rglob("*") if p.is_file()))
+        return {p.name for p in (cache_home / "openvino").iterdir()}
+
+    first = used(200)
+    both = used(100)
+    assert len(both) == 2
+    used(200)  # once more: now the other is the oldest
+    last = used(60)
+    assert len(last) == 2
+    assert first < last
+    assert max(sizes) < 70_000_000
+
+
 def test_a_cache_folder_that_cannot_be_written_costs_only_time(photo, cache_home):
     cache_home.write_text("a file where the folder should be")
     result = Engine.from_weights(TRAINED, runtime="openvino").segment(photo, [Click(200.5, 120.5)])
