@@ -29,7 +29,7 @@ from icmformer.weights import Weights
 
 _KEPT = 4  # compiled shapes; serving needs one
 _CACHE_BYTES = 4 << 30
-"""Converted networks on the disk; the least recently used ones go. A ViT-B takes 0.8 GB, the starter 30 MB."""
+"""Converted networks on the disk; the least recently used ones go. A ViT-B takes 0.6 GB, the starter 30 MB."""
 
 
 def available() -> bool:
