@@ -189,6 +189,7 @@ def test_good_annotations_are_promoted_and_shuffled_ones_are_not(tmp_path, capsy
                 Image.fromarray(np.roll(labels, (80, 100), (0, 1))).save(path)
             for part in ("run", "after-200", "after-48"):
                 shutil.rmtree(out / part)
+            shutil.rmtree(out / "weights", ignore_errors=True)
             (out / "settings.json").unlink()
         assert main(["--annotations", str(export), "--out", str(out), *common]) == (NOT_PROMOTED if shuffled else 0)
         told = capsys.readouterr().out
