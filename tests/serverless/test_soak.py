@@ -89,6 +89,6 @@ def test_a_worker_keeps_its_memory_and_its_answers(photos, tmp_path):
     sizes = [size for _, size in held]
     print(f"{sum(served)} photos in {SECONDS:.0f} s, at most {max(sizes) / 1e6:.0f} MB")
     assert max(sizes) < LIMIT
-    last = [size for done, size in held if done > 0.5 * sum(served)]
-    if sum(served) > 2 * PHOTOS:  # every cache is full by then
-        assert max(last) < 1.03 * min(last)
+    third, last = ([size for done, size in held if low < done / sum(served) <= low + 0.25] for low in (0.5, 0.75))
+    if sum(served) > 2 * PHOTOS:  # every cache is full by then; single requests come and go with tens of megabytes
+        assert np.median(last) < 1.02 * np.median(third)
