@@ -19,7 +19,8 @@ from serverless.settings import FunctionSettings
 from training import finetune
 from training.annotations.labelmap import AnnotatedPhoto
 from training.data.folders import Folder
-from training.finetune import NOT_PROMOTED, main, prepare
+from training.finetune import NOT_PROMOTED, main
+from training.finetune_split import prepare
 
 
 def write_rings(folder, count, seed=0):
