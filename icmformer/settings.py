@@ -10,8 +10,8 @@
 | ICMFORMER_RUNTIME | auto, torch or openvino; auto is OpenVINO on a CPU where it is installed | auto |
 | ICMFORMER_THREADS | CPU threads of the network, 0 for torch's choice | 0 |
 | ICMFORMER_MAX_PIXELS | largest image opened | 100000000 |
-| ICMFORMER_IMAGE_CACHE_MB | decoded images kept; one of 100 megapixels takes 287 | 192 |
-| ICMFORMER_FEATURE_CACHE_MB | encoded image features kept | 160 |
+| ICMFORMER_IMAGE_CACHE_MB | decoded images kept; one of 100 megapixels takes 287 | 160 |
+| ICMFORMER_FEATURE_CACHE_MB | encoded image features kept | 128 |
 | ICMFORMER_STATE_CACHE_MB | states of unfinished objects kept | 48 |
 """
 
@@ -41,8 +41,8 @@ class Settings:
     runtime: str = "auto"
     threads: int = 0
     max_pixels: int = 100_000_000
-    image_cache_mb: int = 192
-    feature_cache_mb: int = 160
+    image_cache_mb: int = 160
+    feature_cache_mb: int = 128
     state_cache_mb: int = 48
 
     @staticmethod

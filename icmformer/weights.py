@@ -32,7 +32,7 @@ from torch import Tensor
 
 from icmformer.errors import ConfigError, WeightsError
 from icmformer.layers.attention import relative_position_index
-from icmformer.models import ClickNetwork, build_network, network_config
+from icmformer.models import ClickNetwork, build_network, meta_network, network_config
 from icmformer.models.config import config_mapping
 from icmformer.models.published import published_config
 from icmformer.safe_pickle import load_torch_file
@@ -81,8 +81,7 @@ class Weights:
         Args:
             copy: Give it values of its own. Without, it shares memory with `state_dict`: for serving only.
         """
-        with torch.device("meta"):
-            network = build_network(self.config)
+        network = meta_network(self.config)
         values = {k: v.clone() for k, v in self.state_dict.items()} if copy else self.state_dict
         network.load_state_dict(values, strict=True, assign=True)
         network.reset_constants()
@@ -351,8 +350,7 @@ def _known_config(mapping: Any, where: Path) -> dict[str, Any]:
 
 
 def _check(weights: Weights) -> None:
-    with torch.device("meta"):
-        expected = build_network(weights.config).state_dict()
+    expected = meta_network(weights.config).state_dict()
     where = weights.path or weights.name
     given = weights.state_dict
     missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))

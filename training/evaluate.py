@@ -36,7 +36,7 @@ from icmformer.inference.prompts import BoxStart
 from icmformer.inference.runner import WholeRunner
 from icmformer.inference.session import ClickPath
 from icmformer.inference.zoom import ZoomSettings
-from icmformer.models import build_network, network_config
+from icmformer.models import meta_network, network_config
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
 from icmformer.weights import load
@@ -360,8 +360,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         identity, native = weights.identity, network_config(weights.config).img_size
         mode = "native" if args.as_served or args.box else args.mode
         size = target_size(mode, args.dataset, native)
-        with torch.device("meta"):
-            build_network(weights.config).check_size(*size)
+        meta_network(weights.config).check_size(*size)
     devices = [str(find_device(name)) for name in args.device.split(",")]
     run = Run(
         weights=args.weights,

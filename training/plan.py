@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from icmformer.errors import ConfigError
-from icmformer.models import ClickNetwork, build_network
+from icmformer.models import ClickNetwork, meta_network
 from training.config import TrainConfig, stages
 from training.data.photos import open_photos
 from training.optim import learning_rate, parameter_groups
@@ -43,8 +43,7 @@ def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigErro
         WeightsError: Weights to start from that cannot be used.
     """
     missing: ConfigError | None = None
-    with torch.device("meta"):
-        network = build_network(config.network)
+    network = meta_network(config.network)
     count = sum(p.numel() for p in network.parameters())
     try:
         photos = open_photos(args.data_root, config.data.shards)

@@ -21,7 +21,7 @@ import torch
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.inference.profiles import find_device
-from icmformer.models import build_network
+from icmformer.models import meta_network
 from training.checkpoint import CheckpointWriter, load_checkpoint
 from training.config import TrainConfig, load_config, stages
 from training.data.photos import Photos, open_photos
@@ -102,8 +102,7 @@ def _check(config: TrainConfig, processes: Processes) -> None:
         ConfigError: A batch that the processes cannot share.
         InputSizeError: A size that the network cannot take.
     """
-    with torch.device("meta"):
-        network = build_network(config.network)
+    network = meta_network(config.network)
     for stage in stages(config):
         if stage.config.batch % (processes.world * stage.config.accumulate):
             raise ConfigError(

@@ -6,9 +6,7 @@ import argparse
 import json
 from typing import Any
 
-import torch
-
-from icmformer.models import VARIANTS, build_network
+from icmformer.models import VARIANTS, meta_network
 from icmformer.models.config import config_mapping
 
 
@@ -27,8 +25,7 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     print(f"{'name':<26} {'parameters':>10}  {'input':>5}")
     for name, config in VARIANTS.items():
-        with torch.device("meta"):
-            network = build_network(config)
+        network = meta_network(config)
         millions = sum(p.numel() for p in network.parameters()) / 1e6
         print(f"{name:<26} {millions:>8.1f} M  {config.img_size:>5}")
     return 0

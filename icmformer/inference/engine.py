@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from icmformer import memory
 from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
@@ -182,6 +183,7 @@ class Engine:
     def warm_up(self) -> None:
         """Runs one pass on a blank image, so that the first request does not pay for lazy initialisation."""
         self.segment(np.zeros((64, 64, 3), np.uint8), [Click(32, 32)])
+        memory.release()  # much of what loading and converting took
 
     def _answer(self, image: LoadedImage, prompt: Prompt, timings: Timings) -> Answer | None:
         height, width = image.pixels.shape[:2]

@@ -9,10 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from icmformer import memory
 from icmformer.inference.backend import Backend
 from icmformer.inference.cache import Cache
 from icmformer.models import ImageFeatures
 from icmformer.telemetry import Timings
+
+_RELEASE_EVERY = 32  # crops encoded between two times that freed memory is given back
 
 NetworkCallable = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -69,6 +72,7 @@ class SplitRunner:
         self.backend = backend
         self._cache = cache
         self._identity = (identity, backend.identity)
+        self._encoded = 0
 
     def logits(
         self, key: Hashable, image: Callable[[], Tensor], prev_mask: Tensor, points: Tensor, timings: Timings
@@ -87,7 +91,10 @@ class SplitRunner:
             pixels = image()
         with self._pass("encode", timings):
             features = self.backend.encode(pixels)
+            self._encoded += 1
         self._cache.put(key, features)
+        if self._encoded % _RELEASE_EVERY == 0:
+            memory.release()
         return features
 
     @contextmanager

@@ -1,6 +1,6 @@
 """The networks and their registry."""
 
-from icmformer.models.build import build_network
+from icmformer.models.build import build_network, meta_network
 from icmformer.models.config import VARIANTS, HybridConfig, NetworkConfig, SwinConfig, ViTConfig, network_config
 from icmformer.models.network import ClickNetwork, ImageFeatures
 
@@ -13,5 +13,6 @@ __all__ = [
     "SwinConfig",
     "ViTConfig",
     "build_network",
+    "meta_network",
     "network_config",
 ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from icmformer.layers.attention import WindowAttention
 from icmformer.models.config import HybridConfig, NetworkConfig, SwinConfig, network_config
@@ -39,6 +41,31 @@ def build_network(config: str | Mapping[str, Any] | NetworkConfig) -> ClickNetwo
         network = SimpleClickViT(chosen)
     _initialise(network)
     return network.eval()
+
+
+def meta_network(config: str | Mapping[str, Any] | NetworkConfig) -> ClickNetwork:
+    """A network's shapes without values, on the meta device; cheap in time and memory.
+
+    Args:
+        config: As for `build_network`.
+
+    Raises:
+        ConfigError: See `network_config`.
+    """
+    with torch.device("meta"), _WithoutValues():
+        return build_network(config)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Passes over the drawing of random values: there, torch would load its whole compiler, 0.1 GB, to do nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def _initialise(network: ClickNetwork) -> None:

@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 FOLDERS = ("icmformer", "training", "serverless", "ls_backend")
 LAYERS = {
     "errors": 0,
+    "memory": 0,
     "types": 1,
     "settings": 1,
     "telemetry": 1,

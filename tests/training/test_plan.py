@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.io import savemat
 
-from icmformer.models import build_network
+from icmformer.models import meta_network
 from tests.conftest import ROOT
 from tests.training.test_coco_lvis import PHOTOS, write_community
 from training.config import OptimConfig, load_config, stages
@@ -88,8 +87,7 @@ def test_the_schedule_is_the_published_one():
 
 def test_the_cost_of_a_pass_is_that_of_its_matrix_products():
     """Linear layers, attention and convolutions of a plain ViT, counted by hand for its blocks; the rest is little."""
-    with torch.device("meta"):
-        network = build_network("simpleclick_vit_base448")
+    network = meta_network("simpleclick_vit_base448")
     tokens, dim, depth = 28 * 28, 768, 12
     linear = depth * 2 * tokens * dim * (3 * dim + dim + 8 * dim)
     windows = 4 * 2 * 2 * tokens * 196 * dim * (depth - 2) // 4 + 2 * 2 * 2 * tokens * tokens * dim
@@ -107,8 +105,7 @@ def test_data_that_is_not_there_is_told(tmp_path, capsys):
 
 
 def test_the_published_grouping_leaves_the_clicks_out_and_treats_cross_blocks_as_blocks():
-    with torch.device("meta"):
-        network = build_network("icmformer_vit_tiny224")
+    network = meta_network("icmformer_vit_tiny224")
     rates = {}
     for grouping in ("corrected", "published"):
         groups = parameter_groups(network, OptimConfig(layer_decay=0.75, grouping=grouping))

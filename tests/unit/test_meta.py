@@ -1,0 +1,30 @@
+"""Networks without values."""
+
+import subprocess
+import sys
+
+import pytest
+
+from icmformer.models import VARIANTS, build_network, meta_network
+
+PROGRAM = """
+import sys
+from icmformer import Engine
+from icmformer.models import meta_network
+Engine.from_weights("starter", runtime="torch").warm_up()
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("variant", ["icmformer_vit_tiny224", "icmformer_swin_small224", "icmformer_hybrid_lite320"])
+def test_it_has_the_networks_shapes_and_no_values(variant):
+    if variant not in VARIANTS:
+        variant = next(name for name in VARIANTS if name.startswith(variant.rsplit("_", 1)[0]))
+    values, shapes = build_network(variant).state_dict(), meta_network(variant).state_dict()
+    assert {k: (v.shape, v.dtype) for k, v in values.items()} == {k: (v.shape, v.dtype) for k, v in shapes.items()}
+    assert all(v.is_meta for v in shapes.values())
+
+
+def test_serving_does_not_load_torchs_compiler():
+    found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
