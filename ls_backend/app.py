@@ -12,6 +12,7 @@ from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from icmformer.telemetry import server_timing
 from ls_backend.errors import BusyError, RequestError
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
@@ -78,6 +79,8 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         route = request.url_rule.rule if request.url_rule else "other"
         metrics.requests.labels(route, str(response.status_code)).inc()
         response.headers["X-Request-Id"] = g.get("request_id", "")
+        if g.get("timings"):
+            response.headers["Server-Timing"] = server_timing(g.timings)
         return response
 
     @app.get("/")
@@ -99,6 +102,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         metrics.predictions.labels(outcome.kind).inc()
         for stage, milliseconds in outcome.timings.items():
             metrics.stages.labels(stage).observe(milliseconds / 1000)
+        g.timings = outcome.timings
         return outcome.reply
 
     @app.post("/webhook")

@@ -14,6 +14,7 @@ from icmformer import Caches, Engine, IcmformerError
 from icmformer.errors import PromptError
 from icmformer.inference.cache import ByteLRU
 from icmformer.settings import Settings
+from icmformer.telemetry import Timings
 from ls_backend import codec
 from ls_backend.addresses import Policy
 from ls_backend.errors import RequestError
@@ -35,7 +36,7 @@ class Outcome:
     Attributes:
         reply: The JSON to send.
         kind: `mask`, `empty`, `nothing clicked` or `stale`, for metrics.
-        timings: Milliseconds by stage.
+        timings: Milliseconds by stage, those of the engine as `segment.STAGE`.
     """
 
     reply: dict[str, Any]
@@ -106,19 +107,21 @@ class Backend:
         segmented = time.perf_counter()
         regions = codec.answer(request, result.mask, result.score, self._polygon_points)
         reply = {"results": [{"result": regions, "score": result.score, "model_version": self.model_version}]}
-        timings = {
+        stages = {
             "fetch": 1000 * (fetched - started),
             "wait": 1000 * (waited - fetched),
             "segment": 1000 * (segmented - waited),
             "encode": 1000 * (time.perf_counter() - segmented),
         }
+        timings = Timings(stages)
+        timings.within("segment", result.timings)
         log.info(
             "task %s: %d clicks%s, %s, %s",
             request.task,
             len(clicks),
             " and a box" if box else "",
             f"score {result.score:.2f}" if regions else "empty mask",
-            ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in timings.items()),
+            ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in stages.items()),
         )
         return Outcome(reply, "mask" if regions else "empty", timings)
 

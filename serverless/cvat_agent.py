@@ -50,7 +50,7 @@ class InteractiveFunction:
         height, width = pp_image.pixels.shape[:2]
         corners = prompts.bounding_box and (*prompts.bounding_box[0], *prompts.bounding_box[1])
         clicks, box = codec.to_prompt(tuple(prompts.pos_points), tuple(prompts.neg_points), corners, height, width)
-        mask, _ = self._interactor.segment(pp_image, clicks, box)
+        mask, _, _ = self._interactor.segment(pp_image, clicks, box)
         points = codec.encode_shape(mask)
         return [cvataa.InteractionResultShape(type="mask", points=points)] if points else []
 

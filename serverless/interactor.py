@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,13 @@ class Interactor:
         engine.warm_up()
         return Interactor(engine, ByteLRU(settings.image_cache_mb << 20), own, settings.max_pixels)
 
-    def answer(self, body: Any, facts: dict[str, Any]) -> bytes:
+    def answer(self, body: Any, facts: dict[str, Any], timings: Timings | None = None) -> bytes:
         """Answers the body of a request.
 
         Args:
             body: See `codec.parse`.
             facts: Takes what there is to log, as far as it gets: clicks, size, score, milliseconds by stage.
+            timings: Takes the stages too, those of the engine as `segment.STAGE`.
 
         Returns:
             JSON for CVAT; no shape where no prompt says where to look.
@@ -65,7 +67,7 @@ class Interactor:
             PromptError: A prompt that does not fit the image.
             NothingFoundError: An empty mask that the configured reply form cannot say.
         """
-        timings = Timings()
+        timings = Timings() if timings is None else timings
         with timings.stage("parse"):
             request = codec.parse(body)
         facts |= {
@@ -82,23 +84,28 @@ class Interactor:
         facts |= {"width": width, "height": height, "image_kept": kept}
         clicks, box = request.prompt(height, width)
         with timings.stage("segment"):
-            mask, score = self.segment(image, clicks, box)
+            mask, score, parts = self.segment(image, clicks, box)
+        timings.within("segment", parts)
         with timings.stage("encode"):
             reply = self._encode(mask)
         facts |= {"score": round(score, 3), "bytes": len(reply)}
         facts |= {f"{stage}_ms": round(spent, 1) for stage, spent in timings.items()}
         return reply
 
-    def segment(self, image: LoadedImage, clicks: tuple[Click, ...], box: Box | None) -> tuple[BoolMask, float]:
-        """The (H, W) bool mask for CVAT's prompts and its score; an empty one where no prompt says where to look.
+    def segment(
+        self, image: LoadedImage, clicks: tuple[Click, ...], box: Box | None
+    ) -> tuple[BoolMask, float, Mapping[str, float]]:
+        """The (H, W) bool mask for CVAT's prompts, its score, and milliseconds by stage.
+
+        The mask is empty where no prompt says where to look.
 
         Raises:
             PromptError: A prompt that does not fit the image.
         """
         if not clicks and box is None:
-            return np.zeros(image.pixels.shape[:2], bool), 0.0
+            return np.zeros(image.pixels.shape[:2], bool), 0.0, {}
         result = self.engine.segment(image, clicks, box, ordered=False, clean_up=self.settings.clean_up)
-        return result.mask, result.score
+        return result.mask, result.score, result.timings
 
     def _image(self, coded: bytes) -> tuple[LoadedImage, bool]:
         """The image of a base64 text, and whether it was decoded before."""

@@ -16,6 +16,7 @@ from nuclio_sdk import Context, Event, Response
 
 from icmformer.errors import IcmformerError
 from icmformer.settings import Settings
+from icmformer.telemetry import Timings, server_timing
 from serverless.errors import STATUS, NotReadyError
 from serverless.interactor import Interactor
 from serverless.settings import FunctionSettings
@@ -54,9 +55,10 @@ def handler(context: Context, event: Event) -> Response:
         interactor: Interactor | None = getattr(context.user_data, "interactor", None)
         if interactor is None:
             raise NotReadyError("the function has no model; its log says why")
-        reply = interactor.answer(event.body, facts)
+        timings = Timings()
+        reply = interactor.answer(event.body, facts, timings)
         _log(context, "info", "answered", facts)
-        headers = {MODEL_HEADER: interactor.model}
+        headers = {MODEL_HEADER: interactor.model, "Server-Timing": server_timing(timings)}
         return Response(headers, reply.decode("ascii"), "application/json", 200)
     except IcmformerError as error:
         status, kind = next(((s, k) for known, s, k in STATUS if isinstance(error, known)), (500, _INTERNAL))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 
 import pytest
@@ -163,6 +164,17 @@ def test_metrics_count_what_happened(client):
     assert 'icmformer_predictions_total{kind="mask"} 1.0' in told
     assert 'icmformer_stage_seconds_count{stage="segment"} 1.0' in told
     assert "icmformer_waiting_requests 0.0" in told
+
+
+def test_a_reply_tells_its_stages_and_so_do_the_metrics(client):
+    reply = client.post("/predict", json=body(click(40, 40)))
+    stages = {
+        name: float(spent) for name, spent in re.findall(r"([\w.]+);dur=([\d.]+)", reply.headers["Server-Timing"])
+    }
+    assert {"fetch", "wait", "segment", "encode", "segment.encode", "segment.decode", "segment.paste"} <= set(stages)
+    assert 0 < sum(spent for name, spent in stages.items() if name.startswith("segment.")) <= stages["segment"] + 1
+    assert 'icmformer_stage_seconds_count{stage="segment.decode"} 1.0' in client.get("/metrics").text
+    assert "Server-Timing" not in client.post("/predict", json=body(click(40, 400))).headers
 
 
 TEXTS = st.text(max_size=20) | st.text(st.characters(categories=["Cs", "Cc", "L"]), max_size=5)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import cv2
 import nuclio_sdk
@@ -127,6 +128,18 @@ def test_a_second_click_neither_decodes_nor_encodes_the_photo_again(make_context
     assert len(decoded) == 1
     assert features().misses == before.misses
     assert [facts["image_kept"] for _, _, facts in context.logger.lines] == [False, True]
+
+
+def test_a_reply_tells_its_stages(make_context):
+    context = make_context(cold=True)
+    reply = main.handler(context, nuclio_sdk.Event(body=payload(coded(CAT), [(170.5, 120.5)])))
+    told = re.findall(r"([\w.]+);dur=([\d.]+)", reply.headers["Server-Timing"])
+    stages = {name: float(spent) for name, spent in told}
+    assert [name for name in stages if "." not in name] == ["parse", "decode", "segment", "encode"]
+    parts = {name: spent for name, spent in stages.items() if "." in name}
+    assert {"segment.encode", "segment.decode", "segment.crop", "segment.paste"} <= set(parts)
+    assert 0 < sum(parts.values()) <= stages["segment"] + 1
+    assert reply.headers["Server-Timing"].count(",") == len(stages) - 1
 
 
 def test_a_click_on_a_photo_of_12_megapixels_is_answered_in_less_than_100_kb(context):
