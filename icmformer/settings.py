@@ -9,6 +9,8 @@
 | ICMFORMER_PROFILE | exact or fast | fast |
 | ICMFORMER_RUNTIME | auto, torch or openvino; auto is OpenVINO on a CPU where it is installed | auto |
 | ICMFORMER_THREADS | CPU threads of the network, 0 for torch's choice | 0 |
+| ICMFORMER_BATCH | requests that the torch runtime decodes in one pass; over 1 for many users on one GPU | 1 |
+| ICMFORMER_COMPILE | 1 compiles the network at start (torch runtime; CUDA graphs on a GPU) | 0 |
 | ICMFORMER_MAX_PIXELS | largest image opened | 100000000 |
 | ICMFORMER_IMAGE_CACHE_MB | decoded images kept; one of 100 megapixels takes 287 | 160 |
 | ICMFORMER_FEATURE_CACHE_MB | encoded image features kept | 128 |
@@ -40,6 +42,8 @@ class Settings:
     profile: str = "fast"
     runtime: str = "auto"
     threads: int = 0
+    batch: int = 1
+    compile: bool = False
     max_pixels: int = 100_000_000
     image_cache_mb: int = 160
     feature_cache_mb: int = 128
@@ -62,6 +66,8 @@ class Settings:
             profile=env.get("ICMFORMER_PROFILE") or base.profile,
             runtime=env.get("ICMFORMER_RUNTIME") or base.runtime,
             threads=number(env, "ICMFORMER_THREADS", base.threads, 0, 1024),
+            batch=number(env, "ICMFORMER_BATCH", base.batch, 1, 64),
+            compile=bool(number(env, "ICMFORMER_COMPILE", base.compile, 0, 1)),
             max_pixels=number(env, "ICMFORMER_MAX_PIXELS", base.max_pixels, 1, PIXEL_LIMIT),
             image_cache_mb=number(env, "ICMFORMER_IMAGE_CACHE_MB", base.image_cache_mb, 0, 1_000_000),
             feature_cache_mb=number(env, "ICMFORMER_FEATURE_CACHE_MB", base.feature_cache_mb, 0, 1_000_000),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from icmformer.models import ClickNetwork, ImageFeatures
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Backend(Protocol):
@@ -21,10 +25,12 @@ class Backend(Protocol):
     Attributes:
         identity: Names runtime, device and arithmetic: features of one backend are of no use to another.
         lock: Held by whoever runs a pass: a pass already uses all of a device.
+        batch: How many prompts a pass decodes; see `icmformer.inference.batching`.
     """
 
     identity: Hashable
     lock: threading.Lock
+    batch: int
 
     def encode(self, image: Tensor) -> ImageFeatures:
         """(B, 3, H, W) float32 RGB in [0, 1] on the CPU -> features, wherever they are best kept."""
@@ -82,20 +88,63 @@ class TorchBackend:
         network: In evaluation mode, on `device`.
         device: Where it runs.
         precision: Arithmetic.
+        batch: How many prompts a pass decodes.
+        compiled: Let torch compile both halves, on CUDA into CUDA graphs; the first pass of a shape takes a minute.
     """
 
-    def __init__(self, network: ClickNetwork, device: torch.device, precision: Precision) -> None:
+    def __init__(
+        self,
+        network: ClickNetwork,
+        device: torch.device,
+        precision: Precision,
+        batch: int = 1,
+        compiled: bool = False,
+    ) -> None:
         self.network = network
-        self.identity: Hashable = ("torch", str(device), str(precision))
+        self.identity: Hashable = ("torch", str(device), str(precision), batch, compiled)
         self.lock = device_lock(device.type)
+        self.batch = batch
         self._device = device
         self._precision = precision
+        self._encode: Callable[[Tensor], ImageFeatures] = network.encode_image
+        self._decode: Callable[[ImageFeatures, Tensor], Tensor] = network.decode_map
+        self._thread = None
+        if compiled:
+            self._encode, self._decode = _compiled(self._encode, device), _compiled(self._decode, device)
+            # CUDA graphs belong to the thread that captured them, requests come in threads of their own
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="compiled")
 
     def encode(self, image: Tensor) -> ImageFeatures:
-        with torch.inference_mode(), self._precision.applied(self._device):
-            return self.network.encode_image(image.to(self._device))
+        return self._run(lambda: self._copied(self._encode(self._upload(image))))
 
     def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
-        with torch.inference_mode(), self._precision.applied(self._device):
-            prompt = prev_mask.to(self._device), points.to(self._device)
-            return self.network.decode(features, *prompt).float().cpu()
+        def decoded() -> Tensor:
+            prompt = self.network.prompt_map(self._upload(prev_mask), self._upload(points))
+            return self._decode(features, prompt).float().cpu()
+
+        return self._run(decoded)
+
+    def _run(self, work: Callable[[], T]) -> T:
+        def pure() -> T:
+            with torch.inference_mode(), self._precision.applied(self._device):
+                return work()
+
+        return pure() if self._thread is None else self._thread.submit(pure).result()
+
+    def _upload(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device; through pinned memory to a GPU, which then copies while the CPU goes on."""
+        if self._device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def _copied(self, features: ImageFeatures) -> ImageFeatures:
+        """Features that outlive the next pass: a CUDA graph writes into the same memory each time."""
+        if self._thread is None or self._device.type != "cuda":
+            return features
+        return ImageFeatures(features.size, tuple(t.clone() for t in features.tensors))
+
+
+def _compiled(function: Callable[P, T], device: torch.device) -> Callable[P, T]:
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    made: Callable[P, T] = torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
+    return made

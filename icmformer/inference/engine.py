@@ -92,13 +92,14 @@ class Engine:
         self._identity: Hashable = (weights.identity, self.profile, self._runner.backend.identity)
 
     def _backend(self, side: int) -> Backend:
+        settings = Settings.from_environment()
         if self.runtime == "openvino":
             low = self.profile.low_precision and has_bf16(self.device)
-            cache_dir = Settings.from_environment().cache_dir
-            return OpenVINOBackend(self.weights, low, torch.get_num_threads(), cache_dir)
+            return OpenVINOBackend(self.weights, low, torch.get_num_threads(), settings.cache_dir)
         network = self.weights.build(copy=False).to(self.device)
         network.check_size(side, side)
-        return TorchBackend(network, self.device, self.profile.precision(self.device))
+        precision = self.profile.precision(self.device)
+        return TorchBackend(network, self.device, precision, settings.batch, settings.compile)
 
     @staticmethod
     def from_weights(

@@ -69,6 +69,7 @@ class OpenVINOBackend:
         }
         self.identity: Hashable = ("openvino", openvino.__version__, precision)
         self.lock: threading.Lock = device_lock("cpu")
+        self.batch = 1
         self._cache_dir = cache_dir / "openvino"
         self._compiled: OrderedDict[tuple[int, int, int], tuple[Any, Any]] = OrderedDict()
 

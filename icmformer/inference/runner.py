@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from icmformer import memory
 from icmformer.inference.backend import Backend
+from icmformer.inference.batching import Batcher
 from icmformer.inference.cache import Cache
 from icmformer.models import ImageFeatures
 from icmformer.telemetry import Timings
@@ -73,13 +73,13 @@ class SplitRunner:
         self._cache = cache
         self._identity = (identity, backend.identity)
         self._encoded = 0
+        self._batcher = Batcher(backend)
 
     def logits(
         self, key: Hashable, image: Callable[[], Tensor], prev_mask: Tensor, points: Tensor, timings: Timings
     ) -> Tensor:
         features = self.features(key, image, timings)
-        with self._pass("decode", timings):
-            return self.backend.decode(features, prev_mask, points)
+        return self._batcher.decode(features, prev_mask, points, timings)
 
     def features(self, key: Hashable, image: Callable[[], Tensor], timings: Timings) -> ImageFeatures:
         """The crop's features, from the cache or encoded now."""
@@ -89,20 +89,15 @@ class SplitRunner:
             return kept
         with timings.stage("crop"):
             pixels = image()
-        with self._pass("encode", timings):
-            features = self.backend.encode(pixels)
+        with timings.stage("wait"):
+            self.backend.lock.acquire()
+        try:
+            with timings.stage("encode"):
+                features = self.backend.encode(pixels)
             self._encoded += 1
+        finally:
+            self.backend.lock.release()
         self._cache.put(key, features)
         if self._encoded % _RELEASE_EVERY == 0:
             memory.release()
         return features
-
-    @contextmanager
-    def _pass(self, name: str, timings: Timings) -> Iterator[None]:
-        with timings.stage("wait"):
-            self.backend.lock.acquire()
-        try:
-            with timings.stage(name):
-                yield
-        finally:
-            self.backend.lock.release()
