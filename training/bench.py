@@ -25,7 +25,7 @@ from skimage import data, transform
 
 from icmformer import Caches, Click, Engine, IcmformerError, LoadedImage
 from icmformer.inference import openvino_backend
-from icmformer.inference.profiles import PROFILES
+from icmformer.inference.profiles import PROFILES, find_device
 from icmformer.inference.runner import WholeRunner
 from icmformer.inference.session import ClickPath, State
 from icmformer.inference.zoom import PixelClick
@@ -69,28 +69,31 @@ def clicks_on(image: RGBImage) -> list[Click]:
     ]
 
 
-def published_click(image: RGBImage, weights: str, repeats: int) -> float:
+def published_click(image: RGBImage, weights: str, repeats: int, device: str = "cpu") -> float:
     """Milliseconds of the published path's click, from the decoded photo to the pasted probabilities."""
     made = load(weights)
-    network = made.build()
+    network = made.build().to(device)
     assert isinstance(network, ICMFormerViT)
+    published = PublishedViT(network)
     zoom = Engine(made, caches=Caches(), runtime="torch").path.zoom
-    path = ClickPath(WholeRunner(PublishedViT(network)), zoom, flip=True)
+    path = ClickPath(WholeRunner(lambda *given: published(*(x.to(device) for x in given))), zoom, flip=True)
     loaded = LoadedImage.from_array(image)
     click = PixelClick(image.shape[0] // 2, image.shape[1] // 2, True)
     return median_ms(lambda: path.advance(loaded, State(), [click]).map.full(), repeats)
 
 
-def click_times(image: RGBImage, weights: str, profile: str, runtime: str, repeats: int) -> dict[str, float]:
+def click_times(
+    image: RGBImage, weights: str, profile: str, runtime: str, repeats: int, device: str = "cpu"
+) -> dict[str, float]:
     """Milliseconds of a first click, a later click and the first click on a new object, and of the later one's rest.
 
     The rest is all but the network: naming the image, region, crop, paste, score.
     """
     loaded, clicks = LoadedImage.from_array(image), clicks_on(image)
     made = load(weights)
-    without = Engine(made, profile=profile, caches=Caches(), runtime=runtime)  # keeps nothing: all are first clicks
+    without = Engine(made, device, profile, Caches(), runtime)  # keeps nothing: all are first clicks
     first = median_ms(lambda: without.segment(loaded, clicks[:1]), repeats)
-    warm = Engine(made, profile=profile, runtime=runtime)
+    warm = Engine(made, device, profile, runtime=runtime)
     later, rest, new = [], [], []
     for n in range(-1, repeats):
         shifted = [*clicks[:2], Click(clicks[2].x, clicks[2].y + n + 2, False)]
@@ -115,9 +118,11 @@ def click_times(image: RGBImage, weights: str, profile: str, runtime: str, repea
     }
 
 
-def throughput(weights: str, profile: str, clients: Sequence[int], seconds: float) -> list[dict[str, float]]:
+def throughput(
+    weights: str, profile: str, clients: Sequence[int], seconds: float, device: str = "cpu"
+) -> list[dict[str, float]]:
     """Clicks a second and median latency with several clients, each on a photo of its own, three clicks an object."""
-    engine = Engine(load(weights), profile=profile)
+    engine = Engine(load(weights), device, profile)
     rows = []
     for count in clients:
         spent: list[float] = []
@@ -143,27 +148,28 @@ def throughput(weights: str, profile: str, clients: Sequence[int], seconds: floa
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures; those of the last network's memory come first, before larger ones leave their traces."""
-    runtimes = [name for name in ("torch", "openvino") if name == "torch" or openvino_backend.available()]
+    both = args.device == "cpu" and openvino_backend.available()
+    runtimes = ["torch", "openvino"] if both else ["torch"]
     last = args.weights[-1]
     sizes = []
     for megapixels in args.megapixels:
-        row = click_times(photo(megapixels), last, "fast", "auto", args.repeats)
+        row = click_times(photo(megapixels), last, "fast", "auto", args.repeats, args.device)
         sizes.append({"megapixels": megapixels, **row, "peak_rss_mb": _peak_mb()})
         _tick()
-    served = throughput(last, "fast", args.clients, args.seconds)
+    served = throughput(last, "fast", args.clients, args.seconds, args.device)
     image = photo(args.megapixels[0])
-    base = published_click(image, args.published, args.repeats)
+    base = published_click(image, args.published, args.repeats, args.device)
     clicks = []
     for weights in args.weights:
         for runtime in runtimes:
             for profile in PROFILES:
-                row = click_times(image, weights, profile, runtime, args.repeats)
+                row = click_times(image, weights, profile, runtime, args.repeats, args.device)
                 ratios = {name.replace("_ms", "_ratio"): base / value for name, value in row.items()}
                 clicks.append({"weights": weights, "runtime": runtime, "profile": profile, **row, **ratios})
                 _tick()
     print(file=sys.stderr)
     return {
-        "machine": machine(),
+        "machine": machine(args.device),
         "threads": args.threads,
         "repeats": args.repeats,
         "megapixels": args.megapixels[0],
@@ -184,8 +190,10 @@ def _tick() -> None:
     print(".", end="", flush=True, file=sys.stderr)
 
 
-def machine() -> str:
+def machine(device: str = "cpu") -> str:
     """The processor, and the versions that matter."""
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -245,6 +253,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--weights", nargs="+", default=[PUBLISHED, "starter"], help="networks to time")
     parser.add_argument("--published", default=PUBLISHED, help=f"plain ViT of the base line ({PUBLISHED})")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     parser.add_argument("--repeats", type=int, default=7, help="of each click (7)")
     parser.add_argument(
@@ -260,6 +269,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    find_device(args.device)  # said now, not after minutes
     figures = measure(args)
     print(table(figures))
     if args.json:

@@ -45,12 +45,15 @@ class OpenVINOBackend:
         low_precision: Use bf16, where the processor has it; else fp32, whatever OpenVINO would prefer.
         threads: CPU threads.
         cache_dir: Where converted networks are kept; nothing is kept where it cannot be written.
+        count_times: Have OpenVINO count the time of each layer, for `layer_times`.
 
     Raises:
         ConfigError: OpenVINO is not installed.
     """
 
-    def __init__(self, weights: Weights, low_precision: bool, threads: int, cache_dir: Path) -> None:
+    def __init__(
+        self, weights: Weights, low_precision: bool, threads: int, cache_dir: Path, count_times: bool = False
+    ) -> None:
         if not available():
             raise ConfigError("the openvino runtime is not installed: pip install 'icmformer[cpu]', or use torch")
         import openvino
@@ -65,6 +68,7 @@ class OpenVINOBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
+            "PERF_COUNT": count_times,
             "ENABLE_CPU_PINNING": False,  # workers side by side would all be pinned to the same cores
         }
         self.identity: Hashable = ("openvino", openvino.__version__, precision)
@@ -72,6 +76,7 @@ class OpenVINOBackend:
         self.batch = 1
         self._cache_dir = cache_dir / "openvino"
         self._compiled: OrderedDict[tuple[int, int, int], tuple[Any, Any]] = OrderedDict()
+        self._last: Any = None
 
     def encode(self, image: Tensor) -> ImageFeatures:
         batch, _, height, width = image.shape
@@ -84,7 +89,14 @@ class OpenVINOBackend:
         prompt = ClickNetwork.prompt_map(prev_mask, points)
         inputs = [prompt.contiguous().numpy(), *(t.numpy() for t in features.tensors)]
         (logits,) = request.infer(inputs, share_inputs=True).values()
+        self._last = request
         return torch.from_numpy(np.asarray(logits, np.float32))
+
+    def layer_times(self) -> list[tuple[str, float]]:
+        """Kind and milliseconds of each layer of the last `decode`; nothing without `count_times`."""
+        if self._last is None:
+            return []
+        return [(layer.node_type, layer.real_time.total_seconds() * 1000) for layer in self._last.profiling_info]
 
     def _requests(self, batch: int, height: int, width: int) -> tuple[Any, Any]:
         """The two halves for a shape, ready to run."""

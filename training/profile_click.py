@@ -1,0 +1,136 @@
+"""`python -m training.profile_click`: the five costliest operations of a later click, before and after.
+
+Before is the published path (the whole network on crop and mirror image, fp32, torch); after is what `exact` runs on a
+kept crop: the decoding half on the same two, with torch and with OpenVINO. Times are medians of one process, as the
+profilers of torch and OpenVINO tell them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from icmformer.errors import ConfigError
+from icmformer.inference import openvino_backend
+from icmformer.inference.openvino_backend import OpenVINOBackend
+from icmformer.models import network_config
+from icmformer.models.vit import ICMFormerViT
+from icmformer.settings import Settings
+from icmformer.weights import load
+from training.bench import PUBLISHED, machine
+from training.command import exit_status
+from training.published_path import PublishedViT
+
+_TOP = 5
+
+
+def torch_times(call: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Median milliseconds by torch operator of a call, without what an operator calls in turn."""
+    call()
+    runs: list[dict[str, float]] = []
+    for _ in range(repeats):
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            call()
+        runs.append({e.key.removeprefix("aten::"): e.self_cpu_time_total / 1000 for e in recorded.key_averages()})
+    return _medians(runs)
+
+
+def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(run.get(name, 0.0) for run in runs) for name in runs[0]}
+
+
+def openvino_times(backend: OpenVINOBackend, call: Callable[[], object], repeats: int) -> dict[str, float]:
+    """Median milliseconds by kind of OpenVINO's layers of a call that decodes."""
+    call()
+    runs = []
+    for _ in range(repeats):
+        call()
+        run: dict[str, float] = defaultdict(float)
+        for kind, spent in backend.layer_times():
+            run[kind] += spent
+        runs.append(dict(run))
+    return _medians(runs)
+
+
+def table(columns: dict[str, dict[str, float]]) -> str:
+    """The top of each column in milliseconds and as a share of all."""
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    tops = []
+    for times in columns.values():
+        whole = sum(times.values())
+        top = sorted(times.items(), key=lambda item: -item[1])[:_TOP]
+        tops.append(
+            [f"`{name}` {spent:.0f} ms, {100 * spent / whole:.0f}%" for name, spent in top] + [f"{whole:.0f} ms"]
+        )
+    for place in range(_TOP + 1):
+        cells = [top[place] if place < len(top) else "" for top in tops]
+        lines.append(f"| {place + 1 if place < _TOP else 'all'} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def measure(weights: str, threads: int, repeats: int) -> dict[str, dict[str, float]]:
+    """The columns of the table.
+
+    Raises:
+        ConfigError: Not iCMFormer on a plain ViT.
+        WeightsError: See `icmformer.weights.load`.
+    """
+    made = load(weights)
+    network = made.build()
+    if not isinstance(network, ICMFormerViT):
+        raise ConfigError(f"{weights} is not iCMFormer on a plain ViT, whose published path this is about")
+    side = network_config(made.config).img_size
+    random = torch.Generator().manual_seed(0)
+    image, previous = (torch.rand(2, channels, side, side, generator=random) for channels in (3, 1))
+    points = torch.tensor([[[side / 2, side / 2, 0.0], [-1, -1, -1]]]).repeat(2, 1, 1)
+    published = PublishedViT(network)
+    with torch.inference_mode():
+        features = network.encode_image(image)
+        columns = {
+            "published path, torch": torch_times(lambda: published(image, previous, points), repeats),
+            "later click, torch": torch_times(lambda: network.decode(features, previous, points), repeats),
+        }
+    if openvino_backend.available():
+        cache_dir = Settings.from_environment().cache_dir
+        backend = OpenVINOBackend(made, False, threads, cache_dir, count_times=True)
+        kept = backend.encode(image)
+        columns["later click, OpenVINO"] = openvino_times(
+            backend, lambda: backend.decode(kept, previous, points), repeats
+        )
+    return columns
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.profile_click",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--weights", default=PUBLISHED, help=f"a plain ViT's ({PUBLISHED})")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
+    parser.add_argument("--repeats", type=int, default=5, help="of each click (5)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+
+    def work() -> int:
+        columns = measure(args.weights, args.threads, args.repeats)
+        text = f"{args.weights}; {machine()}; {args.threads} threads, medians of {args.repeats}\n\n{table(columns)}\n"
+        print(text, end="")
+        if args.output:
+            args.output.write_text(text)
+        return 0
+
+    return exit_status(work, "stopped")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
