@@ -66,12 +66,10 @@ def table(columns: dict[str, dict[str, float]]) -> str:
     for times in columns.values():
         whole = sum(times.values())
         top = sorted(times.items(), key=lambda item: -item[1])[:_TOP]
-        tops.append(
-            [f"`{name}` {spent:.0f} ms, {100 * spent / whole:.0f}%" for name, spent in top] + [f"{whole:.0f} ms"]
-        )
+        cells = [f"`{name}` {spent:.0f} ms, {100 * spent / whole:.0f}%" for name, spent in top]
+        tops.append([*cells, *[""] * (_TOP - len(cells)), f"{whole:.0f} ms"])
     for place in range(_TOP + 1):
-        cells = [top[place] if place < len(top) else "" for top in tops]
-        lines.append(f"| {place + 1 if place < _TOP else 'all'} | " + " | ".join(cells) + " |")
+        lines.append(f"| {place + 1 if place < _TOP else 'all'} | " + " | ".join(top[place] for top in tops) + " |")
     return "\n".join(lines)
 
 
