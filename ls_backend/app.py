@@ -6,12 +6,16 @@ import hmac
 import json
 import logging
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Flask, Response, g, request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from icmformer.inference.cache import Cache
 from icmformer.telemetry import server_timing
 from ls_backend.errors import BusyError, RequestError
 from ls_backend.service import Backend
@@ -37,12 +41,34 @@ class _Metrics:
         )
         waiting = Gauge("icmformer_waiting_requests", "Requests that wait for the network", **made)
         waiting.set_function(lambda: backend.gate.waiting)
-        caches = backend.engine.caches
-        features = Gauge("icmformer_features_cache_bytes", "Bytes of image features kept", **made)
-        features.set_function(lambda: caches.features.stats().nbytes)
-        states = Gauge("icmformer_states_cache_bytes", "Bytes of unfinished objects kept", **made)
-        states.set_function(lambda: caches.states.stats().nbytes)
+        self.registry.register(_Caches(backend))
         Gauge("icmformer_model", "The weights in use", ["version"], **made).labels(backend.model_version).set(1)
+
+
+class _Caches(Collector):
+    """What the caches hold and how they do, read when asked."""
+
+    def __init__(self, backend: Backend) -> None:
+        caches = backend.engine.caches
+        self._caches: dict[str, Cache[Any]] = {
+            "features": caches.features,
+            "states": caches.states,
+            "images": backend.images.decoded,
+        }
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, each with the cache as its label."""
+        size = GaugeMetricFamily("icmformer_cache_bytes", "Bytes kept", labels=["cache"])
+        counts = {
+            name: CounterMetricFamily(f"icmformer_cache_{name}", f"Cache {name}", labels=["cache"])
+            for name in ("hits", "misses", "evictions")
+        }
+        for label, cache in self._caches.items():
+            stats = cache.stats()
+            size.add_metric([label], stats.nbytes)
+            for name, family in counts.items():
+                family.add_metric([label], getattr(stats, name))
+        yield from (size, *counts.values())
 
 
 def create_app(backend: Backend, settings: BackendSettings) -> Flask:

@@ -50,8 +50,9 @@ class Images:
     def __init__(
         self, studio: LabelStudio, files: FileCache, decoded: Cache[DecodedImage], max_pixels: int, max_bytes: int
     ) -> None:
-        self._studio, self._files, self._decoded = studio, files, decoded
+        self._studio, self._files = studio, files
         self._max_pixels, self._max_bytes = max_pixels, max_bytes
+        self.decoded: Cache[DecodedImage] = decoded
         self._flights: dict[str, Future[LoadedImage]] = {}
         self._guard = threading.Lock()
 
@@ -90,7 +91,7 @@ class Images:
     def _load(self, url: str, task: str) -> LoadedImage:
         inline = url.startswith("data:")
         key = url if len(url) < 300 else content_digest(url.encode())
-        kept, on_disk = self._decoded.get(key), None if inline else self._files.fetched(url)
+        kept, on_disk = self.decoded.get(key), None if inline else self._files.fetched(url)
         if kept is not None and (
             inline or on_disk == kept.fetched or (not on_disk and self._files.fresh(kept.fetched))
         ):
@@ -108,7 +109,7 @@ class Images:
         if fresh and not inline:
             self._files.put(url, content)
             on_disk = self._files.fetched(url)
-        self._decoded.put(key, DecodedImage(image, on_disk or time.time()))
+        self.decoded.put(key, DecodedImage(image, on_disk or time.time()))
         return image
 
     def _fetch(self, url: str, task: str) -> bytes:

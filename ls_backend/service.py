@@ -69,7 +69,7 @@ class Backend:
             IcmformerError: Weights, device or settings that cannot be used.
         """
         engine = Engine.from_weights(
-            settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime
+            settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime, settings
         )
         engine.warm_up()
         policy = Policy.for_home(own.url, own.allowed_hosts)
@@ -77,7 +77,8 @@ class Backend:
         decoded: ByteLRU[DecodedImage] = ByteLRU(settings.image_cache_mb << 20)
         files = FileCache(settings.cache_dir / "label-studio", own.file_cache_bytes)
         images = Images(studio, files, decoded, settings.max_pixels, own.max_image_bytes)
-        return Backend(engine, images, Gate(own.concurrency, own.queue, own.queue_seconds), own.polygon_points)
+        places = max(own.concurrency, settings.batch)  # requests that are to share a pass must get as far as that
+        return Backend(engine, images, Gate(places, own.queue, own.queue_seconds), own.polygon_points)
 
     def predict(self, body: Any) -> Outcome:
         """Answers a request of Label Studio's `/predict`.
@@ -87,6 +88,7 @@ class Backend:
         """
         started = time.perf_counter()
         request = codec.parse(body)
+        parsed = time.perf_counter()
         if request is None:
             self._prefetch(body)
             return Outcome({"results": []}, "nothing clicked", {})
@@ -108,7 +110,8 @@ class Backend:
         regions = codec.answer(request, result.mask, result.score, self._polygon_points)
         reply = {"results": [{"result": regions, "score": result.score, "model_version": self.model_version}]}
         stages = {
-            "fetch": 1000 * (fetched - started),
+            "parse": 1000 * (parsed - started),
+            "fetch": 1000 * (fetched - parsed),
             "wait": 1000 * (waited - fetched),
             "segment": 1000 * (segmented - waited),
             "encode": 1000 * (time.perf_counter() - segmented),

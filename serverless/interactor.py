@@ -45,7 +45,7 @@ class Interactor:
 
             torch.set_num_threads(settings.threads)
         engine = Engine.from_weights(
-            settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime
+            settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime, settings
         )
         engine.warm_up()
         return Interactor(engine, ByteLRU(settings.image_cache_mb << 20), own, settings.max_pixels)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from icmformer.errors import ConfigError
+
 _SECONDS = 120  # CVAT's own patience with a function
 _PATIENCE = 5  # failures in a row
 
@@ -31,8 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m serverless.warm_up",
         description="Has CVAT's interactor see the frames of a job or task before annotators click: first clicks are "
         "then as quick as later ones. Nothing is written to the job.",
-        epilog="How many frames stay warm is up to ICMFORMER_IMAGE_CACHE_MB and ICMFORMER_FEATURE_CACHE_MB of the "
-        "function; each of its workers and replicas has caches of its own, and a frame warms the one that it meets.",
+        epilog="Frames are seen from the last to the first. How many stay warm is up to ICMFORMER_IMAGE_CACHE_MB and "
+        "ICMFORMER_FEATURE_CACHE_MB of the function; each of its workers and replicas has caches of its own, and a "
+        "frame warms the one that it meets.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--job", type=int, help="number of the job, as in its address")
@@ -63,7 +66,10 @@ def _frames(client: Any, args: argparse.Namespace) -> Iterator[_Frame]:
     for job in jobs:
         meta = job.get_meta()
         gone = set(meta.deleted_frames or ())
-        for place, number in enumerate(range(job.start_frame, job.stop_frame + 1)):
+        numbers = range(job.start_frame, job.stop_frame + 1)
+        if len(meta.frames) not in (1, len(numbers)):  # a ground truth job, say, holds some frames of its span alone
+            raise ConfigError(f"job {job.id} does not hold all frames of its span; give a job of annotators")
+        for place, number in enumerate(numbers):
             if number in gone or number in seen or (args.frames and number not in args.frames):
                 continue
             seen.add(number)
@@ -104,7 +110,8 @@ def _warm_up(client: Any, args: argparse.Namespace) -> int:
         print("error: there is no frame to see; --frames counts as CVAT does, from 0", file=sys.stderr)
         return 2
     failed, in_a_row, done, started = 0, 0, 0, time.monotonic()
-    for frame in tqdm(frames, unit="frame", disable=None):
+    # from the last to the first: where not all fit into the function's caches, those that are annotated first stay
+    for frame in tqdm(frames[::-1], unit="frame", disable=None):
         try:
             _click(client, args.function, frame)
             in_a_row = 0
@@ -138,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         from cvat_sdk.api_client.exceptions import OpenApiException
         from cvat_sdk.core.auth import configure_client_auth_arguments, make_client_from_cli
         from cvat_sdk.core.exceptions import CvatSdkException
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, MaxRetryError
     except ImportError:
         parser.parse_args(argv)  # --help needs nothing
         print("error: this needs CVAT's SDK: pip install cvat-sdk", file=sys.stderr)
@@ -148,11 +155,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with make_client_from_cli(args) as client:
             return _warm_up(client, args)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except EOFError:
+        print("error: no login for CVAT: set CVAT_ACCESS_TOKEN, or give --auth or --profile", file=sys.stderr)
+        return 2
+    except MaxRetryError as error:
+        where = getattr(error.pool, "host", "") or "the address"
+        print(f"error: no CVAT answers at {where} ({error.reason}); --server-host names it", file=sys.stderr)
+        return 2
     except (OpenApiException, CvatSdkException, HTTPError, OSError) as error:
         print(f"error: CVAT: {_reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the frames seen so far stay warm", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
 
 

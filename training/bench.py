@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import resource
 import statistics
 import sys
 import threading
@@ -19,21 +19,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from skimage import data, transform
+from skimage import data
 
-from icmformer import Caches, Click, Engine, IcmformerError, LoadedImage
+from icmformer import Caches, Click, Engine, IcmformerError, LoadedImage, memory
 from icmformer.inference import openvino_backend
 from icmformer.inference.profiles import PROFILES, find_device
 from icmformer.inference.runner import WholeRunner
 from icmformer.inference.session import ClickPath, State
 from icmformer.inference.zoom import PixelClick
-from icmformer.models.vit import ICMFormerViT
 from icmformer.types import RGBImage
 from icmformer.weights import load
-from training.command import exit_status
-from training.published_path import PublishedViT
+from training.command import exit_status, new_file, positive, positive_number
+from training.published_path import PublishedViT, plain_vit
 
 PUBLISHED = "random:icmformer_vit_base448"
 NETWORK_STAGES = ("encode", "decode", "wait")
@@ -43,7 +43,7 @@ def photo(megapixels: float) -> RGBImage:
     """A real photo, resized to a number of megapixels."""
     image = data.astronaut()
     side = round((megapixels * 1e6) ** 0.5)
-    return (transform.resize(image, (side, side), order=1) * 255).astype(np.uint8)
+    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -72,9 +72,7 @@ def clicks_on(image: RGBImage) -> list[Click]:
 def published_click(image: RGBImage, weights: str, repeats: int, device: str = "cpu") -> float:
     """Milliseconds of the published path's click, from the decoded photo to the pasted probabilities."""
     made = load(weights)
-    network = made.build().to(device)
-    assert isinstance(network, ICMFormerViT)
-    published = PublishedViT(network)
+    published = PublishedViT(plain_vit(weights).to(device))
     zoom = Engine(made, caches=Caches(), runtime="torch").path.zoom
     path = ClickPath(WholeRunner(lambda *given: published(*(x.to(device) for x in given))), zoom, flip=True)
     loaded = LoadedImage.from_array(image)
@@ -154,7 +152,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     sizes = []
     for megapixels in args.megapixels:
         row = click_times(photo(megapixels), last, "fast", "auto", args.repeats, args.device)
-        sizes.append({"megapixels": megapixels, **row, "peak_rss_mb": _peak_mb()})
+        sizes.append({"megapixels": megapixels, **row, "rss_mb": _held_mb()})
         _tick()
     served = throughput(last, "fast", args.clients, args.seconds, args.device)
     image = photo(args.megapixels[0])
@@ -182,8 +180,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _held_mb() -> float:
+    """Megabytes that this process holds; 0 where the system does not tell."""
+    statm = Path("/proc/self/statm")
+    if not statm.is_file():
+        return 0.0
+    memory.release()
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def _tick() -> None:
@@ -218,10 +221,10 @@ def table(figures: dict[str, Any]) -> str:
         what = f"{row['weights']}, {row['runtime']}, {row['profile']}"
         lines.append(f"| {what:<52} | {cells[0]:>16} | {cells[1]:>16} | {cells[2]:>16} |")
     lines += ["", f"{figures['sizes_of']}, fast:", ""]
-    lines += ["| megapixels | first click | later click | of which not network | peak RSS |", "|---|---|---|---|---|"]
+    lines += ["| megapixels | first click | later click | of which not network | RSS after |", "|---|---|---|---|---|"]
     for row in figures["sizes"]:
         times = f"{row['first_ms']:.0f} ms | {row['later_ms']:.0f} ms | {row['rest_ms']:.1f} ms"
-        lines.append(f"| {row['megapixels']:g} | {times} | {row['peak_rss_mb']:.0f} MB |")
+        lines.append(f"| {row['megapixels']:g} | {times} | {row['rss_mb']:.0f} MB |")
     lines += ["", "| clients at once | clicks a second | median of a click |", "|---|---|---|"]
     for row in figures["throughput"]:
         lines.append(f"| {row['clients']} | {row['clicks_a_second']:.1f} | {row['median_ms']:.0f} ms |")
@@ -254,22 +257,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", nargs="+", default=[PUBLISHED, "starter"], help="networks to time")
     parser.add_argument("--published", default=PUBLISHED, help=f"plain ViT of the base line ({PUBLISHED})")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
-    parser.add_argument("--repeats", type=int, default=7, help="of each click (7)")
+    parser.add_argument("--threads", type=positive, default=2, help="CPU threads (2)")
+    parser.add_argument("--repeats", type=positive, default=7, help="of each click (7)")
     parser.add_argument(
-        "--megapixels", type=float, nargs="+", default=[1, 12, 50], help="of the photos (1 12 50); the first for all"
+        "--megapixels",
+        type=positive_number,
+        nargs="+",
+        default=[1, 12, 50],
+        help="of the photos (1 12 50); the first for all",
     )
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="at once, for throughput (1 4 16)")
-    parser.add_argument("--seconds", type=float, default=5, help="of each throughput figure (5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the ratios")
+    parser.add_argument(
+        "--clients", type=positive, nargs="+", default=[1, 4, 16], help="at once, for throughput (1 4 16)"
+    )
+    parser.add_argument("--seconds", type=positive_number, default=5, help="of each throughput figure (5)")
+    parser.add_argument("--json", type=new_file(), metavar="FILE", help="also write the figures")
+    parser.add_argument("--plot", type=new_file(".png", ".svg", ".pdf"), metavar="FILE", help="also draw the ratios")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     return exit_status(lambda: _bench(args), "stopped")
 
 
 def _bench(args: argparse.Namespace) -> int:
-    find_device(args.device)  # said now, not after minutes
+    find_device(args.device)  # what cannot be is said now, not after minutes
+    plain_vit(args.published)
     figures = measure(args)
     print(table(figures))
     if args.json:

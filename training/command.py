@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from icmformer.errors import IcmformerError
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """An argparse type: a number over 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be over 0, got {text}")
+    return value
+
+
+def new_file(*endings: str) -> Callable[[str], Path]:
+    """An argparse type: a file to write, in a folder that is there, with one of the endings if any are given."""
+
+    def checked(text: str) -> Path:
+        path = Path(text)
+        if not path.parent.is_dir():
+            raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+        if endings and path.suffix not in endings:
+            raise argparse.ArgumentTypeError(f"{path.name} must end in {' or '.join(endings)}")
+        return path
+
+    return checked
 
 
 def exit_status(work: Callable[[], int], stopped: str) -> int:

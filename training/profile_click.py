@@ -12,21 +12,17 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from icmformer.errors import ConfigError
 from icmformer.inference import openvino_backend
 from icmformer.inference.openvino_backend import OpenVINOBackend
-from icmformer.models import network_config
-from icmformer.models.vit import ICMFormerViT
 from icmformer.settings import Settings
 from icmformer.weights import load
 from training.bench import PUBLISHED, machine
-from training.command import exit_status
-from training.published_path import PublishedViT
+from training.command import exit_status, new_file, positive
+from training.published_path import PublishedViT, plain_vit
 
 _TOP = 5
 
@@ -80,11 +76,8 @@ def measure(weights: str, threads: int, repeats: int) -> dict[str, dict[str, flo
         ConfigError: Not iCMFormer on a plain ViT.
         WeightsError: See `icmformer.weights.load`.
     """
-    made = load(weights)
-    network = made.build()
-    if not isinstance(network, ICMFormerViT):
-        raise ConfigError(f"{weights} is not iCMFormer on a plain ViT, whose published path this is about")
-    side = network_config(made.config).img_size
+    network, made = plain_vit(weights), load(weights)
+    side = network.config.img_size
     random = torch.Generator().manual_seed(0)
     image, previous = (torch.rand(2, channels, side, side, generator=random) for channels in (3, 1))
     points = torch.tensor([[[side / 2, side / 2, 0.0], [-1, -1, -1]]]).repeat(2, 1, 1)
@@ -113,9 +106,9 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--weights", default=PUBLISHED, help=f"a plain ViT's ({PUBLISHED})")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
-    parser.add_argument("--repeats", type=int, default=5, help="of each click (5)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the table")
+    parser.add_argument("--threads", type=positive, default=2, help="CPU threads (2)")
+    parser.add_argument("--repeats", type=positive, default=5, help="of each click (5)")
+    parser.add_argument("--output", type=new_file(), metavar="FILE", help="also write the table")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
 

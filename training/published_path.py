@@ -11,13 +11,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from icmformer.errors import ConfigError
 from icmformer.layers import windows
 from icmformer.layers.attention import CrossAttention, SelfAttention
 from icmformer.layers.blocks import Block, CrossBlock
 from icmformer.models.head import SegmentationHead
 from icmformer.models.vit import ICMFormerViT
+from icmformer.weights import load
 
 Window = tuple[int, int]
+
+
+def plain_vit(weights: str) -> ICMFormerViT:
+    """The network of weights that have a published path.
+
+    Raises:
+        ConfigError: Not iCMFormer on a plain ViT.
+        WeightsError: See `icmformer.weights.load`.
+    """
+    network = load(weights).build()
+    if not isinstance(network, ICMFormerViT):
+        raise ConfigError(f"{weights} is not iCMFormer on a plain ViT, whose published path this is about")
+    return network
 
 
 class PublishedViT:

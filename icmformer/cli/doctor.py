@@ -71,7 +71,7 @@ def _device(name: str) -> str:
 
 
 def _segment(settings: Settings, weights: str, device: str) -> str:
-    engine = Engine.from_weights(weights, device, settings.profile, runtime=settings.runtime)
+    engine = Engine.from_weights(weights, device, settings.profile, runtime=settings.runtime, settings=settings)
     rows, columns = np.mgrid[:240, :320]
     disk = (rows - 120) ** 2 + (columns - 160) ** 2 < 60**2
     image = np.where(disk[..., None], np.array((200, 60, 50)), np.array((60, 120, 70))).astype(np.uint8)
@@ -80,4 +80,6 @@ def _segment(settings: Settings, weights: str, device: str) -> str:
     union = (result.mask | disk).sum()
     overlap = float((result.mask & disk).sum() / union)
     told = f"{engine.weights.name}, {settings.profile}, {engine.runtime}"
+    if engine.runtime == "openvino" and (settings.batch > 1 or settings.compile):
+        told += " (ICMFORMER_BATCH and ICMFORMER_COMPILE have no effect with it)"
     return f"{told}: a disk found with IoU {overlap:.2f} in {result.timings['total']:.0f} ms"

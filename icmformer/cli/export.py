@@ -39,6 +39,10 @@ def register(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     if args.batch < 1:
         raise ConfigError(f"--batch starts at 1, got {args.batch}")
+    if args.size is not None and args.size < 1:
+        raise ConfigError(f"--size must be positive, got {args.size}")
+    if args.output.exists() and not args.output.is_dir():
+        raise ConfigError(f"{args.output} is a file; --output takes a folder")
     weights = load(args.weights)
     network = weights.build()
     side = args.size or network_config(weights.config).img_size
@@ -51,6 +55,13 @@ def _run(args: argparse.Namespace) -> int:
         "batch": args.batch,
         "size": [side, side],
         "opset": OPSET,
+        "inputs": {
+            "image": "encode.onnx: (batch, 3, height, width) float32, RGB in [0, 1], resized to the size above",
+            "prompt": "decode.onnx: (batch, 3, height, width) float32: probabilities of the previous mask, 1 within "
+            "5 pixels of a positive click, 1 within 5 pixels of a negative click",
+            "feature_N": "decode.onnx: the outputs of encode.onnx, by name",
+        },
+        "output": "logits (batch, 1, height, width); the mask is sigmoid(logits) > 0.49",
         "min_crop_size": weights.min_crop_size,
         "largest_difference_of_a_logit": difference,
     }

@@ -13,6 +13,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from icmformer.errors import ConfigError
 from icmformer.models import ClickNetwork, ImageFeatures
 
 P = ParamSpec("P")
@@ -129,7 +130,18 @@ class TorchBackend:
             with torch.inference_mode(), self._precision.applied(self._device):
                 return work()
 
-        return pure() if self._thread is None else self._thread.submit(pure).result()
+        if self._thread is None:
+            return pure()
+        try:
+            return self._thread.submit(pure).result()
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ConfigError(
+                f"torch cannot compile this network here ({reason[:200]}); install a C++ compiler, or set "
+                "ICMFORMER_COMPILE=0"
+            ) from error
 
     def _upload(self, tensor: Tensor) -> Tensor:
         """The tensor on the device; through pinned memory to a GPU, which then copies while the CPU goes on."""

@@ -49,8 +49,13 @@ class Batcher:
         mine = _Waiting(features, prev_mask, points)
         with self._guard:
             self._waiting.append(mine)
-        with timings.stage("wait"):
-            self._backend.lock.acquire()
+        try:
+            with timings.stage("wait"):
+                self._backend.lock.acquire()
+        except BaseException:  # Ctrl-C
+            with self._guard:
+                self._waiting = [w for w in self._waiting if w is not mine]
+            raise
         try:
             if mine.logits is None and mine.error is None:
                 with timings.stage("decode"):
@@ -58,7 +63,7 @@ class Batcher:
         finally:
             self._backend.lock.release()
         if mine.error is not None:
-            raise mine.error
+            raise RuntimeError(f"the pass that this request shared failed: {mine.error}") from mine.error
         assert mine.logits is not None
         return mine.logits
 
@@ -74,9 +79,9 @@ class Batcher:
         try:
             logits = self._logits(requests)
         except BaseException as error:
-            for request in requests:
+            for request in requests[1:]:  # the first one's is raised where it happened
                 request.error = error
-            return
+            raise
         for request, own in zip(requests, logits, strict=True):
             request.logits = own
 

@@ -35,6 +35,8 @@ class Cache(Protocol[V]):
 
     def get(self, key: Hashable) -> V | None: ...
 
+    def peek(self, key: Hashable) -> V | None: ...
+
     def put(self, key: Hashable, value: V) -> None: ...
 
     def stats(self) -> CacheStats: ...
@@ -44,6 +46,9 @@ class NullCache(Generic[V]):
     """Keeps nothing."""
 
     def get(self, key: Hashable) -> V | None:
+        return None
+
+    def peek(self, key: Hashable) -> V | None:
         return None
 
     def put(self, key: Hashable, value: V) -> None:
@@ -75,6 +80,12 @@ class ByteLRU(Generic[V]):
             self._items.move_to_end(key)
             self._hits += 1
             return item[0]
+
+    def peek(self, key: Hashable) -> V | None:
+        """The value or None, without counting and without making it the most recently used."""
+        with self._lock:
+            item = self._items.get(key)
+            return None if item is None else item[0]
 
     def put(self, key: Hashable, value: V) -> None:
         """Keeps a value, at the cost of the least recently used ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from icmformer.telemetry import Timings
 from icmformer.types import Box, Click, FloatMap, MaskResult, Prompt
 from icmformer.weights import Weights, load
 
+log = logging.getLogger("icmformer")
+_ENTRIES = 4  # a photo and regions of it that a feature cache should hold at the least
 THRESHOLD = 0.49
 """Probability above which a pixel is in the mask, as published."""
 SHARPNESS = 2.5
@@ -66,6 +69,7 @@ class Engine:
         profile: exact or fast.
         caches: Where features and states are kept; by default in memory, bounded by the settings.
         runtime: auto (OpenVINO on a CPU where it is installed), torch or openvino.
+        settings: Of the environment, unless given: cache folder, passes shared by requests, compiling.
 
     Raises:
         DeviceError: A device that is not there.
@@ -79,20 +83,21 @@ class Engine:
         profile: str | Profile = "exact",
         caches: Caches | None = None,
         runtime: str = "auto",
+        settings: Settings | None = None,
     ) -> None:
         self.weights = weights
         self.profile = find_profile(profile)
         self.device = find_device(device)
-        self.caches = caches or Caches.bounded()
+        settings = settings or Settings.from_environment()
+        self.caches = caches or Caches.bounded(settings)
         self.runtime = find_runtime(runtime, self.device)
         side = network_config(weights.config).img_size
-        self._runner = SplitRunner(self._backend(side), self.caches.features, weights.identity)
+        self._runner = SplitRunner(self._backend(side, settings), self.caches.features, weights.identity)
         zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
         self.path = ClickPath(self._runner, zoom, self.profile.flip)
         self._identity: Hashable = (weights.identity, self.profile, self._runner.backend.identity)
 
-    def _backend(self, side: int) -> Backend:
-        settings = Settings.from_environment()
+    def _backend(self, side: int, settings: Settings) -> Backend:
         if self.runtime == "openvino":
             low = self.profile.low_precision and has_bf16(self.device)
             return OpenVINOBackend(self.weights, low, torch.get_num_threads(), settings.cache_dir)
@@ -108,6 +113,7 @@ class Engine:
         profile: str | Profile = "exact",
         caches: Caches | None = None,
         runtime: str = "auto",
+        settings: Settings | None = None,
     ) -> Engine:
         """Loads weights and makes an engine.
 
@@ -117,13 +123,14 @@ class Engine:
             profile: As for the engine.
             caches: As for the engine.
             runtime: As for the engine.
+            settings: As for the engine.
 
         Raises:
             WeightsError: See `icmformer.weights.load`.
             DeviceError: A device that is not there.
             ConfigError: An unknown profile or runtime, or a runtime that is not installed.
         """
-        return Engine(load(path_or_name), device, profile, caches, runtime)
+        return Engine(load(path_or_name), device, profile, caches, runtime, settings)
 
     def segment(
         self,
@@ -182,8 +189,20 @@ class Engine:
         self.path.prefetch(loaded, self._runner)
 
     def warm_up(self) -> None:
-        """Runs one pass on a blank image, so that the first request does not pay for lazy initialisation."""
+        """Runs one pass on a blank image, so that the first request does not pay for lazy initialisation.
+
+        Says in the log where the feature cache is too small to be of use for this network.
+        """
         self.segment(np.zeros((64, 64, 3), np.uint8), [Click(32, 32)])
+        kept, cache = self._runner.entry_bytes, self.caches.features
+        if isinstance(cache, ByteLRU) and cache.capacity < _ENTRIES * kept:
+            log.warning(
+                "the feature cache holds %d of this network's photos and regions, of %d MB each; set "
+                "ICMFORMER_FEATURE_CACHE_MB to %d or more, or clicks on other objects wait for the photo to be encoded",
+                cache.capacity // kept,
+                -(-kept >> 20) or 1,
+                -(-_ENTRIES * kept >> 20),
+            )
         memory.release()  # much of what loading and converting took
 
     def _answer(self, image: LoadedImage, prompt: Prompt, timings: Timings) -> Answer | None:
@@ -210,6 +229,7 @@ class Engine:
             start = answer.state()
             if not any(c.positive for c in clicks):
                 clicks, played = (*own, *clicks), len(own)
+                start_key = (start_key, played)  # the same clicks made by hand take a pass more
         if prompt.ordered:
             return self._replay(image, start, start_key, clicks, timings, played)
         if self.profile.unordered_passes is None:

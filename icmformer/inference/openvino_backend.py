@@ -5,6 +5,7 @@ Networks are converted on first use, for one batch and input size at a time, and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -13,6 +14,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +114,18 @@ class OpenVINOBackend:
         return self._compiled[shape]
 
     def _folder(self, shape: tuple[int, int, int]) -> Path:
-        what = f"{self._weights.identity} {__version__} {self._openvino.__version__} {shape}"
+        versions = f"{__version__} {_code_digest()} {torch.__version__} {self._openvino.__version__}"
+        what = f"{self._weights.identity} {versions} {shape}"
         return self._cache_dir / hashlib.sha256(what.encode()).hexdigest()[:32]
 
     def _kept_models(self, shape: tuple[int, int, int]) -> tuple[Any, Any] | None:
         folder = self._folder(shape)
         try:
             encode, decode = (self._core.read_model(folder / f"{half}.xml") for half in ("encode", "decode"))
-            os.utime(folder)  # what was used last is kept longest
         except (RuntimeError, OSError):  # not there, or damaged: made anew
             return None
+        with contextlib.suppress(OSError):  # of a cache that cannot be written
+            os.utime(folder)  # what was used last is kept longest
         return encode, decode
 
     def _converted(self, shape: tuple[int, int, int]) -> tuple[Any, Any]:
@@ -151,9 +155,21 @@ class OpenVINOBackend:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _prune(cache: Path, limit: int) -> None:
+@cache
+def _code_digest() -> str:
+    """Of all that a converted network is made by: after a change of the code nothing old is served."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for file in sorted(
+        [*(package / "models").glob("*.py"), *(package / "layers").glob("*.py"), package / "onnx_export.py"]
+    ):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _prune(folder_of_all: Path, limit: int) -> None:
     """Deletes the least recently used folders of a cache until the rest fits; the newest always stays."""
-    by_age = sorted((p for p in cache.iterdir() if p.is_dir()), key=lambda p: -p.stat().st_mtime_ns)
+    by_age = sorted((p for p in folder_of_all.iterdir() if p.is_dir()), key=lambda p: -p.stat().st_mtime_ns)
     held = 0
     for place, folder in enumerate(by_age):
         held += sum(file.stat().st_size for file in folder.iterdir())

@@ -66,6 +66,9 @@ class SplitRunner:
         backend: Does the arithmetic.
         cache: Keeps features by the crop's key.
         identity: Names the network, so that engines may share a cache.
+
+    Attributes:
+        entry_bytes: What the last encoded crop takes in the cache.
     """
 
     def __init__(self, backend: Backend, cache: Cache[ImageFeatures], identity: Hashable = None) -> None:
@@ -73,6 +76,7 @@ class SplitRunner:
         self._cache = cache
         self._identity = (identity, backend.identity)
         self._encoded = 0
+        self.entry_bytes = 0
         self._batcher = Batcher(backend)
 
     def logits(
@@ -92,12 +96,18 @@ class SplitRunner:
         with timings.stage("wait"):
             self.backend.lock.acquire()
         try:
+            meanwhile = self._cache.peek(key)  # somebody else may have encoded it while this one waited
+            if meanwhile is not None:
+                return meanwhile
             with timings.stage("encode"):
                 features = self.backend.encode(pixels)
+            self._cache.put(key, features)
+            self.entry_bytes = features.nbytes
             self._encoded += 1
+            release = self._encoded % _RELEASE_EVERY == 0
         finally:
             self.backend.lock.release()
-        self._cache.put(key, features)
-        if self._encoded % _RELEASE_EVERY == 0:
-            memory.release()
+        if release:
+            with timings.stage("release"):
+                memory.release()
         return features

@@ -164,6 +164,12 @@ def test_metrics_count_what_happened(client):
     assert 'icmformer_predictions_total{kind="mask"} 1.0' in told
     assert 'icmformer_stage_seconds_count{stage="segment"} 1.0' in told
     assert "icmformer_waiting_requests 0.0" in told
+    figures = dict(re.findall(r'(icmformer_cache_\w+\{cache="\w+"\}) ([\d.e+]+)', told))
+    assert float(figures['icmformer_cache_bytes{cache="images"}']) >= 300 * 451 * 3
+    assert float(figures['icmformer_cache_misses_total{cache="images"}']) >= 1
+    assert {f'icmformer_cache_evictions_total{{cache="{name}"}}' for name in ("features", "states", "images")} <= set(
+        figures
+    )
 
 
 def test_a_reply_tells_its_stages_and_so_do_the_metrics(client):

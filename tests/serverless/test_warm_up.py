@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from icmformer.inference.cache import ByteLRU
 from serverless import main, warm_up
 from tests.serverless.conftest import coded
 
@@ -106,7 +107,7 @@ def run(cvat, *words):
 
 def test_every_frame_of_a_task_is_seen_once_but_for_deleted_ones(cvat, capsys):
     assert run(cvat, "--task", "7") == 0
-    assert cvat.asked == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 5)]
+    assert cvat.asked == [(2, 5), (1, 3), (1, 2), (1, 1), (1, 0)]
     assert "5 of 5 frames seen" in capsys.readouterr().out
 
 
@@ -125,6 +126,17 @@ def test_the_annotators_first_click_then_finds_photo_and_features_kept(cvat):
     facts = {}
     interactor.answer(body | {"image": coded(FRAMES[1])}, facts)
     assert facts["image_kept"] is False
+
+
+def test_where_not_all_fit_the_first_frames_stay_warm(cvat, make_context):
+    interactor = cvat.context.user_data.interactor
+    interactor._images = ByteLRU(3 * CAT.nbytes)
+    assert run(cvat, "--task", "7") == 0
+    body = {"pos_points": [[170.5, 120.5]], "neg_points": [], "obj_bbox": []}
+    for frame, kept in ((0, True), (2, True), (5, False)):
+        facts = {}
+        interactor.answer(body | {"image": coded(FRAMES[frame])}, facts)
+        assert facts["image_kept"] is kept, frame
 
 
 def test_a_frame_that_fails_is_told_and_the_others_are_seen(cvat, capsys):
@@ -164,7 +176,23 @@ def test_a_wrong_token_and_a_server_that_is_not_there_are_said_in_a_line(cvat, c
     assert run(cvat, "--job", "1") == 2
     assert "error: CVAT: 401" in capsys.readouterr().err
     assert warm_up.main(["--server-host", "http://127.0.0.1:1", "--job", "1"]) == 2
-    assert "error: CVAT:" in capsys.readouterr().err
+    assert "error: no CVAT answers at 127.0.0.1" in capsys.readouterr().err
+
+
+def test_without_login_and_terminal_it_says_how_to_log_in(cvat, capsys, monkeypatch):
+    monkeypatch.delenv("CVAT_ACCESS_TOKEN")
+    monkeypatch.setattr("getpass.getpass", raising(EOFError))
+    assert run(cvat, "--job", "1") == 2
+    assert "CVAT_ACCESS_TOKEN" in capsys.readouterr().err
+
+
+def raising(error):
+    """A function that raises."""
+
+    def fails(*args, **options):
+        raise error
+
+    return fails
 
 
 @pytest.mark.parametrize("words", [["--job=1", "--frames=9-3"], ["--job=1", "--frames=a"], [], ["--job=x"]])

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from icmformer.models import build_network
@@ -18,6 +19,21 @@ def test_the_base_line_computes_the_same_logits():
         expected = network(image, previous, points)
     torch.testing.assert_close(PublishedViT(network)(image, previous, points), expected, rtol=0, atol=1e-5)
     assert expected.std() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "option", ["--repeats=0", "--threads=0", "--megapixels=0", "--clients=0", "--seconds=nan", "--plot=a.foo"]
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_measured(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([option])
+    assert ended.value.code == 2
+    assert option.partition("=")[0] in capsys.readouterr().err
+
+
+def test_a_base_line_that_is_no_plain_vit_is_refused(capsys):
+    assert main(["--published", "starter"]) == 2
+    assert "is not iCMFormer on a plain ViT" in capsys.readouterr().err
 
 
 def test_the_table_holds_ratios_to_the_base_line_of_its_own_run(tmp_path, capsys):

@@ -77,10 +77,22 @@ def test_other_shapes_do_not_share_a_pass():
 
 
 def test_who_shares_a_failed_pass_is_told_and_the_next_ones_are_served():
-    batcher = Batcher(Counting())
+    backend = Counting()
+    batcher = Batcher(backend)
     features = ImageFeatures((8, 8), (torch.tensor([1.0]),))
-    with pytest.raises(RuntimeError, match="out of memory"):
-        batcher.decode(features, torch.ones(1, 1, 8, 8), torch.full((1, 2, 3), 7.0), Timings())
+
+    def bad():
+        return batcher.decode(features, torch.ones(1, 1, 8, 8), torch.full((1, 2, 3), 7.0), Timings())
+
+    with ThreadPoolExecutor(3) as pool:
+        with backend.lock:  # the device is busy until all three wait
+            asked = [pool.submit(bad), pool.submit(ask, batcher, 2), pool.submit(ask, batcher, 3)]
+            while len(batcher._waiting) < 3:
+                time.sleep(0.01)
+        errors = [one.exception(10) for one in asked]
+    assert all(isinstance(error, RuntimeError) and "out of memory" in str(error) for error in errors)
+    assert len({id(error) for error in errors}) == 3, "each has an error of its own"
+    assert backend.passes == [4]
     assert float(ask(batcher, 3)[0, 0, 0, 0]) == 4
 
 
@@ -137,3 +149,19 @@ def test_a_compiled_network_gives_the_same_logits_from_any_thread(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     difference, size = map(float, done.stdout.split())
     assert difference < 1e-4 < size
+
+
+def test_without_a_compiler_it_is_said_what_is_missing(tmp_path):
+    program = (
+        PROGRAM.partition("with Thread")[0]
+        + """
+from icmformer.errors import ConfigError
+try:
+    both(compiled)
+except ConfigError as error:
+    print(error)
+"""
+    )
+    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "CXX": "/nowhere/g++"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
+    assert "C++ compiler" in done.stdout, done.stderr[-1500:]

@@ -134,6 +134,18 @@ def test_the_cache_folder_is_bounded_and_keeps_what_was_used_last(photo, cache_h
     assert max(sizes) < 70_000_000
 
 
+def test_a_kept_network_is_used_from_a_folder_that_cannot_be_written(photo, monkeypatch):
+    right = Engine.from_weights(TRAINED, caches=Caches(), runtime="openvino").segment(photo, [Click(170, 120)])
+
+    def refused(*args, **options):
+        raise PermissionError(13, "read-only")
+
+    monkeypatch.setattr("os.utime", refused)
+    monkeypatch.setattr("icmformer.inference.openvino_backend.export_halves", refused)
+    again = Engine.from_weights(TRAINED, caches=Caches(), runtime="openvino").segment(photo, [Click(170, 120)])
+    assert np.array_equal(again.probability, right.probability)
+
+
 def test_a_cache_folder_that_cannot_be_written_costs_only_time(photo, cache_home):
     cache_home.write_text("a file where the folder should be")
     result = Engine.from_weights(TRAINED, runtime="openvino").segment(photo, [Click(200.5, 120.5)])
