@@ -72,7 +72,7 @@ def clicks_on(image: RGBImage) -> list[Click]:
 def published_click(image: RGBImage, weights: str, repeats: int, device: str = "cpu") -> float:
     """Milliseconds of the published path's click, from the decoded photo to the pasted probabilities."""
     made = load(weights)
-    published = PublishedViT(plain_vit(weights).to(device))
+    published = PublishedViT(plain_vit(made).to(device))
     zoom = Engine(made, caches=Caches(), runtime="torch").path.zoom
     path = ClickPath(WholeRunner(lambda *given: published(*(x.to(device) for x in given))), zoom, flip=True)
     loaded = LoadedImage.from_array(image)
@@ -283,7 +283,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     find_device(args.device)  # what cannot be is said now, not after minutes
-    plain_vit(args.published)
+    plain_vit(load(args.published))
     figures = measure(args)
     print(table(figures))
     if args.json:

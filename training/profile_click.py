@@ -76,7 +76,8 @@ def measure(weights: str, threads: int, repeats: int) -> dict[str, dict[str, flo
         ConfigError: Not iCMFormer on a plain ViT.
         WeightsError: See `icmformer.weights.load`.
     """
-    network, made = plain_vit(weights), load(weights)
+    made = load(weights)
+    network = plain_vit(made)
     side = network.config.img_size
     random = torch.Generator().manual_seed(0)
     image, previous = (torch.rand(2, channels, side, side, generator=random) for channels in (3, 1))

@@ -17,21 +17,20 @@ from icmformer.layers.attention import CrossAttention, SelfAttention
 from icmformer.layers.blocks import Block, CrossBlock
 from icmformer.models.head import SegmentationHead
 from icmformer.models.vit import ICMFormerViT
-from icmformer.weights import load
+from icmformer.weights import Weights
 
 Window = tuple[int, int]
 
 
-def plain_vit(weights: str) -> ICMFormerViT:
+def plain_vit(weights: Weights) -> ICMFormerViT:
     """The network of weights that have a published path.
 
     Raises:
         ConfigError: Not iCMFormer on a plain ViT.
-        WeightsError: See `icmformer.weights.load`.
     """
-    network = load(weights).build()
+    network = weights.build()
     if not isinstance(network, ICMFormerViT):
-        raise ConfigError(f"{weights} is not iCMFormer on a plain ViT, whose published path this is about")
+        raise ConfigError(f"{weights.name} is not iCMFormer on a plain ViT, whose published path this is about")
     return network
 
 
