@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from icmformer.errors import ConfigError
-from icmformer.models import ClickNetwork, ImageFeatures
+from icmformer.models import ClickNetwork
+from icmformer.models.halves import halves
 
 OPSET = 17
 
 
 @dataclass(frozen=True)
-class Halves:
+class Files:
     """Paths of the exported files.
 
     Attributes:
@@ -28,26 +29,7 @@ class Halves:
     decode: Path
 
 
-class _Encode(nn.Module):
-    def __init__(self, network: ClickNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return self.network.encode_image(image).tensors
-
-
-class _Decode(nn.Module):
-    def __init__(self, network: ClickNetwork, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.network = network
-        self.size = size
-
-    def forward(self, prompt: Tensor, *features: Tensor) -> Tensor:
-        return self.network.decode_map(ImageFeatures(self.size, features), prompt)
-
-
-def export_halves(network: ClickNetwork, batch: int, size: tuple[int, int], folder: Path) -> Halves:
+def export_halves(network: ClickNetwork, batch: int, size: tuple[int, int], folder: Path) -> Files:
     """Writes `encode.onnx` and `decode.onnx`; large networks put their values into files beside them.
 
     Args:
@@ -60,15 +42,12 @@ def export_halves(network: ClickNetwork, batch: int, size: tuple[int, int], fold
         ConfigError: The `onnx` package is missing.
         InputSizeError: A size that the network cannot take.
     """
-    network.check_size(*size)
-    with torch.no_grad():
-        image = torch.zeros(batch, 3, *size)
-        tensors = network.encode_image(image).tensors
-    names = [f"feature_{i}" for i in range(len(tensors))]
-    halves = Halves(folder / "encode.onnx", folder / "decode.onnx")
-    _export(_Encode(network), (image,), halves.encode, ["image"], names)
-    _export(_Decode(network, size), (torch.zeros_like(image), *tensors), halves.decode, ["prompt", *names], ["logits"])
-    return halves
+    both = halves(network, batch, size)
+    names = [f"feature_{i}" for i in range(len(both.prompt) - 1)]
+    files = Files(folder / "encode.onnx", folder / "decode.onnx")
+    _export(both.encode, (both.image,), files.encode, ["image"], names)
+    _export(both.decode, both.prompt, files.decode, ["prompt", *names], ["logits"])
+    return files
 
 
 def _export(
@@ -78,7 +57,7 @@ def _export(
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of branches on shapes, which are fixed, and of the exporter's age
             torch.onnx.export(
-                module.eval(),
+                module,
                 inputs,
                 str(path),
                 dynamo=False,  # the newer exporter needs onnxscript, and gains nothing with fixed shapes

@@ -53,12 +53,6 @@ def milliseconds(call: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def median_ms(call: Callable[[], object], repeats: int) -> float:
-    """Median milliseconds of a call, after one that is not counted."""
-    call()
-    return statistics.median(milliseconds(call) for _ in range(repeats))
-
-
 def clicks_on(image: RGBImage) -> list[Click]:
     """Three clicks on one object of the photo."""
     height, width = image.shape[:2]
@@ -69,15 +63,21 @@ def clicks_on(image: RGBImage) -> list[Click]:
     ]
 
 
-def published_click(image: RGBImage, weights: str, repeats: int, device: str = "cpu") -> float:
-    """Milliseconds of the published path's click, from the decoded photo to the pasted probabilities."""
+def published_click(image: RGBImage, weights: str, device: str = "cpu") -> Callable[[], object]:
+    """The published path's click, from the decoded photo to the pasted probabilities, to be timed."""
     made = load(weights)
     published = PublishedViT(plain_vit(made).to(device))
     zoom = Engine(made, caches=Caches(), runtime="torch").path.zoom
     path = ClickPath(WholeRunner(lambda *given: published(*(x.to(device) for x in given))), zoom, flip=True)
     loaded = LoadedImage.from_array(image)
     click = PixelClick(image.shape[0] // 2, image.shape[1] // 2, True)
-    return median_ms(lambda: path.advance(loaded, State(), [click]).map.full(), repeats)
+    return lambda: path.advance(loaded, State(), [click]).map.full()
+
+
+def times_ms(call: Callable[[], object], repeats: int) -> list[float]:
+    """Milliseconds of calls, after one that is not counted."""
+    call()
+    return [milliseconds(call) for _ in range(repeats)]
 
 
 def click_times(
@@ -91,7 +91,7 @@ def click_times(
     loaded, clicks = LoadedImage.from_array(image), clicks_on(image)
     made = load(weights)
     without = Engine(made, device, profile, Caches(), runtime)  # keeps nothing: all are first clicks
-    first = median_ms(lambda: without.segment(loaded, clicks[:1]), repeats)
+    first = statistics.median(times_ms(lambda: without.segment(loaded, clicks[:1]), repeats))
     warm = Engine(made, device, profile, runtime=runtime)
     later, rest, new = [], [], []
     for n in range(-1, repeats):
@@ -158,17 +158,20 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         _tick()
     served = throughput(last, "fast", args.clients, args.seconds, args.device)
     image = photo(args.megapixels[0])
-    base = published_click(image, args.published, args.repeats, args.device)
+    published = published_click(image, args.published, args.device)
+    half = (args.repeats + 1) // 2  # of the base line's, before and after all else: a machine's speed drifts
+    base_ms = times_ms(published, half)
     clicks = []
     for weights in args.weights:
         for runtime in runtimes:
             for profile in PROFILES:
                 row = click_times(image, weights, profile, runtime, args.repeats, args.device)
-                ratios = {
-                    name.replace("_ms", "_ratio"): base / value for name, value in row.items() if name.endswith("_ms")
-                }
-                clicks.append({"weights": weights, "runtime": runtime, "profile": profile, **row, **ratios})
+                clicks.append({"weights": weights, "runtime": runtime, "profile": profile, **row})
                 _tick()
+    base = statistics.median(base_ms + times_ms(published, half))
+    for row in clicks:
+        times = {name: value for name, value in row.items() if name.endswith("_ms")}
+        row.update({name.replace("_ms", "_ratio"): base / value for name, value in times.items()})
     print(file=sys.stderr)
     return {
         "machine": machine(args.device),

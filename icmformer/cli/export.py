@@ -13,7 +13,7 @@ import torch
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.models import ClickNetwork, network_config
-from icmformer.onnx_export import OPSET, Halves, export_halves
+from icmformer.onnx_export import OPSET, Files, export_halves
 from icmformer.weights import load
 
 TOLERANCE = 1e-4
@@ -47,8 +47,8 @@ def _run(args: argparse.Namespace) -> int:
     network = weights.build()
     side = args.size or network_config(weights.config).img_size
     args.output.mkdir(parents=True, exist_ok=True)
-    halves = export_halves(network, args.batch, (side, side), args.output)
-    difference = _difference(network, halves, args.batch, side)
+    files = export_halves(network, args.batch, (side, side), args.output)
+    difference = _difference(network, files, args.batch, side)
     about = {
         "weights": weights.name,
         "sha256": weights.sha256,
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace) -> int:
         "largest_difference_of_a_logit": difference,
     }
     (args.output / "export.json").write_text(json.dumps(about, indent=2) + "\n")
-    print(f"{halves.encode}, {halves.decode}: {args.batch} x {side} x {side} pixels, opset {OPSET}")
+    print(f"{files.encode}, {files.decode}: {args.batch} x {side} x {side} pixels, opset {OPSET}")
     if difference is None:
         print("not compared with torch: pip install 'icmformer[cpu]' brings a runtime for it")
         return 0
@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _difference(network: ClickNetwork, halves: Halves, batch: int, side: int) -> float | None:
+def _difference(network: ClickNetwork, files: Files, batch: int, side: int) -> float | None:
     """The largest difference of a logit between the files and torch; None without a runtime for them."""
     if importlib.util.find_spec("openvino") is None:
         return None
@@ -91,7 +91,7 @@ def _difference(network: ClickNetwork, halves: Halves, batch: int, side: int) ->
         prompt = network.prompt_map(previous, points)
     core = openvino.Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
-    encode, decode = (core.compile_model(core.read_model(p), "CPU", options) for p in (halves.encode, halves.decode))
+    encode, decode = (core.compile_model(core.read_model(p), "CPU", options) for p in (files.encode, files.decode))
     features = [np.array(value) for value in encode([image.numpy()]).values()]
     (logits,) = decode([prompt.numpy(), *features]).values()
     return float(np.abs(np.asarray(logits) - expected.numpy()).max())

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Hashable
 from functools import cache
@@ -20,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from icmformer import __version__
 from icmformer.errors import ConfigError
 from icmformer.inference.backend import device_lock
 from icmformer.models import ClickNetwork, ImageFeatures
-from icmformer.onnx_export import Halves, export_halves
+from icmformer.models.halves import halves
 from icmformer.weights import Weights
 
 _KEPT = 4  # compiled shapes; serving needs one
@@ -35,8 +36,8 @@ _CACHE_BYTES = 4 << 30
 
 
 def available() -> bool:
-    """Whether OpenVINO is installed, and what converting needs."""
-    return all(importlib.util.find_spec(name) is not None for name in ("openvino", "onnx"))
+    """Whether OpenVINO is installed."""
+    return importlib.util.find_spec("openvino") is not None
 
 
 class OpenVINOBackend:
@@ -130,12 +131,27 @@ class OpenVINOBackend:
 
     def _converted(self, shape: tuple[int, int, int]) -> tuple[Any, Any]:
         network = self._weights.build(copy=False)
-        with tempfile.TemporaryDirectory(prefix="icmformer-") as name:
-            halves: Halves = export_halves(network, shape[0], shape[1:], Path(name))
-            models = self._core.read_model(halves.encode), self._core.read_model(halves.decode)
-            self._keep(models, self._folder(shape))
-            kept = self._kept_models(shape)
-        return kept or models
+        both = halves(network, shape[0], shape[1:])
+        models = self._convert(both.encode, (both.image,)), self._convert(both.decode, both.prompt)
+        self._keep(models, self._folder(shape))
+        return self._kept_models(shape) or models
+
+    def _convert(self, half: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of branches on shapes, which are fixed
+            # as openvino.convert_model does it, less its telemetry, and less torch's check, which loads its compiler
+            traced: Any = torch.jit.trace(half, inputs, check_trace=False)  # type: ignore[no-untyped-call]
+            decoder = TorchScriptPythonDecoder(torch.jit.freeze(traced))
+            reader = FrontEndManager().load_by_framework("pytorch")
+            model = reader.convert(reader.load(decoder))
+        for port, tensor in zip(model.inputs, inputs, strict=True):
+            port.get_node().set_element_type(self._openvino.Type.f32)
+            port.get_node().set_partial_shape(self._openvino.PartialShape(list(tensor.shape)))
+        model.validate_nodes_and_infer_types()
+        return model
 
     def _keep(self, models: tuple[Any, Any], folder: Path) -> None:
         """Puts the models into the cache folder in one step; another process may do the same at the same time."""
@@ -160,9 +176,7 @@ def _code_digest() -> str:
     """Of all that a converted network is made by: after a change of the code nothing old is served."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for file in sorted(
-        [*(package / "models").glob("*.py"), *(package / "layers").glob("*.py"), package / "onnx_export.py"]
-    ):
+    for file in sorted([*(package / "models").glob("*.py"), *(package / "layers").glob("*.py"), Path(__file__)]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -17,6 +17,17 @@ def _merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(batch, tokens, heads * width)
 
 
+def _thirds(qkv: nn.Linear, x: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values of a fused layer.
+
+    One product is faster in torch; other runtimes would copy its parts, and get three.
+    """
+    if not torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return tuple(qkv(x).chunk(3, dim=-1))
+    weights, biases = qkv.weight.chunk(3), qkv.bias.chunk(3)
+    return tuple(F.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True))
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over (B, T, C) tokens."""
 
@@ -27,7 +38,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (_split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = (_split_heads(part, self.num_heads) for part in _thirds(self.qkv, x))
         out: Tensor = self.proj(_merge_heads(F.scaled_dot_product_attention(q, k, v)))
         return out
 

@@ -27,6 +27,23 @@ class PatchEmbed(nn.Module):
         tokens: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))  # (B, C, h, w) -> (B, h, w, C)
         return tokens
 
+    def windowed(self, x: Tensor, height: int, width: int) -> Tensor:
+        """The same tokens, window by window: pixels are put in that order, which spares moving the wider tokens.
+
+        Args:
+            x: (B, C, H, W), of whole windows.
+            height: Rows of tokens of a window.
+            width: Columns of tokens of a window.
+
+        Returns:
+            (B, T, C), windows in row-major order.
+        """
+        side, (batch, channels, rows, columns) = self.patch_size, x.shape
+        x = x.reshape(batch, channels, rows // side // height, height, side, columns // side // width, width, side)
+        patches = x.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(batch, -1, channels * side**2)
+        tokens: Tensor = self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
+        return tokens
+
 
 def resize_position_embedding(embedding: Tensor, rows: int, columns: int) -> Tensor:
     """Fits a square position embedding to another token grid (bicubic, align_corners=False, no antialias).

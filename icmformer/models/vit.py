@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,19 +62,22 @@ class _ViTNetwork(ClickNetwork):
                 raise InputSizeError(f"an input side of {side} pixels is not a multiple of the patch size {patch}")
             windows.plain_vit_window(side // patch, patch)
 
-    def _embed(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, T, C) tokens with positions, window by window."""
-        self.check_size(*image.shape[2:])
-        return self._placed(self.backbone.patch_embed(self.normalise(image)))
-
-    def _placed(self, tokens: Tensor) -> Tensor:
-        """Patches (B, h, w, C) -> tokens (B, T, C) with positions, window by window.
+    def _image_tokens(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W), RGB in [0, 1] -> (B, T, C) tokens without positions, window by window.
 
         Nothing but local attention depends on the tokens' order, so it is theirs from here to the neck.
         """
-        batch, rows, columns, channels = tokens.shape
-        placed = tokens + self.backbone.position(rows, columns)
-        return windows.partition(placed, *self._window(rows, columns)).reshape(batch, rows * columns, channels)
+        self.check_size(*image.shape[2:])
+        return self.backbone.patch_embed.windowed(self.normalise(image), *self._window(*self._grid(image.shape[2:])))
+
+    def _prompt_tokens(self, prompt: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, T, C) tokens without positions, window by window."""
+        return self.patch_embed_coords.windowed(prompt, *self._window(*self._grid(prompt.shape[2:])))
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """(1, T, C): the position embedding for a grid, window by window."""
+        cut = windows.partition(self.backbone.position(*grid), *self._window(*grid))
+        return cut.reshape(1, grid[0] * grid[1], cut.shape[2])
 
     def _window(self, rows: int, columns: int) -> tuple[int, int]:
         """Rows and columns of a local window on a token grid."""
@@ -94,7 +97,7 @@ class _ViTNetwork(ClickNetwork):
             x = block(x, count)
         return x
 
-    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _grid(self, size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of tokens of an image's size."""
         return size[0] // self.config.patch_size, size[1] // self.config.patch_size
 
@@ -120,14 +123,15 @@ class ICMFormerViT(_ViTNetwork):
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """Features: the image stream after the first half, then each cross block's keys and values."""
         size = image.shape[2], image.shape[3]
-        x = self._run(self._embed(image), self._grid(size), 1, self.config.depth // 2)
+        grid = self._grid(size)
+        x = self._run(self._image_tokens(image) + self._positions(grid), grid, 1, self.config.depth // 2)
         keys_values = tuple(block.keys_values(x) for block in self._cross_blocks())
         return ImageFeatures(size, (x, *keys_values))
 
     def decode_map(self, features: ImageFeatures, prompt: Tensor) -> Tensor:
         x, *keys_values = features.tensors
         depth, grid = self.config.depth, self._grid(features.size)
-        p = self._run(self._placed(self.patch_embed_coords(prompt)), grid, 1, depth // 2)
+        p = self._run(self._prompt_tokens(prompt) + self._positions(grid), grid, 1, depth // 2)
         counts = self._counts(grid, 1, self.config.cross_depth)
         for block, key_value, count in zip(self._cross_blocks(), keys_values, counts, strict=True):
             p = block(p, key_value, count)
@@ -144,11 +148,11 @@ class SimpleClickViT(_ViTNetwork):
         super().__init__(config, cross_depth=0)
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
-        """Features: the image's embedded patches (B, h, w, C); the prompt enters before the first block."""
-        self.check_size(*image.shape[2:])
-        return ImageFeatures((image.shape[2], image.shape[3]), (self.backbone.patch_embed(self.normalise(image)),))
+        """Features: the image's tokens without positions; the prompt enters before the first block."""
+        return ImageFeatures((image.shape[2], image.shape[3]), (self._image_tokens(image),))
 
     def decode_map(self, features: ImageFeatures, prompt: Tensor) -> Tensor:
         (x,) = features.tensors
-        x = self._placed(x + self.patch_embed_coords(prompt))
-        return self._logits(self._run(x, self._grid(features.size), 1, self.config.depth), features.size)
+        grid = self._grid(features.size)
+        x = x + self._prompt_tokens(prompt) + self._positions(grid)
+        return self._logits(self._run(x, grid, 1, self.config.depth), features.size)

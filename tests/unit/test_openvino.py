@@ -100,8 +100,8 @@ def test_a_network_is_converted_once_and_a_damaged_copy_made_anew(photo, cache_h
     first = Engine.from_weights(TRAINED, runtime="openvino").segment(photo, click)
     (folder,) = (cache_home / "openvino").iterdir()
     exports = []
-    export = openvino_backend.export_halves
-    monkeypatch.setattr(openvino_backend, "export_halves", lambda *args: exports.append(1) or export(*args))
+    export = openvino_backend.halves
+    monkeypatch.setattr(openvino_backend, "halves", lambda *args: exports.append(1) or export(*args))
     assert Engine.from_weights(TRAINED, runtime="openvino").segment(photo, click) == first
     assert not exports
     (folder / "decode.xml").write_bytes(b"<net>")
@@ -141,7 +141,7 @@ def test_a_kept_network_is_used_from_a_folder_that_cannot_be_written(photo, monk
         raise PermissionError(13, "read-only")
 
     monkeypatch.setattr("os.utime", refused)
-    monkeypatch.setattr("icmformer.inference.openvino_backend.export_halves", refused)
+    monkeypatch.setattr("icmformer.inference.openvino_backend.halves", refused)
     again = Engine.from_weights(TRAINED, caches=Caches(), runtime="openvino").segment(photo, [Click(170, 120)])
     assert np.array_equal(again.probability, right.probability)
 
