@@ -15,6 +15,7 @@
 | ICMFORMER_IMAGE_CACHE_MB | decoded images kept; one of 100 megapixels takes 287 | 160 |
 | ICMFORMER_FEATURE_CACHE_MB | encoded image features kept | 128 |
 | ICMFORMER_STATE_CACHE_MB | states of unfinished objects kept | 48 |
+| ICMFORMER_CLICK_LOG | file that servers log clicks to, see `icmformer clicks` | none |
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Settings:
     image_cache_mb: int = 160
     feature_cache_mb: int = 128
     state_cache_mb: int = 48
+    click_log: Path | None = None
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
@@ -72,6 +74,7 @@ class Settings:
             image_cache_mb=number(env, "ICMFORMER_IMAGE_CACHE_MB", base.image_cache_mb, 0, 1_000_000),
             feature_cache_mb=number(env, "ICMFORMER_FEATURE_CACHE_MB", base.feature_cache_mb, 0, 1_000_000),
             state_cache_mb=number(env, "ICMFORMER_STATE_CACHE_MB", base.state_cache_mb, 0, 1_000_000),
+            click_log=Path(env["ICMFORMER_CLICK_LOG"]) if env.get("ICMFORMER_CLICK_LOG") else None,
         )
 
 

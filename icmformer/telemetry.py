@@ -1,10 +1,19 @@
-"""Where the time of a request goes."""
+"""Where the time of a request goes, and logs that tell which request they are about."""
 
 from __future__ import annotations
 
+import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+LogFormat = Literal["text", "json"]
+current_request: ContextVar[str] = ContextVar("current_request", default="")
+"""The id of the request that this thread works on; empty outside of one."""
 
 
 class Timings(dict[str, float]):
@@ -27,3 +36,49 @@ class Timings(dict[str, float]):
 def server_timing(timings: Mapping[str, float]) -> str:
     """Milliseconds by stage as a Server-Timing header (W3C Server Timing), which browsers show with a request."""
     return ", ".join(f"{stage};dur={spent:.1f}" for stage, spent in timings.items())
+
+
+def log_config(level: int, form: LogFormat) -> dict[str, Any]:
+    """A configuration for `logging.config.dictConfig`: one stream, each line with the id of its request.
+
+    Args:
+        level: Of all loggers.
+        form: `text` for people, `json` for collectors: one object a line.
+    """
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request": {"()": _WithRequest}},
+        "formatters": {
+            "text": {"format": "%(asctime)s %(levelname)s %(name)s:%(about)s %(message)s"},
+            "json": {"()": JsonFormatter},
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form, "filters": ["request"]}},
+        "root": {"level": level, "handlers": ["stderr"]},
+    }
+
+
+class _WithRequest(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = current_request.get()
+        record.__dict__.update(request=request, about=f" [{request}]" if request else "")
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON: time, level, logger, request, message, and what `extra={"facts": {...}}` holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See the class."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request := getattr(record, "request", ""):
+            line["request"] = request
+        line.update(getattr(record, "facts", {}))
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)

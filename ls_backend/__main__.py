@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
+import shutil
 import socket
 import sys
-from typing import Any
+import tempfile
+from typing import Any, cast, get_args
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.settings import Settings
+from icmformer.telemetry import LogFormat, log_config
 from icmformer.weights import RANDOM_PREFIX, load, locate
 from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError
@@ -55,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         port, workers, threads = (_whole(args, *bounds) for bounds in _BOUNDS)
         settings, own = Settings.from_environment(), BackendSettings.from_environment()
-        log_level()
+        level, form = log_options()
         if args.check:
             return _check(settings, own)
         if not settings.weights.startswith(RANDOM_PREFIX):
@@ -70,7 +74,8 @@ def main(argv: list[str] | None = None) -> int:
             "fetched",
             file=sys.stderr,
         )
-    _serve(args.host, port, workers, threads or own.concurrency + own.queue + _SPARE_THREADS)
+    _share_metrics(workers)
+    _serve(args.host, port, workers, threads or own.concurrency + own.queue + _SPARE_THREADS, log_config(level, form))
     return 0
 
 
@@ -84,17 +89,30 @@ def _whole(args: argparse.Namespace, name: str, least: int, most: int) -> int:
     return int(text)
 
 
-def log_level() -> int:
-    """The level that LOG_LEVEL names.
+def log_options() -> tuple[int, LogFormat]:
+    """The level that LOG_LEVEL names, and the form that LOG_FORMAT does.
 
     Raises:
-        ConfigError: It names none.
+        ConfigError: One of them names none.
     """
     name = os.environ.get("LOG_LEVEL", "").upper() or "INFO"
     level = logging.getLevelNamesMapping().get(name)
     if level is None:
         raise ConfigError(f"LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, got {name!r}")
-    return level
+    form = os.environ.get("LOG_FORMAT", "").lower() or "text"
+    if form not in get_args(LogFormat):
+        raise ConfigError(f"LOG_FORMAT must be text or json, got {form!r}")
+    return level, cast(LogFormat, form)
+
+
+def _share_metrics(workers: int) -> None:
+    """Several processes count into one folder, so that whichever is asked tells of all; it goes with this process."""
+    if workers == 1 or os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return
+    folder = tempfile.mkdtemp(prefix="icmformer-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    parent = os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == parent else None)
 
 
 def _try_port(host: str, port: int) -> None:
@@ -127,7 +145,7 @@ def _check(settings: Settings, own: BackendSettings) -> int:
     return 0
 
 
-def _serve(host: str, port: int, workers: int, threads: int) -> None:
+def _serve(host: str, port: int, workers: int, threads: int, logs: dict[str, Any]) -> None:
     import gunicorn.sock
     from gunicorn.app.base import BaseApplication
 
@@ -147,6 +165,7 @@ def _serve(host: str, port: int, workers: int, threads: int) -> None:
                 "control_socket_disable": True,
                 "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,
                 "post_worker_init": _listen,
+                "logconfig_dict": {**logs, "loggers": {"gunicorn.error": {"level": "INFO", "propagate": True}}},
                 "proc_name": "ls_backend",
             }.items():
                 self.cfg.set(name, value)

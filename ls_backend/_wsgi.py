@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import logging
+import logging.config
 import sys
 
 from icmformer.errors import IcmformerError
 from icmformer.settings import Settings
-from ls_backend.__main__ import log_level
+from icmformer.telemetry import log_config
+from ls_backend.__main__ import log_options
 from ls_backend.app import create_app
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
@@ -22,7 +23,7 @@ def make_backend() -> Backend:
     Raises:
         IcmformerError: Weights, device or settings that cannot be used.
     """
-    logging.basicConfig(level=log_level(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.config.dictConfig(log_config(*log_options()))
     settings, own = Settings.from_environment(), BackendSettings.from_environment()
     if settings.threads:
         import torch

@@ -5,81 +5,38 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import re
+import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 from flask import Flask, Response, g, request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.registry import Collector
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from icmformer.inference.cache import Cache
-from icmformer.telemetry import server_timing
+from icmformer.metrics import CONTENT_TYPE, Metrics
+from icmformer.telemetry import current_request, server_timing
 from ls_backend.errors import BusyError, RequestError
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
 
 log = logging.getLogger("icmformer.label_studio")
-_OPEN = frozenset({"/health", "/webhook"})  # Label Studio comes to these without credentials
+_OPEN = frozenset({"/health", "/ready", "/webhook"})  # callers of these come without credentials
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _RETRY_SECONDS = 2
-
-
-class _Metrics:
-    def __init__(self, backend: Backend) -> None:
-        self.registry = CollectorRegistry()
-        made: dict[str, Any] = {"registry": self.registry}
-        self.requests = Counter("icmformer_requests", "Requests by route and status", ["route", "status"], **made)
-        self.predictions = Counter("icmformer_predictions", "Predictions by what they came to", ["kind"], **made)
-        self.stages = Histogram(
-            "icmformer_stage_seconds",
-            "Time of a prediction by stage",
-            ["stage"],
-            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
-            **made,
-        )
-        waiting = Gauge("icmformer_waiting_requests", "Requests that wait for the network", **made)
-        waiting.set_function(lambda: backend.gate.waiting)
-        self.registry.register(_Caches(backend))
-        Gauge("icmformer_model", "The weights in use", ["version"], **made).labels(backend.model_version).set(1)
-
-
-class _Caches(Collector):
-    """What the caches hold and how they do, read when asked."""
-
-    def __init__(self, backend: Backend) -> None:
-        caches = backend.engine.caches
-        self._caches: dict[str, Cache[Any]] = {
-            "features": caches.features,
-            "states": caches.states,
-            "images": backend.images.decoded,
-        }
-
-    def collect(self) -> Iterator[Metric]:
-        """The families, each with the cache as its label."""
-        size = GaugeMetricFamily("icmformer_cache_bytes", "Bytes kept", labels=["cache"])
-        counts = {
-            name: CounterMetricFamily(f"icmformer_cache_{name}", f"Cache {name}", labels=["cache"])
-            for name in ("hits", "misses", "evictions")
-        }
-        for label, cache in self._caches.items():
-            stats = cache.stats()
-            size.add_metric([label], stats.nbytes)
-            for name, family in counts.items():
-                family.add_metric([label], getattr(stats, name))
-        yield from (size, *counts.values())
 
 
 def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     """The WSGI application around a backend that is ready."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    metrics = _Metrics(backend)
+    metrics = Metrics(backend.engine, backend.caches, lambda: backend.gate.waiting)
 
     @app.before_request
     def authorise() -> Response | None:
-        g.request_id = uuid.uuid4().hex[:12]
+        g.started = time.perf_counter()
+        given_id = request.headers.get("X-Request-Id", "")
+        g.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex[:12]
+        current_request.set(g.request_id)
         if not settings.user or request.path in _OPEN:
             return None
         given = request.authorization
@@ -96,6 +53,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
             request.method,
             request.path,
         )
+        metrics.errors.labels("not authorised").inc()
         reply = _error(401, "not authorised", "this backend asks for a user name and a password (basic auth)")
         reply.headers["WWW-Authenticate"] = 'Basic realm="icmformer"'
         return reply
@@ -104,15 +62,28 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     def count(response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "other"
         metrics.requests.labels(route, str(response.status_code)).inc()
+        if "started" in g:
+            metrics.request_seconds.labels(route).observe(time.perf_counter() - g.started)
         response.headers["X-Request-Id"] = g.get("request_id", "")
         if g.get("timings"):
             response.headers["Server-Timing"] = server_timing(g.timings)
         return response
 
+    @app.teardown_request
+    def leave(_: BaseException | None) -> None:
+        current_request.set("")  # the thread's next line may be about no request
+
     @app.get("/")
     @app.get("/health")
     def health() -> dict[str, Any]:
         return {"status": "UP", "model_class": "icmformer", "model_version": backend.model_version}
+
+    @app.get("/ready")
+    def ready() -> tuple[dict[str, Any], int]:
+        """For routers: 503 sends clicks to another replica while the queue here is full."""
+        if backend.gate.full:
+            return {"status": "BUSY", "waiting": backend.gate.waiting}, 503
+        return {"status": "READY", "waiting": backend.gate.waiting}, 200
 
     @app.post("/setup")
     def setup() -> dict[str, Any]:
@@ -125,23 +96,28 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     @app.post("/predict")
     def predict() -> dict[str, Any]:
         outcome = backend.predict(_json_body())
-        metrics.predictions.labels(outcome.kind).inc()
-        for stage, milliseconds in outcome.timings.items():
-            metrics.stages.labels(stage).observe(milliseconds / 1000)
+        metrics.prediction(outcome.kind, outcome.timings)
+        if outcome.clicks:
+            metrics.request_clicks.observe(outcome.clicks)
         g.timings = outcome.timings
         return outcome.reply
 
     @app.post("/webhook")
     def webhook() -> tuple[dict[str, Any], int]:
-        return {"status": "ignored"}, 200
+        """Label Studio tells of saved annotations here: which masks were kept says how many clicks they took."""
+        kept = backend.saved(_json_body())
+        for clicks in kept:
+            metrics.object_clicks.observe(clicks)
+        return {"status": "noted" if kept else "ignored"}, 200
 
     @app.get("/metrics")
     def show_metrics() -> Response:
-        return Response(generate_latest(metrics.registry), mimetype="text/plain; version=0.0.4")
+        return Response(metrics.text(), content_type=CONTENT_TYPE)
 
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
-        log.warning("[%s] %s: %s", g.get("request_id"), error.kind, error)
+        log.warning("%s: %s", error.kind, error, extra={"facts": {"kind": error.kind, "status": error.status}})
+        metrics.errors.labels(error.kind).inc()
         reply = _error(error.status, error.kind, str(error))
         if isinstance(error, BusyError):
             reply.headers["Retry-After"] = str(_RETRY_SECONDS)
@@ -152,12 +128,14 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         text = error.description or error.name
         if isinstance(error, RequestEntityTooLarge):
             text = f"the body has over {settings.max_body_bytes >> 20} MB; raise ICMFORMER_MAX_BODY_MB if need be"
-        log.warning("[%s] %s %r: %s", g.get("request_id"), request.method, request.path, text)
+        log.warning("%s %r: %s", request.method, request.path, text)
+        metrics.errors.labels(error.name.lower()).inc()
         return _error(error.code or 500, error.name.lower(), text)
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        log.exception("[%s] %r failed", g.get("request_id"), request.path, exc_info=error)
+        log.exception("%r failed", request.path, exc_info=error)
+        metrics.errors.labels("internal error").inc()
         return _error(500, "internal error", f"see the backend's log for request {g.get('request_id')}")
 
     return app

@@ -19,10 +19,12 @@ from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
 from icmformer.types import BoolMask, Box, Click
 from ls_backend import rle
 from ls_backend.errors import RequestError, UnusableImageError
-from ls_backend.labels import ImageTag, Output, read_config
+from ls_backend.labels import ImageTag, Output, read_config, some
 
 _MOST_POINTS = 1000
 _FIELD = re.compile(r"\$(\w+(?:\.\w+)*)")
+_LONGEST_ADDRESS = 8192  # of one that is put together from a template
+_LONGEST_ID = 200
 _SLACK = 0.5  # percent beyond the image that a drag at its edge may leave
 
 
@@ -93,7 +95,10 @@ class InteractiveRequest:
 
     @property
     def region_id(self) -> str:
-        """An id for the answer: a function of the request alone, and of no other."""
+        """An id for the answer: a function of the request alone, and of no other.
+
+        It ends with the number of clicks and boxes, so that a saved annotation tells what it took (`accepted`).
+        """
         facts = [
             self.task,
             self.image.name,
@@ -102,7 +107,7 @@ class InteractiveRequest:
             self.labels,
             [repr(m) for m in self.marks],
         ]
-        return hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()
+        return f"{hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).hexdigest()}n{len(self.marks)}"
 
 
 def parse(body: Any) -> InteractiveRequest | None:
@@ -126,14 +131,14 @@ def parse(body: Any) -> InteractiveRequest | None:
     name = _get(last, "to_name", str)
     if name not in images:
         raise RequestError(
-            f"the clicks are on {_brief(name)}, which is no image of the labelling config ({', '.join(images)})"
+            f"the clicks are on {_brief(name)}, which is no image of the labelling config ({some(images)})"
         )
     index = _index(last)
     group = [item for item in items if item.get("to_name") == name and _index(item) == index]
     labels = _labels(group)
     image = images[name]
     return InteractiveRequest(
-        task=str(task.get("id", "")),
+        task=task_id(task),
         image=image,
         url=image_url(task, image, index),
         output=image.output_for(labels),
@@ -156,6 +161,19 @@ def first_task(body: Any) -> Mapping[str, Any]:
     return _mapping(tasks[0], "tasks[0]")
 
 
+def task_id(task: Mapping[str, Any]) -> str:
+    """A task's id, fit for a line of a log; empty where it has none.
+
+    Raises:
+        RequestError: Neither a number nor a short text.
+    """
+    value = task.get("id", "")
+    text = value if isinstance(value, str) else str(value) if value is None or isinstance(value, int | float) else None
+    if text is None or len(text) > _LONGEST_ID or not text.isprintable():
+        raise RequestError(f"tasks[0].id must be a number or a short text, got {_brief(value)}")
+    return text
+
+
 def image_url(task: Mapping[str, Any], image: ImageTag, index: int | None) -> str:
     """Where a task's image is.
 
@@ -170,7 +188,7 @@ def image_url(task: Mapping[str, Any], image: ImageTag, index: int | None) -> st
             value, rest = _field(data, found[1], image.name)
             value = f"{value}{rest}" if rest else value
         else:  # a template, as in https://photos.example.org/$name.jpg
-            value = _FIELD.sub(lambda found: "{}{}".format(*_field(data, found[1], image.name)), image.value)
+            value = _filled(image, data)
     if isinstance(value, list):
         place = 0 if index is None and len(value) == 1 else index
         if place is None or not 0 <= place < len(value):
@@ -231,7 +249,7 @@ def _marks(items: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
     marks: dict[str, Mark] = {}
     for number, item in enumerate(items):
         value = _get(item, "value", Mapping)
-        kind = str(item.get("type", ""))
+        kind = _text(item, "type")
         identity = item.get("id")
         key = identity if isinstance(identity, str) and identity else f"#{number}"
         if key in marks:
@@ -271,7 +289,7 @@ def _labels(items: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         value = item.get("value")
         if not isinstance(value, Mapping):
             continue
-        for key in (str(item.get("type", "")), "labels", "keypointlabels", "rectanglelabels"):
+        for key in (_text(item, "type"), "labels", "keypointlabels", "rectanglelabels"):
             names = value.get(key)
             if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
                 return tuple(names)
@@ -287,7 +305,27 @@ def _field(data: Mapping[str, Any], path: str, image: str) -> tuple[Any, str]:
         taken += 1
     if not taken:
         raise RequestError(f"the task's data has no field {parts[0]!r}, which holds the image {image!r}")
-    return value, "".join(f".{part}" for part in parts[taken:])
+    rest = "".join(f".{part}" for part in parts[taken:])
+    if rest and not isinstance(value, str | int | float):
+        raise RequestError(f"the task's data has no field {path!r}, which holds the image {image!r}")
+    return value, rest
+
+
+def _filled(image: ImageTag, data: Mapping[str, Any]) -> str:
+    """A template with the task's fields in the places of their names."""
+    pieces, end, length = [], 0, 0
+    for found in (*_FIELD.finditer(image.value), None):
+        pieces.append(image.value[end : found.start() if found else None])
+        if found:
+            field, rest = _field(data, found[1], image.name)
+            if not isinstance(field, str | int | float):
+                raise RequestError(f"{found[0]} in the image {image.name!r} must be a text or a number")
+            pieces.append(f"{field}{rest}")
+            end = found.end()
+        length += sum(map(len, pieces[-2:]))
+        if length > _LONGEST_ADDRESS:
+            raise RequestError(f"the address of the image {image.name!r} has over {_LONGEST_ADDRESS} characters")
+    return "".join(pieces)
 
 
 def _brief(value: Any) -> str:
@@ -338,6 +376,11 @@ def _number(value: Mapping[str, Any], key: str, default: float | None = None) ->
     if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= 1e6:  # NaN is not, either
         raise RequestError(f"value.{key} must be a number, got {_brief(found)}")
     return float(found)
+
+
+def _text(item: Mapping[str, Any], key: str) -> str:
+    value = item.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

@@ -42,6 +42,15 @@ class Gate:
         """How many wait."""
         return len(self._waiting)
 
+    @property
+    def full(self) -> bool:
+        """Whether a request that came now would be refused."""
+        with self._changed:
+            return self._is_full()
+
+    def _is_full(self) -> bool:
+        return not self._free and len([t for t in self._waiting if not t.outdone]) >= self._most
+
     @contextmanager
     def arrival(self, group: Hashable) -> Iterator[Turn]:
         """A request's time from its arrival on, fetching its image included.
@@ -81,7 +90,7 @@ class Gate:
         with self._changed:
             if turn.outdone:
                 raise StaleError
-            if len([t for t in self._waiting if not t.outdone]) >= self._most and not self._free:
+            if self._is_full():
                 raise BusyError(f"{self._most} requests are waiting already; add replicas, or raise ICMFORMER_QUEUE")
             self._waiting.append(turn)
             self._changed.notify_all()

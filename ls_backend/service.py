@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from icmformer import Caches, Engine, IcmformerError
+from icmformer.click_log import ClickLog
 from icmformer.errors import PromptError
-from icmformer.inference.cache import ByteLRU
+from icmformer.inference.cache import ByteLRU, Cache
 from icmformer.settings import Settings
-from icmformer.telemetry import Timings
-from ls_backend import codec
+from icmformer.telemetry import Timings, current_request
+from ls_backend import accepted, codec
+from ls_backend.accepted import Saves
 from ls_backend.addresses import Policy
 from ls_backend.errors import RequestError
 from ls_backend.fetch import LabelStudio
@@ -37,11 +39,13 @@ class Outcome:
         reply: The JSON to send.
         kind: `mask`, `empty`, `nothing clicked` or `stale`, for metrics.
         timings: Milliseconds by stage, those of the engine as `segment.STAGE`.
+        clicks: Clicks and boxes of the request.
     """
 
     reply: dict[str, Any]
     kind: str
     timings: Mapping[str, float]
+    clicks: int = 0
 
 
 class Backend:
@@ -52,11 +56,16 @@ class Backend:
         images: Loads a task's images.
         gate: Lets requests through to the engine.
         polygon_points: Most points of a polygon.
+        click_log: Where clicks and accepted masks are written down; nowhere by default.
     """
 
-    def __init__(self, engine: Engine, images: Images, gate: Gate, polygon_points: int) -> None:
+    def __init__(
+        self, engine: Engine, images: Images, gate: Gate, polygon_points: int, click_log: ClickLog | None = None
+    ) -> None:
         self.engine, self.images, self.gate = engine, images, gate
         self._polygon_points = polygon_points
+        self._click_log = click_log or ClickLog(None)
+        self._saves = Saves()
         self.model_version = f"icmformer {engine.weights.name} {engine.weights.sha256[:8]} {engine.profile.name}"
         self._prefetches: queue.Queue[tuple[str, str]] = queue.Queue(_PREFETCHES)  # address, task
         threading.Thread(target=self._prefetch_all, name="prefetch", daemon=True).start()
@@ -68,6 +77,7 @@ class Backend:
         Raises:
             IcmformerError: Weights, device or settings that cannot be used.
         """
+        click_log = ClickLog(settings.click_log)
         engine = Engine.from_weights(
             settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime, settings
         )
@@ -78,7 +88,13 @@ class Backend:
         files = FileCache(settings.cache_dir / "label-studio", own.file_cache_bytes)
         images = Images(studio, files, decoded, settings.max_pixels, own.max_image_bytes)
         places = max(own.concurrency, settings.batch)  # requests that are to share a pass must get as far as that
-        return Backend(engine, images, Gate(places, own.queue, own.queue_seconds), own.polygon_points)
+        return Backend(engine, images, Gate(places, own.queue, own.queue_seconds), own.polygon_points, click_log)
+
+    @property
+    def caches(self) -> dict[str, Cache[Any]]:
+        """By the name that metrics have for them."""
+        kept = self.engine.caches
+        return {"features": kept.features, "states": kept.states, "images": self.images.decoded}
 
     def predict(self, body: Any) -> Outcome:
         """Answers a request of Label Studio's `/predict`.
@@ -126,7 +142,38 @@ class Backend:
             f"score {result.score:.2f}" if regions else "empty mask",
             ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in stages.items()),
         )
-        return Outcome(reply, "mask" if regions else "empty", timings)
+        kind = "mask" if regions else "empty"
+        self._click_log.write(
+            "click",
+            "label studio",
+            request=current_request.get(),
+            result=kind,
+            region=request.region_id,
+            positive=sum(click.positive for click in clicks),
+            negative=sum(not click.positive for click in clicks),
+            box=box is not None,
+            area=round(float(result.mask.mean()), 5),
+            score=round(result.score, 3),
+            milliseconds=round(sum(stages.values()), 1),
+            model=self.model_version,
+        )
+        return Outcome(reply, kind, timings, len(request.marks))
+
+    def saved(self, body: Any) -> list[int]:
+        """Reads what Label Studio's webhook says of a saved annotation.
+
+        Returns:
+            Clicks and boxes that each mask took which was not seen in this annotation before.
+
+        Raises:
+            RequestError: A body that is not what Label Studio sends.
+        """
+        save = accepted.parse(body)
+        if save is None:
+            return []
+        regions = [{"id": r.id, "clicks": r.clicks, "edited": r.edited} for r in save.regions]
+        self._click_log.write("accepted", "label studio", annotation=save.annotation, regions=regions)
+        return [region.clicks for region in self._saves.unseen(save)]
 
     def _prefetch(self, body: Any) -> None:
         """Has the images of an opened task fetched and encoded in the background; a busy backend lets it be."""

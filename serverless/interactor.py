@@ -31,6 +31,11 @@ class Interactor:
     def __init__(self, engine: Engine, images: Cache[LoadedImage], settings: FunctionSettings, max_pixels: int) -> None:
         self.engine, self.settings = engine, settings
         self._images, self._max_pixels = images, max_pixels
+        self.caches: dict[str, Cache[Any]] = {
+            "features": engine.caches.features,
+            "states": engine.caches.states,
+            "images": images,
+        }
         self.model = f"{engine.weights.name} {engine.weights.sha256[:8]} {engine.profile.name} {engine.device}"
 
     @staticmethod
@@ -55,7 +60,8 @@ class Interactor:
 
         Args:
             body: See `codec.parse`.
-            facts: Takes what there is to log, as far as it gets: clicks, size, score, milliseconds by stage.
+            facts: Takes what there is to log, as far as it gets: clicks, size, score, milliseconds by stage; and
+                `result`, which is `mask`, `empty` or `nothing clicked`.
             timings: Takes the stages too, those of the engine as `segment.STAGE`.
 
         Returns:
@@ -77,6 +83,7 @@ class Interactor:
             "image_bytes": len(request.image) * 3 // 4,
         }
         if request.empty and self.settings.reply == "shapes":
+            facts["result"] = "nothing clicked"
             return b'{"shapes":[]}'  # the image is not looked at
         with timings.stage("decode"):
             image, kept = self._image(request.image)
@@ -88,6 +95,7 @@ class Interactor:
         timings.within("segment", parts)
         with timings.stage("encode"):
             reply = self._encode(mask)
+        facts |= {"result": "mask" if mask.any() else "empty", "area": round(float(mask.mean()), 5)}
         facts |= {"score": round(score, 3), "bytes": len(reply)}
         facts |= {f"{stage}_ms": round(spent, 1) for stage, spent in timings.items()}
         return reply

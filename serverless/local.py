@@ -13,10 +13,13 @@ import contextlib
 import importlib
 import json
 import multiprocessing
+import os
 import queue
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -29,6 +32,7 @@ from typing import Any
 _START_SECONDS = 600
 _HEALTH = "/__internal/health"
 _PLAIN, _JSON = {"Content-Type": "text/plain"}, {"Content-Type": "application/json"}
+_BUSY = {**_PLAIN, "Retry-After": "2"}  # the header is ours: Nuclio's own 503 has none
 
 
 @dataclass(frozen=True)
@@ -166,11 +170,11 @@ class Pool:
         try:
             worker = self._free.get(timeout=self._limits.wait)
         except queue.Empty:
-            return 503, _PLAIN, b""
+            return 503, _BUSY, b""
         start = time.monotonic()
         reply = worker.handle(message, self._limits.event)
         if reply is None and self._stopping:
-            return 503, _PLAIN, b""
+            return 503, _BUSY, b""
         if reply is None:
             late = time.monotonic() - start >= self._limits.event
             threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
@@ -328,6 +332,7 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)  # said outright: a script's background job starts with SIGINT ignored
     pool = None
+    folder = _share_metrics(limits.workers)
     try:
         with _Server((args.host, args.port), limits) as server:  # bound, and so found to be free, before models load
             server.pool = pool = Pool(args.handler, limits)
@@ -346,7 +351,17 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if pool:
             pool.stop()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def _share_metrics(workers: int) -> str | None:
+    """Several workers count into one folder, so that whichever is asked for /metrics tells of all."""
+    if workers == 1 or os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return None
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder = tempfile.mkdtemp(prefix="icmformer-metrics-")
+    return folder
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from icmformer import __version__
-from icmformer.cli import doctor, export, models, segment, weights
+from icmformer.cli import clicks, doctor, export, models, segment, weights
 from icmformer.errors import IcmformerError
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"icmformer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, models, weights, export, doctor):
+    for command in (segment, models, weights, export, clicks, doctor):
         command.register(commands)
     args = parser.parse_args(argv)
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging.config
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from skimage import data
 
 from icmformer import LoadedImage
 from icmformer.inference.cache import ByteLRU
+from icmformer.telemetry import log_config
 from ls_backend.addresses import Origin, Policy
 from ls_backend.app import create_app
 from ls_backend.fetch import LabelStudio
@@ -187,6 +189,19 @@ def make_client(make_backend):
         return create_app(make_backend(**options), settings or BackendSettings(max_body_bytes=8 << 20)).test_client()
 
     return make
+
+
+@pytest.fixture
+def server_log():
+    """Logs as a server is set up to write them, in text; `.getvalue()` is what came so far."""
+    root, out = logging.getLogger(), io.StringIO()
+    kept, level = root.handlers[:], root.level
+    config = log_config(logging.INFO, "text")
+    config["handlers"]["stderr"]["stream"] = out
+    logging.config.dictConfig(config)
+    yield out
+    root.handlers[:] = kept
+    root.setLevel(level)
 
 
 @pytest.fixture

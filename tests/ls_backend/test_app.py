@@ -1,15 +1,17 @@
 """The routes: who may, what is refused and how, and that nothing that is sent breaks anything."""
 
+import contextlib
 import json
-import logging
 import re
 import threading
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from icmformer.errors import ConfigError
+from ls_backend.app import create_app
 from ls_backend.settings import BackendSettings
 from tests.ls_backend.conftest import BRUSH, body, click
 
@@ -90,16 +92,16 @@ def with_item(**changes):
         (body(click(1, 1), image="/data/upload/1/endless.png"), 413, "MB"),
     ],
 )
-def test_what_is_wrong_is_said_and_logged(client, caplog, request_body, status, text):
-    caplog.set_level(logging.WARNING)
+def test_what_is_wrong_is_said_and_logged(client, server_log, request_body, status, text):
     reply = client.post("/predict", data=json.dumps(request_body), content_type="application/json")
     assert reply.status_code == status, reply.text
     if text is None:
         return
     assert text in reply.json["error"]
     assert "Traceback" not in reply.text
-    assert reply.json["error"] in caplog.text
-    assert reply.headers["X-Request-Id"] in caplog.text
+    (line,) = [line for line in server_log.getvalue().splitlines() if " WARNING " in line]
+    assert reply.json["error"] in line
+    assert f"[{reply.headers['X-Request-Id']}]" in line
     assert len(reply.data) < 1000
 
 
@@ -124,8 +126,6 @@ def test_a_content_type_does_not_matter(client):
 
 
 def test_a_busy_backend_says_when_to_come_again(make_client, make_backend):
-    from ls_backend.app import create_app
-
     backend = make_backend(queue=0, seconds=0.2)
     client = create_app(backend, BackendSettings()).test_client()
     entered, leave = threading.Event(), threading.Event()
@@ -144,8 +144,6 @@ def test_a_busy_backend_says_when_to_come_again(make_client, make_backend):
 
 
 def test_a_fault_of_ours_is_a_500_without_its_traceback(make_backend, monkeypatch, caplog):
-    from ls_backend.app import create_app
-
     backend = make_backend()
     monkeypatch.setattr(backend.engine.__class__, "segment", lambda *_, **__: 1 / 0)
     reply = create_app(backend, BackendSettings()).test_client().post("/predict", json=body(click(40, 40)))
@@ -155,6 +153,33 @@ def test_a_fault_of_ours_is_a_500_without_its_traceback(make_backend, monkeypatc
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_caller_may_name_the_request(client, server_log):
+    reply = client.post("/predict", json=[], headers={"X-Request-Id": "ingress-7.a_b"})
+    assert reply.headers["X-Request-Id"] == "ingress-7.a_b"
+    assert "[ingress-7.a_b] bad request" in server_log.getvalue()
+    for name in ("x" * 65, "two words", "forged]", "ünïcode"):
+        reply = client.post("/predict", json=[], headers={"X-Request-Id": name})
+        assert re.fullmatch("[0-9a-f]{12}", reply.headers["X-Request-Id"])
+
+
+def test_ready_says_when_no_more_clicks_fit(make_backend):
+    backend = make_backend(queue=1)
+    client = create_app(backend, BackendSettings(user="me", password="secret")).test_client()
+    assert client.get("/ready").json == {"status": "READY", "waiting": 0}
+    with contextlib.ExitStack() as inside:
+        inside.enter_context(backend.gate.enter())
+        assert client.get("/ready").status_code == 200  # one may still wait
+        waiter = threading.Thread(target=lambda: backend.gate.enter().__enter__(), daemon=True)
+        waiter.start()
+        deadline = time.monotonic() + 5
+        while not backend.gate.waiting and time.monotonic() < deadline:
+            time.sleep(0.01)
+        reply = client.get("/ready")
+        assert (reply.status_code, reply.json) == (503, {"status": "BUSY", "waiting": 1})
+        assert client.get("/health").status_code == 200  # it lives, busy or not
+    waiter.join(5)
+
+
 def test_metrics_count_what_happened(client):
     client.post("/predict", json=body(click(40, 40)))
     client.post("/predict", json=body(click(40, 400)))
@@ -162,6 +187,12 @@ def test_metrics_count_what_happened(client):
     assert 'icmformer_requests_total{route="/predict",status="200"} 1.0' in told
     assert 'icmformer_requests_total{route="/predict",status="400"} 1.0' in told
     assert 'icmformer_predictions_total{kind="mask"} 1.0' in told
+    assert 'icmformer_errors_total{kind="bad request"} 1.0' in told
+    assert 'icmformer_request_seconds_count{route="/predict"} 2.0' in told
+    assert 'icmformer_request_clicks_bucket{le="1.0"} 1.0' in told
+    assert re.search(
+        r'icmformer_model\{device="cpu",digest="[0-9a-f]{8}",profile="fast",.*weights="starter.*"\} 1.0', told
+    )
     assert 'icmformer_stage_seconds_count{stage="segment"} 1.0' in told
     assert "icmformer_waiting_requests 0.0" in told
     figures = dict(re.findall(r'(icmformer_cache_\w+\{cache="\w+"\}) ([\d.e+]+)', told))
@@ -178,7 +209,7 @@ def test_a_reply_tells_its_stages_and_so_do_the_metrics(client):
     stages = {name: float(spent) for name, spent in told}
     assert {"fetch", "wait", "segment", "encode", "segment.decode", "segment.paste"} <= set(stages)
     assert 0 < sum(spent for name, spent in stages.items() if name.startswith("segment.")) <= stages["segment"] + 1
-    assert 'icmformer_stage_seconds_count{stage="segment.decode"} 1.0' in client.get("/metrics").text
+    assert 'icmformer_network_seconds_count{stage="decode"} 1.0' in client.get("/metrics").text
     assert "Server-Timing" not in client.post("/predict", json=body(click(40, 400))).headers
 
 

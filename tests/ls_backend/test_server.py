@@ -1,6 +1,7 @@
 """The backend as its own commands start it: when the port opens, what it says of wrong settings, many who wait."""
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -92,6 +93,29 @@ def test_who_asks_how_it_is_does_not_wait_behind_clicks(start, tmp_path):
     assert statuses.count(503) >= 7  # who finds the queue full, and who waits in vain
 
 
+def test_any_of_several_workers_tells_of_all_and_logs_are_json(start, tmp_path):
+    port = free_port(0)
+    server = start([sys.executable, "-m", "ls_backend", "--port", str(port), "--workers", "2"], port, LOG_FORMAT="json")
+    server.wait_for(f"{server.url}/health", 120)
+    threads = [threading.Thread(target=ask, args=(server, body(click(30 + n, 40), task=n))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(4):
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=20) as reply:
+            told = reply.read().decode().splitlines()
+        assert 'icmformer_requests_total{route="/predict",status="200"} 8.0' in told
+        assert 'icmformer_predictions_total{kind="mask"} 8.0' in told
+        assert sum(line.startswith("icmformer_waiting_requests") for line in told) == 1
+    server.stop()
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    answered = [line for line in lines if line["message"].startswith("task ")]
+    assert len({line["request"] for line in answered}) == 8
+    assert {line["level"] for line in lines} <= {"info", "warning"}
+    assert any(line["logger"] == "gunicorn.error" for line in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "environment", "text"),
     [
@@ -101,6 +125,7 @@ def test_who_asks_how_it_is_does_not_wait_behind_clicks(start, tmp_path):
         ((), {"ICMFORMER_WEIGHTS": "nothing-of-that-name"}, "nothing-of-that-name"),
         ((), {"LABEL_STUDIO_URL": "http://[bad"}, "LABEL_STUDIO_URL"),
         ((), {"LOG_LEVEL": "loud"}, "LOG_LEVEL must be"),
+        ((), {"LOG_FORMAT": "xml"}, "LOG_FORMAT must be"),
         (("--host", "192.0.2.1"), {}, "cannot listen on 192.0.2.1"),
     ],
 )

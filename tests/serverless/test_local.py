@@ -7,15 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cvat_sdk.masks import decode_mask
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 from skimage import data
 
 from demo.studio import free_port
@@ -41,6 +44,7 @@ def handler(context, event):
 
 class Server:
     def __init__(self, folder, *options):
+        self.begun = time.time()
         self.port = free_port(0)
         self.url = f"http://127.0.0.1:{self.port}/"
         command = [sys.executable, "-m", "serverless.local", "--port", str(self.port), *options]
@@ -220,3 +224,54 @@ def test_what_cannot_work_is_told(options, text):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert text in done.stderr
+
+
+def scraped(server):
+    with urllib.request.urlopen(f"{server.url}metrics", timeout=30) as reply:
+        assert reply.headers["Content-Type"].startswith("text/plain")
+        families = text_string_to_metric_families(reply.read().decode())
+        return {(s.name, *sorted(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def test_whichever_worker_is_asked_the_metrics_tell_of_all(start, tmp_path, monkeypatch):
+    """Read by prometheus-client's own parser."""
+    monkeypatch.setenv("ICMFORMER_CLICK_LOG", str(tmp_path / "clicks.jsonl"))
+    server = start("--workers", "2")
+    threads = [
+        threading.Thread(target=server.post, args=(payload(CAT, [(170.5, 120.5)], [(20, n)]),)) for n in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    server.post(payload("@@", [(1, 1)]))
+    server.post(payload(CAT))
+    told = [scraped(server) for _ in range(4)]
+    for values in told:
+        assert values["icmformer_requests_total", ("route", "/"), ("status", "200")] == 7
+        assert values["icmformer_requests_total", ("route", "/"), ("status", "400")] == 1
+        assert values["icmformer_errors_total", ("kind", "bad request")] == 1
+        assert values["icmformer_predictions_total", ("kind", "mask")] == 6
+        assert values["icmformer_predictions_total", ("kind", "nothing clicked")] == 1
+        assert values["icmformer_request_clicks_sum",] == 12
+        looked = [values[f"icmformer_cache_{name}_total", ("cache", "images")] for name in ("hits", "misses")]
+        assert sum(looked) == 7
+        assert 2 <= looked[1] <= 3  # once in each worker that was asked, and what was no image
+        assert [v for (name, *_), v in values.items() if name == "icmformer_model"] == [1]
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in (tmp_path / "clicks.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    assert {line["tool"] for line in lines} == {"cvat"}
+    assert not [f for f in Path(tempfile.gettempdir()).glob("icmformer-metrics-*") if f.stat().st_mtime > server.begun]
+
+
+def test_a_busy_server_says_when_to_come_again(odd):
+    server = odd("--worker-wait", "0.1")
+    slow = threading.Thread(target=server.post, args=({"sleep": 2},))
+    slow.start()
+    time.sleep(0.5)
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(server.url, timeout=10)
+    assert error.value.code == 503
+    assert int(error.value.headers["Retry-After"]) > 0
+    slow.join()

@@ -1,0 +1,132 @@
+"""`icmformer clicks report`: the annotators' own number of clicks, from the click logs of the servers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from icmformer.click_log import read
+from icmformer.errors import ConfigError
+
+
+def register(commands: Any) -> None:
+    """Adds the command."""
+    parser = commands.add_parser(
+        "clicks",
+        help="how many clicks the annotators needed",
+        description="Reads what servers wrote to ICMFORMER_CLICK_LOG.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    report = actions.add_parser(
+        "report",
+        help="sum up click logs",
+        description="Sums up click logs. Of both tools: requests, clicks a request, latency, empty masks. Where the "
+        "tool tells which masks were kept (Label Studio, by its webhook): clicks an object, and the share of first "
+        "masks that were accepted.",
+    )
+    report.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="files of one or several servers")
+    report.add_argument("--since", metavar="DATE", help="leave out what is older, such as 2026-01-31")
+    report.add_argument("--json", action="store_true", help="print JSON")
+    report.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    lines = [line for line in read(args.logs) if not args.since or str(line.get("time", "")) >= args.since]
+    if not lines:
+        raise ConfigError("there are no clicks in it" + (f" since {args.since}" if args.since else ""))
+    found = report(lines)
+    print(json.dumps(found, indent=2) if args.json else _for_people(found))
+    return 0
+
+
+def report(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures of click logs.
+
+    Args:
+        lines: As `icmformer.click_log.read` gives them.
+
+    Returns:
+        By tool: `requests`, `clicks_a_request` (mean, by number), `empty`, `milliseconds` (median, p95, p99); and where
+        masks are known to be kept: `objects`, `clicks_an_object` (mean, by number), `first_masks_accepted` (share),
+        `edited` (share).
+    """
+    clicks: dict[str, list[Mapping[str, Any]]] = {}
+    kept: dict[str, dict[tuple[Any, str], Mapping[str, Any]]] = {}
+    for line in lines:
+        tool = str(line.get("tool", ""))
+        clicks.setdefault(tool, [])
+        if line["event"] == "click":
+            clicks[tool].append(line)
+            continue
+        for region in line.get("regions", ()):  # saved again it counts once, as it was last
+            kept.setdefault(tool, {})[line.get("annotation"), region["id"]] = region
+    return {tool: {**_requests(made), **_objects(list(kept.get(tool, {}).values()))} for tool, made in clicks.items()}
+
+
+def _requests(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if not made:
+        return {"requests": 0}
+    counts = [line["positive"] + line["negative"] + bool(line["box"]) for line in made]
+    spent = sorted(line["milliseconds"] for line in made)
+    return {
+        "requests": len(made),
+        "clicks_a_request": _counted(counts),
+        "empty": sum(line["result"] == "empty" for line in made) / len(made),
+        "milliseconds": {"median": statistics.median(spent), "p95": _at(spent, 0.95), "p99": _at(spent, 0.99)},
+    }
+
+
+def _objects(kept: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if not kept:
+        return {}
+    counts = [region["clicks"] for region in kept]
+    return {
+        "objects": len(kept),
+        "clicks_an_object": _counted(counts),
+        "first_masks_accepted": sum(count == 1 for count in counts) / len(kept),
+        "edited": sum(bool(region["edited"]) for region in kept) / len(kept),
+    }
+
+
+def _counted(counts: Sequence[int]) -> dict[str, Any]:
+    return {"mean": statistics.mean(counts), "by_number": {str(n): c for n, c in sorted(Counter(counts).items())}}
+
+
+def _at(values: Sequence[float], share: float) -> float:
+    """The value under which a share of sorted values lies (nearest rank)."""
+    return values[math.ceil(share * len(values)) - 1]
+
+
+def _for_people(found: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = []
+    for tool, figures in found.items():
+        lines.append(tool)
+        if figures["requests"]:
+            spent = figures["milliseconds"]
+            lines.append(
+                f"  {figures['requests']} requests, {figures['clicks_a_request']['mean']:.2f} clicks each, "
+                f"{figures['empty']:.1%} empty masks"
+            )
+            lines.append(
+                f"  {spent['median']:.0f} ms in the middle, {spent['p95']:.0f} ms at 95%, {spent['p99']:.0f} ms at 99%"
+            )
+            lines.append(f"  requests by clicks: {_histogram(figures['clicks_a_request'])}")
+        if "objects" in figures:
+            lines.append(
+                f"  {figures['objects']} masks kept, {figures['clicks_an_object']['mean']:.2f} clicks each, "
+                f"{figures['first_masks_accepted']:.1%} after the first, {figures['edited']:.1%} edited by hand"
+            )
+            lines.append(f"  masks kept by clicks: {_histogram(figures['clicks_an_object'])}")
+        else:
+            lines.append("  which masks were kept is not known: CVAT does not tell; Label Studio does by its webhook")
+    return "\n".join(lines)
+
+
+def _histogram(counted: Mapping[str, Any]) -> str:
+    return ", ".join(f"{number}: {count}" for number, count in counted["by_number"].items())

@@ -1,0 +1,117 @@
+"""From a click to the annotators' own number of clicks: the ids of answers, the webhook, the log, the report."""
+
+import json
+
+import pytest
+
+from icmformer.cli.main import main
+from icmformer.click_log import ClickLog
+from ls_backend.accepted import parse
+from ls_backend.app import create_app
+from ls_backend.errors import RequestError
+from ls_backend.gate import Gate
+from ls_backend.service import Backend
+from ls_backend.settings import BackendSettings
+from tests.ls_backend.conftest import POLYGON, UNIFIED, body, click
+
+
+def webhook(annotation, *regions, action="ANNOTATION_CREATED"):
+    """As Label Studio 1.23 sends it when an annotation is saved; `regions` as the page keeps them."""
+    return {
+        "action": action,
+        "annotation": {"id": annotation, "was_cancelled": False, "lead_time": 3.8, "result": list(regions), "task": 6},
+        "project": {"id": 6},
+        "task": {"id": 6, "data": {"image": "/data/upload/1/cat.png"}},
+    }
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "logs" / "clicks.jsonl"
+
+
+@pytest.fixture
+def logged(fast, make_images, log):
+    """A client of a backend with a click log."""
+    backend = Backend(fast, make_images(), Gate(1, 8, 5.0), 200, ClickLog(log))
+    return create_app(backend, BackendSettings()).test_client()
+
+
+def answers(client, *requests):
+    return [client.post("/predict", json=r).json["results"][0]["result"] for r in requests]
+
+
+def objects(client):
+    """Count and sum of the metric of clicks an object."""
+    told = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if not line.startswith("#"))
+    return float(told["icmformer_object_clicks_count"]), float(told["icmformer_object_clicks_sum"])
+
+
+def test_the_annotators_number_of_clicks(logged, log, capsys):
+    one, two = click(40, 40), click(60, 20, positive=False)
+    first, corrected = answers(logged, body(one), body(one, two))
+    (other,) = answers(logged, body(click(50, 60), config=UNIFIED))[0][:1]
+    assert logged.post("/webhook", json=webhook(11, *corrected)).json["status"] == "noted"
+    assert objects(logged) == (1, 2)
+    edited = {**other, "origin": "prediction-changed"}
+    logged.post("/webhook", json=webhook(11, *corrected, edited, action="ANNOTATION_UPDATED"))
+    assert objects(logged) == (2, 3)  # the one that was there already is not counted again
+    assert first[0]["id"] != corrected[0]["id"]
+    assert main(["clicks", "report", str(log), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["label studio"]
+    assert found["requests"] == 3
+    assert found["clicks_a_request"]["by_number"] == {"1": 2, "2": 1}
+    assert found["objects"] == 2
+    assert found["clicks_an_object"] == {"mean": 1.5, "by_number": {"1": 1, "2": 1}}
+    assert found["first_masks_accepted"] == 0.5
+    assert found["edited"] == 0.5
+    assert found["milliseconds"]["median"] > 0
+
+
+def test_polygons_of_one_mask_are_one_object(logged):
+    regions = answers(logged, body(click(40, 40), config=POLYGON))[0]
+    parts = [regions[0], {**regions[0], "id": regions[0]["id"] + "-1"}]
+    logged.post("/webhook", json=webhook(3, *parts))
+    assert objects(logged) == (1, 1)
+
+
+def test_the_log_has_neither_images_nor_names(logged, log):
+    regions = answers(logged, body(click(40, 40)))[0]
+    logged.post("/webhook", json=webhook(5, *regions))
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["click", "accepted"]
+    assert set(lines[0]) == {
+        "time", "event", "tool", "request", "result", "region", "positive", "negative", "box", "area", "score",
+        "milliseconds", "model",
+    }  # fmt: skip
+    assert 0 < lines[0]["area"] < 1
+    assert lines[1]["regions"] == [{"id": regions[0]["id"], "clicks": 1, "edited": False}]
+    assert "cat" not in log.read_text().replace(lines[0]["model"], "").lower()
+    assert log.stat().st_mode & 0o077 == 0  # the owner's alone
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"action": "PROJECT_UPDATED", "project": {"id": 1}},
+        {"action": "ANNOTATION_CREATED"},  # set to send no payload
+        webhook(3),
+        webhook(3, {"id": "by hand", "origin": "manual"}, 7, {"id": 5}, {}),
+        webhook(3, {"id": "0123456789abcdefn3", "origin": "manual"}),  # not of a prediction
+        webhook(3, {"id": "0123456789abcdefn99999", "origin": "prediction"}),  # no number of clicks
+        webhook(3, {"id": "0123456789abcdefn\u0663", "origin": "prediction"}),
+    ],
+)
+def test_saves_without_a_mask_of_ours(logged, log, sent):
+    reply = logged.post("/webhook", json=sent)
+    assert (reply.status_code, reply.json["status"]) == (200, "ignored")
+    assert log.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    "sent", [[], "text", {"action": "ANNOTATION_CREATED", "annotation": 3}, webhook("3"), webhook(None)]
+)
+def test_what_is_no_webhook_is_refused(logged, sent):
+    assert logged.post("/webhook", json=sent).status_code == 400
+    with pytest.raises(RequestError):
+        parse(sent)

@@ -1,0 +1,235 @@
+"""What `icmformer doctor` finds at Label Studio: against a server that answers as a real one does."""
+
+import socket
+import threading
+
+import pytest
+
+from tests.doctor import Doctor, Server, forget_environment, nobody
+from tests.ls_backend.conftest import BRUSH, POLYGON, SEVERAL, UNIFIED
+
+LEGACY, PERSONAL = "1234567890abcdef-legacy", "head.claims-secret.signature"
+ANYBODY, BACKENDS = "/api/current-user/whoami", "/api/ml?project=7"
+LINES = ["label studio settings", "label studio", "label studio token", "label studio project"]
+PROJECT_LINES = ["labelling config", "ml backend", "interactive preannotations"]
+
+
+def backend(**changes):
+    """A connected backend as /api/ml tells it."""
+    return {
+        "id": 1,
+        "state": "CO",
+        "readable_state": "Connected",
+        "is_interactive": True,
+        "url": "http://backend:9090",
+        "error_message": None,
+        "model_version": "icmformer starter e5d8eddf fast",
+    } | changes
+
+
+@pytest.fixture
+def studio():
+    server = Server(
+        {
+            "/api/version/": (200, {"release": "1.23.2"}),
+            ANYBODY: (200, {"id": 1, "email": "eve@example.org"}),
+            "/api/projects/7/": (200, {"id": 7, "title": "cats", "label_config": BRUSH}),
+            BACKENDS: (200, [backend()]),
+        },
+        tokens=(f"Token {LEGACY}", "Bearer short-lived"),
+        public=("/api/version/",),
+        exchange={PERSONAL: "short-lived"},
+    )
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def doctor(capsys, monkeypatch, studio):
+    """Runs the command with the studio's address and token in the environment; no report may hold a token."""
+    forget_environment(monkeypatch)
+    monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
+    run = Doctor(capsys)
+
+    def checked(*words):
+        report = run(*words)
+        assert not [token for token in (LEGACY, PERSONAL, "short-lived", "wrong-token") if token in report.output]
+        return report
+
+    return checked
+
+
+@pytest.mark.parametrize("config", [BRUSH, UNIFIED, POLYGON, SEVERAL])
+@pytest.mark.parametrize("token", [LEGACY, PERSONAL])
+def test_a_healthy_project_is_well_in_every_line(doctor, studio, monkeypatch, config, token):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
+    studio.routes["/api/projects/7/"] = (200, {"id": 7, "title": "cats", "label_config": config})
+    report = doctor("--project", "7")
+    assert report.code == 0
+    assert {report.state(name) for name in (*LINES, *PROJECT_LINES, "clock")} == {"ok"}
+    assert ("personal" if token == PERSONAL else "legacy") in report.told("label studio token")
+    assert "1.23.2" in report.told("label studio")
+
+
+def test_the_option_wins_over_the_variable_and_no_token_is_a_warning(doctor, studio, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_URL", nobody())
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    report = doctor("--label-studio", studio.url)
+    assert report.code == 0
+    assert report.state("label studio token") == "warning"
+    assert "LABEL_STUDIO_API_KEY" in report.told("label studio token")
+    assert doctor("--label-studio", studio.url, "--project", "7").failed == ["label studio token"]
+    assert not [asked for asked, token in studio.asked if token]
+
+
+def test_nothing_at_the_address_is_found(doctor, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_URL", nobody())
+    report = doctor("--project", "7")
+    assert report.failed == ["label studio"]
+    assert "nothing listens there" in report.told("label studio")
+    assert "LABEL_STUDIO_URL" in report.checks["label studio"]["advice"]
+    assert {report.state(name) for name in (*LINES[2:], *PROJECT_LINES, "clock")} == {"skipped"}
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://no.such.host.invalid")
+    assert doctor().failed == ["label studio"]
+
+
+def test_a_server_that_never_answers_takes_seconds_and_one_line(doctor, monkeypatch):
+    monkeypatch.setattr("ls_backend.doctor.NETWORK_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("LABEL_STUDIO_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        report = doctor()
+    assert report.failed == ["label studio"]
+    assert "within 0.3 s" in report.told("label studio")
+
+
+def test_a_server_that_is_no_http_is_told(doctor, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet():
+            there, _ = other.accept()
+            there.sendall(b"SSH-2.0-OpenSSH\r\n\r\n")
+            there.close()
+
+        threading.Thread(target=greet, daemon=True).start()
+        monkeypatch.setenv("LABEL_STUDIO_URL", f"http://127.0.0.1:{other.getsockname()[1]}")
+        report = doctor()
+    assert report.failed == ["label studio"]
+    assert "http" in report.told("label studio")
+
+
+@pytest.mark.parametrize(
+    ("routes", "text"),
+    [
+        ({ANYBODY: (200, {}), "/api/version/": (404, {})}, "is not Label Studio"),
+        ({ANYBODY: (200, {}), "/api/version/": (200, b"<html>")}, "is not Label Studio"),
+        ({ANYBODY: (404, {})}, "has nothing at"),  # what a real one says below a wrong sub-path
+        ({ANYBODY: (503, {})}, "down"),
+    ],
+)
+def test_what_is_not_label_studio_at_that_address_is_told(doctor, studio, routes, text):
+    studio.tokens = None
+    studio.routes |= routes
+    report = doctor("--project", "7")
+    assert report.failed == ["label studio"]
+    assert text in report.told("label studio")
+
+
+@pytest.mark.parametrize("token", ["wrong-token", "wrong-token.of.three"])
+def test_a_wrong_token_is_found_and_not_shown(doctor, monkeypatch, token):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
+    report = doctor("--project", "7")
+    assert report.failed == ["label studio token"]
+    assert "LABEL_STUDIO_API_KEY" in report.checks["label studio token"]["advice"]
+    assert report.state("labelling config") == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LABEL_STUDIO_URL", "localhost:8080"),
+        ("LABEL_STUDIO_URL", "http://eve:wrong-token@localhost"),
+        ("LABEL_STUDIO_API_KEY", "wrong-token with blanks"),
+        ("ICMFORMER_FETCH_SECONDS", "soon"),
+        ("BASIC_AUTH_USER", "eve"),
+    ],
+)
+def test_a_wrong_setting_of_the_backend_is_one_line(doctor, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    report = doctor()
+    assert report.failed == ["label studio settings"]
+    assert name in report.told("label studio settings")
+
+
+def test_a_project_that_is_not_there_is_found(doctor):
+    report = doctor("--project", "8")
+    assert report.failed == ["label studio project"]
+    assert "404" in report.told("label studio project")
+    assert "--project" in report.checks["label studio project"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "remedy"),
+    [
+        (BRUSH.replace(' smart="true"', ""), "no smart tool", 'smart="true"'),
+        (BRUSH.replace("BrushLabels", "EllipseLabels"), "nothing to answer with", "BrushLabels"),
+        (BRUSH.replace("<Image ", "<Video "), "no <Image", "Labeling Interface"),
+        (BRUSH.replace('toName="image"><Label value="Cat"/>', 'toName="image">'), "Cat", "same labels"),
+        ("<View><Image", "not XML", "Labeling Interface"),
+        ("", "not XML", "Labeling Interface"),
+    ],
+)
+def test_what_a_labelling_config_lacks_is_said(doctor, studio, config, text, remedy):
+    studio.routes["/api/projects/7/"] = (200, {"id": 7, "title": "cats", "label_config": config})
+    report = doctor("--project", "7")
+    assert report.failed == ["labelling config"]
+    assert text in report.told("labelling config")
+    assert remedy in report.checks["labelling config"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("backends", "line", "text", "remedy"),
+    [
+        ([], "ml backend", "no model is connected", "Connect Model"),
+        ([backend(state="DI", readable_state="Disconnected")], "ml backend", "Disconnected", "/health"),
+        ([backend(state="ER", readable_state="Error", error_message="no\nroute")], "ml backend", "no route", "start"),
+        ([backend(is_interactive=False)], "interactive preannotations", "off", "Interactive preannotations"),
+        (
+            [backend(model_version="sam", state="CO"), backend(is_interactive=False)],
+            "interactive preannotations",
+            "off",
+            "switch on",
+        ),
+    ],
+)
+def test_a_project_without_our_backend_at_work_is_found(doctor, studio, backends, line, text, remedy):
+    studio.routes[BACKENDS] = (200, backends)
+    report = doctor("--project", "7")
+    assert report.failed == [line]
+    assert text in report.told(line)
+    assert remedy in report.checks[line]["advice"]
+
+
+def test_a_backend_of_others_is_a_warning(doctor, studio):
+    studio.routes[BACKENDS] = (200, [backend(model_version="sam")])
+    report = doctor("--project", "7")
+    assert (report.code, report.state("ml backend")) == (0, "warning")
+    assert "sam" in report.told("ml backend")
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_an_hour_off_is_found_in_its_line_alone(doctor, studio, hours):
+    studio.clock = hours * 3600
+    report = doctor("--project", "7")
+    assert report.failed == ["clock"]
+    assert ("behind" if hours > 0 else "ahead") in report.told("clock")
+    assert "timedatectl" in report.checks["clock"]["advice"]
+    assert report.checks["clock"]["facts"]["clock_offset_s"] == pytest.approx(-3600 * hours, abs=5)
+
+
+def test_a_project_without_an_address_is_told(doctor, monkeypatch):
+    monkeypatch.delenv("LABEL_STUDIO_URL")
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    report = doctor("--project", "7")
+    assert report.failed == ["label studio"]
+    assert "LABEL_STUDIO_URL" in report.told("label studio")
