@@ -13,7 +13,7 @@ SHARED ?= ../shared
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint format bench studio demo demo-reset e2e bench-rle bench-cvat function overfit starter starter-bundle clean
+.PHONY: help setup test test-slow lint format bench studio demo demo-reset e2e bench-rle bench-cvat function sbom audit overfit starter starter-bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ function: $(STAMP) ## serve CVAT's function on this machine without Docker: make
 
 bench-cvat: $(STAMP) ## a click through CVAT's function: first and later ones of a 12-megapixel photo
 	$(BIN)/python -m demo.bench_cvat
+
+sbom: $(STAMP) ## write what is installed and the weights as CycloneDX JSON: sbom.json
+	$(BIN)/python docker/sbom.py --python $(BIN)/python -o sbom.json
 
 demo-reset: ## wipe what the demo wrote
 	@if test -x $(BIN)/python; then $(BIN)/python -m demo --reset; else rm -rf .demo; fi

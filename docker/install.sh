@@ -21,10 +21,13 @@ pip install --no-cache-dir --constraint "$constraints" ".[${EXTRAS:-${runtime}la
 rm -rf build ./*.egg-info
 pip check
 cd /
-ICMFORMER_DEVICE=cpu python - <<'CHECK'  # there is no GPU while an image is built
+scratch=$(mktemp -d) # the cache folder is to be another user's: nothing of root's may lie in it
+# There is no GPU while an image is built.
+ICMFORMER_DEVICE=cpu ICMFORMER_CACHE_DIR=$scratch python - <<'CHECK'
 import ls_backend._wsgi  # noqa: F401  loads the bundled weights and answers a click
 import serverless.main  # noqa: F401
 from icmformer import Engine
 
 print("installed:", Engine.from_weights("starter").weights.name)
 CHECK
+rm -rf "$scratch"

@@ -4,15 +4,16 @@ engine = icmformer.Engine.from_weights("starter")
 result = engine.segment(image, clicks=[icmformer.Click(x=120, y=80)])
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from icmformer.errors import IcmformerError
-from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
-from icmformer.imageio import LoadedImage, decode_image
-from icmformer.types import Box, Click, MaskResult, Prompt
 
 if TYPE_CHECKING:
+    from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
+    from icmformer.imageio import LoadedImage, decode_image
     from icmformer.inference.engine import Caches, Engine
+    from icmformer.types import Box, Click, MaskResult, Prompt
 
 __version__ = "0.1.0"
 
@@ -33,10 +34,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports what needs torch when it is first asked for: vocabulary, images and geometry do without."""
-    if name in ("Caches", "Engine"):
-        from icmformer.inference import engine
+_HOMES = {
+    "geometry": ("CleanUp", "Polygon", "mask_to_polygons"),
+    "imageio": ("LoadedImage", "decode_image"),
+    "inference.engine": ("Caches", "Engine"),
+    "types": ("Box", "Click", "MaskResult", "Prompt"),
+}
 
-        return getattr(engine, name)
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for when it is first asked for: `icmformer doctor` runs whatever package is broken."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"icmformer.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

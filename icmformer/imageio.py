@@ -7,7 +7,7 @@ import io
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,9 @@ out = io.BytesIO()
 ImageOps.exif_transpose(image).save(out, "TIFF")
 sys.stdout.buffer.write(out.getvalue())
 """
+_ORIENTATION = 0x0112
+_BAND = 1 << 20  # pixels converted at a time: what is on the way from file to array is then small beside the array
+_MOST_SCANS = 200  # of a JPEG file; progressive ones of cameras and tools have some ten
 _WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -134,6 +137,8 @@ def _decode(data: bytes, max_pixels: int) -> RGBImage:
         Image.init()  # registers the formats that Pillow does not know from the start
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
+            if image.format in ("JPEG", "MPO"):
+                _check_scans(data)
             return _to_rgb(_load(image))
     except ImageError:
         raise
@@ -186,33 +191,63 @@ def _load(image: Image.Image) -> Image.Image:
     except (OSError, EOFError, SyntaxError) as error:
         raise TruncatedImageError(f"the image file ends early or is damaged: {error}") from error
     try:
-        return ImageOps.exif_transpose(image)
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image  # a copy where there is nothing to turn
     except Exception:  # damaged EXIF data: the pixels are still good
         return image
 
 
+def _check_scans(data: bytes) -> None:
+    """Each scan of a progressive JPEG goes over the whole image, and may take but a few bytes of the file."""
+    if data.count(b"\xff\xda") > _MOST_SCANS:
+        raise ImageTooLargeError(f"the JPEG file has more than {_MOST_SCANS} scans; store it anew")
+
+
 def _to_rgb(image: Image.Image) -> RGBImage:
+    width, height = image.size
+    convert = _conversion(image)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, band in _bands(image):
+        pixels[top : top + band.size[1]] = convert(band)
+    return pixels
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """An image in bands of whole rows, each with its first row."""
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(height, top + rows)))
+
+
+def _conversion(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
+    """What makes (H, W, 3) RGB, or (H, W, 1) gray, of a band of the image."""
     if image.mode in _WIDE_MODES:
-        return np.repeat(_scaled(np.asarray(image))[..., None], 3, axis=2)
+        return _scaling(image)
     if image.mode == "LAB":
         profile = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        converted = ImageCms.applyTransform(image, profile)
-        assert converted is not None
-        return np.array(converted)
+        return lambda band: np.asarray(ImageCms.applyTransform(band, profile))
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return np.array(Image.alpha_composite(white, layer).convert("RGB"))
-    return np.array(image.convert("RGB"))
+        return _over_white
+    return lambda band: np.asarray(band.convert("RGB"))
 
 
-def _scaled(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _over_white(band: Image.Image) -> NDArray[np.uint8]:
+    layer = band.convert("RGBA")
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
+
+
+def _scaling(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
     """Scales numbers linearly to 0..255 by their least and largest finite value; a constant image becomes black."""
-    numbers = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(numbers.min()), float(numbers.max())
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    return np.rint((numbers - low) * (255.0 / (high - low))).astype(np.uint8)
+    ends = [(float(n.min()), float(n.max())) for n in (_numbers(band) for _, band in _bands(image))]
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    factor = 255.0 / (high - low) if high > low else 0.0
+    return lambda band: np.rint((_numbers(band) - low) * factor).astype(np.uint8)[..., None]
+
+
+def _numbers(band: Image.Image) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(band).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _decode_what_there_is(data: bytes, max_pixels: int, error: TruncatedImageError) -> RGBImage:

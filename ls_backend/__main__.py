@@ -22,6 +22,7 @@ from ls_backend.fetch import LabelStudio
 from ls_backend.settings import BackendSettings
 
 _SPARE_THREADS = 8  # for those who ask how it is while clicks wait
+_GRACE_SECONDS = 10  # at the end, for a click that came to its turn at the last moment
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +76,8 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     _share_metrics(workers)
-    _serve(args.host, port, workers, threads or own.concurrency + own.queue + _SPARE_THREADS, log_config(level, form))
+    threads = threads or own.concurrency + own.queue + _SPARE_THREADS
+    _serve(args.host, port, workers, threads, own.queue_seconds + _GRACE_SECONDS, log_config(level, form))
     return 0
 
 
@@ -145,7 +147,7 @@ def _check(settings: Settings, own: BackendSettings) -> int:
     return 0
 
 
-def _serve(host: str, port: int, workers: int, threads: int, logs: dict[str, Any]) -> None:
+def _serve(host: str, port: int, workers: int, threads: int, grace: int, logs: dict[str, Any]) -> None:
     import gunicorn.sock
     from gunicorn.app.base import BaseApplication
 
@@ -161,7 +163,7 @@ def _serve(host: str, port: int, workers: int, threads: int, logs: dict[str, Any
                 "threads": threads,
                 "worker_class": "gthread",
                 "timeout": 0,
-                "graceful_timeout": 10,
+                "graceful_timeout": grace,
                 "control_socket_disable": True,
                 "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,
                 "post_worker_init": _listen,

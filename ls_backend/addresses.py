@@ -64,7 +64,12 @@ def shown(url: str) -> str:
         text += f"?{query.partition('&')[0]}"
     scheme, separator, rest = text.partition("://")
     host, slash, path = rest.partition("/")
-    text = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}".encode("unicode_escape").decode()
+    return brief(f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}")
+
+
+def brief(text: str) -> str:
+    """A text from elsewhere as logs and errors may show it: short, and on one line."""
+    text = text[:200].encode("unicode_escape").decode()
     return text if len(text) <= 120 else text[:117] + "..."
 
 
@@ -109,17 +114,17 @@ class Policy:
         by_name = home or origin.host in self.allowed_hosts
         if not (by_name or public_redirect or any(_fits(origin.host, pattern) for pattern in self.allowed_hosts)):
             raise RefusedHostError(
-                f"images from {origin.host} are not fetched: it is not Label Studio's own address (LABEL_STUDIO_URL); "
+                f"images from {brief(origin.host)} are not fetched: it is not Label Studio's own address (LABEL_STUDIO_URL); "
                 "name it in ICMFORMER_ALLOWED_HOSTS to allow it"
             )
         host = split(url).hostname
         try:
             found = [str(info[4][0]) for info in socket.getaddrinfo(host, origin.port, type=socket.SOCK_STREAM)]
         except (OSError, UnicodeError) as error:
-            raise FetchError(f"the name {origin.host} does not resolve: {error}") from error
+            raise FetchError(f"the name {brief(origin.host)} does not resolve: {error}") from error
         if not by_name and not all(_public(ip) for ip in found):
             raise RefusedHostError(
-                f"{origin.host} is at a private address, which is not fetched from; "
+                f"{brief(origin.host)} is at a private address, which is not fetched from; "
                 "name exactly this host in ICMFORMER_ALLOWED_HOSTS to allow it"
             )
         return list(dict.fromkeys(found)), origin.port

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import urljoin
 
 from icmformer.errors import IcmformerError
-from ls_backend.addresses import Policy, shown, split
+from ls_backend.addresses import Policy, brief, shown, split
 from ls_backend.errors import FetchError, TooLargeError
 
 _CONNECT_SECONDS = 5.0
@@ -102,7 +102,8 @@ def request(
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         _left(deadline, url)
-        raise FetchError(f"{shown(url)} could not be fetched: {error or type(error).__name__}") from error
+        why = brief(str(error)) or type(error).__name__  # what another server said may be in it
+        raise FetchError(f"{shown(url)} could not be fetched: {why}") from error
     finally:
         ended.set()
         connection.close()
@@ -182,7 +183,7 @@ class LabelStudio:
             reply = self._get(url, deadline, home, trusted_redirect)
             if reply.status in (301, 302, 303, 307, 308) and reply.location:
                 trusted_redirect = home and PRESIGNED.search(split(url).path) is not None
-                url = urljoin(url, reply.location)
+                url = _onward(url, reply.location)
                 continue
             if reply.status == 200:
                 if home and reply.content_type.startswith("text/html"):
@@ -238,6 +239,14 @@ class LabelStudio:
                 "account page and set LABEL_STUDIO_API_KEY"
             )
         return access
+
+
+def _onward(url: str, location: str) -> str:
+    """Where a redirect leads."""
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise FetchError(f"{shown(url)} redirects to what is no address") from error
 
 
 def _advice(url: str, status: int, home: bool, token: bool) -> str:

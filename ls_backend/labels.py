@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import reprlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +14,8 @@ from ls_backend.errors import RequestError
 _LABELLED = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
 _PLAIN = {"Brush": "brush", "Polygon": "polygon"}
 _LONGEST = 1 << 20
+_MOST_IMAGES = 100
+_DEEPEST = 50  # tags within tags: what is read from the text must not grow faster than the text
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class ImageTag:
         if not fitting:
             raise RequestError(
                 f"the label {', '.join(labels)[:100]!r} is in the smart tool's labels but in none of "
-                f"{', '.join(o.name for o in self.outputs)}: give both controls the same labels"
+                f"{some(o.name for o in self.outputs)}: give both controls the same labels"
             )
         return fitting[0]
 
@@ -87,37 +91,67 @@ def read_config(text: str) -> Mapping[str, ImageTag]:
     """
     if len(text) > _LONGEST or "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise RequestError("the labelling config is too long, or declares entities")
-    try:
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError) as error:  # ValueError: half a character
-        raise RequestError(f"the labelling config is not XML: {error}") from error
-    images = {}
+    root = _tree(text)
+    tags = {}
     for tag in root.iter("Image"):
         name, value = tag.get("name"), tag.get("value") or tag.get("valueList")
         if name and value:
-            images[name] = ImageTag(name, value, tag.get("value") is None, tuple(_outputs(root, name)))
-    if not images:
+            tags[name] = value, tag.get("value") is None
+    if not tags:
         raise RequestError("the labelling config has no <Image name=... value=...>: this backend segments images")
-    return images
+    if len(tags) > _MOST_IMAGES:
+        raise RequestError(f"the labelling config has {len(tags)} images; at most {_MOST_IMAGES} are taken")
+    outputs = _outputs(root, tags)
+    return {name: ImageTag(name, *facts, tuple(outputs[name])) for name, facts in tags.items()}
 
 
-def _outputs(root: ElementTree.Element, image: str) -> list[Output]:
-    labels = next((t for t in root.iter("Labels") if _draws_on(t, image)), None)
-    found = []
+def some(names: Iterable[str]) -> str:
+    """Names as an error may list them: on one line, and not all of very many."""
+    listed = [*names]
+    return ", ".join(map(reprlib.repr, listed[:8])) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
+
+
+def _tree(text: str) -> ElementTree.Element:
+    root, depth = None, 0
+    try:
+        for event, tag in ElementTree.iterparse(io.StringIO(text), ("start", "end")):
+            root = tag if root is None else root
+            depth += 1 if event == "start" else -1
+            if depth > _DEEPEST:
+                raise RequestError(f"the labelling config has more than {_DEEPEST} tags within each other")
+    except (ElementTree.ParseError, ValueError) as error:  # ValueError: half a character
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"the labelling config is not XML: {error}") from error
+    assert root is not None  # no text without a tag is XML
+    return root
+
+
+def _outputs(root: ElementTree.Element, images: Iterable[str]) -> dict[str, list[Output]]:
+    """The controls that can draw an answer, by image; each tag is looked at once, however many images there are."""
+    found: dict[str, list[Output]] = {image: [] for image in images}
+    labels: dict[str, tuple[tuple[str, ...], str | None]] = {}  # of the first Labels control of an image
+    for tag in root.iter("Labels"):
+        drawn = [image for image in _drawn_on(tag) if image in found and image not in labels]
+        labels |= dict.fromkeys(drawn, (_label_names(tag), tag.get("name"))) if drawn else {}
     for tag in root.iter():
         name = tag.get("name")
-        if not name or not _draws_on(tag, image):
+        drawn = [image for image in _drawn_on(tag) if image in found] if name else []
+        if not name or not drawn:
             continue
         if tag.tag in _LABELLED:
-            found.append(Output(name, _LABELLED[tag.tag], _label_names(tag)))
+            output = Output(name, _LABELLED[tag.tag], _label_names(tag))
+            for image in drawn:
+                found[image].append(output)
         elif tag.tag in _PLAIN:
-            names = () if labels is None else _label_names(labels)
-            found.append(Output(name, _PLAIN[tag.tag], names, None if labels is None else labels.get("name")))
+            for image in drawn:
+                found[image].append(Output(name, _PLAIN[tag.tag], *labels.get(image, ((), None))))
     return found
 
 
-def _draws_on(tag: ElementTree.Element, image: str) -> bool:
-    return image in [name.strip() for name in tag.get("toName", "").split(",")]
+def _drawn_on(tag: ElementTree.Element) -> list[str]:
+    """The images that a control is for."""
+    return list(dict.fromkeys(name.strip() for name in tag.get("toName", "").split(",")))
 
 
 def _label_names(tag: ElementTree.Element) -> tuple[str, ...]:

@@ -13,6 +13,7 @@
 | ICMFORMER_CONCURRENCY | requests that the network works on at once | 1 |
 | ICMFORMER_QUEUE | requests that may wait for it | 32 |
 | ICMFORMER_QUEUE_SECONDS | how long they wait before they are answered 503 | 20 |
+| LOG_LEVEL, LOG_FORMAT | DEBUG, INFO, WARNING or ERROR; text or json | INFO, text |
 | ICMFORMER_POLYGON_POINTS | most points of a polygon | 200 |
 """
 

@@ -37,11 +37,12 @@ from icmformer.inference.runner import WholeRunner
 from icmformer.inference.session import ClickPath
 from icmformer.inference.zoom import ZoomSettings
 from icmformer.models import meta_network, network_config
+from icmformer.served import asker, model_of
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
 from icmformer.weights import load
 from training.command import exit_status
-from training.cvat_client import model_of, served_over_http
+from training.cvat_client import answered_by
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
 from training.metrics import click_count
 from training.play import Served, Trace, as_served, box_around, play, protocol
@@ -141,7 +142,7 @@ class Worker:
         first: BoolMask | None = None
         row: dict[str, Any] = {"name": item.name}
         if self.run.server:
-            answer = served_over_http(self.run.server, image)
+            answer = answered_by(asker(self.run.server), image)
         elif self.run.box is not None:
             box = box_around(truth)
             first = self.engine.segment(image, box=box).mask

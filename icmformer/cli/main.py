@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from icmformer import __version__
-from icmformer.cli import clicks, doctor, export, models, segment, weights
-from icmformer.errors import IcmformerError
+from icmformer.errors import ConfigError, IcmformerError
+
+
+def _register(name: str, commands: Any) -> None:
+    """Adds a command; one that cannot be loaded says so when it is called, so that `doctor` works in any case."""
+    try:
+        importlib.import_module(f"icmformer.cli.{name}").register(commands)
+    except Exception as error:  # whatever a broken package raises
+        reason = f"{type(error).__name__}: {error}"
+
+        def refuse(_: argparse.Namespace) -> int:
+            raise ConfigError(f"`icmformer {name}` cannot start ({reason}); `icmformer doctor` says more")
+
+        broken = commands.add_parser(name, help="cannot start: see `icmformer doctor`", add_help=False)
+        broken.add_argument("rest", nargs=argparse.REMAINDER)
+        broken.set_defaults(run=refuse)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"icmformer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (segment, models, weights, export, clicks, doctor):
-        command.register(commands)
+    for name in ("segment", "models", "weights", "export", "clicks", "doctor"):
+        _register(name, commands)
     args = parser.parse_args(argv)
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)
     try:

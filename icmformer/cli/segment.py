@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from icmformer.errors import PromptError
+from icmformer.errors import ConfigError, PromptError
 from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
-from icmformer.imageio import check_mask_path, overlay, read_image, read_mask, write_image, write_mask
+from icmformer.imageio import LoadedImage, check_mask_path, overlay, read_image, read_mask, write_image, write_mask
 from icmformer.inference.engine import Engine
 from icmformer.inference.profiles import PROFILES, RUNTIMES
+from icmformer.served import ServedImage, asker
 from icmformer.settings import Settings
 from icmformer.types import Box, Click, MaskResult
 
@@ -47,6 +48,11 @@ def register(commands: Any) -> None:
         "-o", "--output", type=Path, required=True, help="mask to write: .png, .tif or .bmp, 255 on the object"
     )
     parser.add_argument("--overlay", type=Path, help="also write a picture of mask and clicks over the image")
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="ask a CVAT function at this address instead of a network here; it has its own settings",
+    )
     parser.add_argument("--weights", help="name or path (ICMFORMER_WEIGHTS, else starter)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (ICMFORMER_DEVICE, else auto)")
     parser.add_argument("--profile", choices=list(PROFILES), help="ICMFORMER_PROFILE, else fast")
@@ -87,6 +93,8 @@ def _run(args: argparse.Namespace) -> int:
     clean_up = CleanUp(args.keep_clicked, args.fill_holes, args.min_area)
     box = Box(*args.box) if args.box else None
     image = read_image(args.image, settings.max_pixels, args.allow_truncated)
+    if args.server:
+        return _ask_server(args, image, box)
     previous = read_mask(args.mask, settings.max_pixels) if args.mask else None
     engine = Engine.from_weights(
         args.weights or settings.weights,
@@ -108,6 +116,20 @@ def _run(args: argparse.Namespace) -> int:
         )
         if not area:
             print("the mask is empty: click in the middle of the object, or give a box")
+    return 0
+
+
+def _ask_server(args: argparse.Namespace, image: LoadedImage, box: Box | None) -> int:
+    """Has a CVAT function segment the image."""
+    unknown = ("mask", "weights", "device", "profile", "runtime", "unordered", "keep_clicked", "fill_holes", "min_area")
+    for name in (*unknown, "json"):
+        if getattr(args, name):
+            raise ConfigError(f"--{name.replace('_', '-')} does not go with --server: CVAT has nothing like it")
+    mask = ServedImage(image, asker(args.server)).segment(args.clicks, box)
+    write_mask(args.output, mask)
+    if args.overlay:
+        write_image(args.overlay, overlay(image.pixels, mask, args.clicks))
+    print(f"{args.output}: {int(mask.sum()):,} pixels ({mask.mean():.1%}), from {args.server}")
     return 0
 
 

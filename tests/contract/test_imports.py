@@ -17,6 +17,8 @@ LAYERS = {
     "types": 1,
     "settings": 1,
     "telemetry": 1,
+    "served": 3,
+    "click_log": 2,
     "geometry": 2,
     "imageio": 2,
     "safe_pickle": 2,
@@ -26,6 +28,8 @@ LAYERS = {
     "warm_start": 5,
     "onnx_export": 5,
     "inference": 6,
+    "metrics": 7,
+    "diagnosis": 7,
     "cli": 7,
     "__main__": 8,
 }

@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from skimage import data
 
 from demo.studio import free_port
-from icmformer import Click, LoadedImage
+from icmformer import Box, Click, LoadedImage
+from icmformer.cli.main import main as icmformer_command
 from tests.conftest import ROOT
 from tests.serverless.conftest import coded, payload, points_of
 from training.evaluate import main as evaluate
@@ -109,6 +110,24 @@ def test_clicks_get_the_engines_masks_and_ctrl_c_ends_it(start, fast):
     log = server.log.read_text()
     assert "stopped" in log
     assert "Traceback" not in log
+
+
+def test_the_command_line_asks_a_function(start, tmp_path, fast, capsys):
+    server = start()
+    photo, mask = tmp_path / "cat.png", tmp_path / "mask.png"
+    Image.fromarray(data.chelsea()).save(photo)
+    clicks = ["--click", "170.5,120.5", "--negative", "20,20", "--box", "60,30,400,290"]
+    assert icmformer_command(["segment", str(photo), *clicks, "--server", server.url, "-o", str(mask)]) == 0
+    prompt = [Click(170.5, 120.5), Click(20, 20, False)], Box(60, 30, 400, 290)
+    expected = fast.segment(data.chelsea(), *prompt, ordered=False).mask
+    np.testing.assert_array_equal(np.asarray(Image.open(mask)) > 0, expected)
+    assert f"{expected.sum():,} pixels" in capsys.readouterr().out
+    for options, text in (
+        (["--click", "9000,1"], "answered 400"),
+        (["--click", "1,1", "--profile", "exact"], "--profile does not go with --server"),
+    ):
+        assert icmformer_command(["segment", str(photo), *options, "--server", server.url, "-o", str(mask)]) == 2
+        assert text in capsys.readouterr().err
 
 
 def test_a_deployed_function_is_evaluated_with_what_cvat_sends(start, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -153,7 +154,27 @@ def test_doctor_says_what_works_and_what_does_not(capsys):
     assert main(["doctor", "--weights", TINY, "--device", "cpu"]) == 0
     assert "all is well" in capsys.readouterr().out
     assert main(["doctor", "--weights", "nowhere", "--device", "cpu"]) == 1
-    assert "segment: FAILED" in capsys.readouterr().err
+    assert "weights: FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("package", ["torch", "cv2"])
+def test_doctor_works_where_a_package_is_broken_and_others_say_so(tmp_path, package):
+    (tmp_path / f"{package}.py").write_text("raise ImportError('libthat.so.1: cannot open shared object file')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def run(*words):
+        command = [sys.executable, "-m", "icmformer", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+    told = run("doctor")
+    assert told.returncode == 1
+    assert "FAILED" in told.stdout
+    assert "libthat.so.1" in told.stdout
+    segment = run("segment", "photo.jpg", "--click", "1,1", "-o", "mask.png")
+    assert segment.returncode == 2
+    assert segment.stderr.startswith("error: `icmformer segment` cannot start")
+    assert run("--help").returncode == 0
+    assert "Traceback" not in told.stdout + told.stderr + segment.stderr
 
 
 def test_the_installed_command_runs_and_helps():

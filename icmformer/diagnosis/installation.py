@@ -1,0 +1,181 @@
+"""Python, packages, and whether they go together."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from icmformer.diagnosis.checks import Check, Outcome, failed, ok, warning
+
+_OLDEST = (3, 11)
+_MODULES = {"numpy": "numpy", "pillow": "PIL", "safetensors": "safetensors"}
+_OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
+_AGAIN = "install the package again: pip install --force-reinstall"
+
+
+def checks() -> list[Check]:
+    """The checks of Python and of the packages that are always needed."""
+    return [Check("python", python), Check("packages", packages), Check("opencv", opencv), Check("torch", torch_build)]
+
+
+def python(running: tuple[int, ...] = sys.version_info[:3]) -> Outcome:
+    """Python's version."""
+    text = f"{'.'.join(map(str, running))} on {platform.platform()}"
+    if running < _OLDEST:
+        return failed(f"{text}: too old", f"use Python {'.'.join(map(str, _OLDEST))} or newer")
+    return ok(text)
+
+
+def packages() -> Outcome:
+    """What is small and always needed: there, and not older than what this package asks for."""
+    broken = [f"{name} ({error})" for name, module in _MODULES.items() if (error := import_error(module))]
+    if broken:
+        return failed(f"cannot be imported: {', '.join(broken)}", f"{_AGAIN} {' '.join(_MODULES)}")
+    old = [told for name in _MODULES if (told := too_old(name))]
+    text = ", ".join(f"{name} {installed(name)}" for name in _MODULES)
+    return warning(f"{text}: {', '.join(old)}", "pip install --upgrade icmformer") if old else ok(text)
+
+
+def opencv() -> Outcome:
+    """OpenCV, which several packages bring as the same module `cv2`."""
+    there = [name for name in _OPENCV if installed(name)]
+    text = ", ".join(f"{name} {installed(name)}" for name in there) or "installed by other means than pip"
+    if len(there) > 1:
+        return failed(
+            f"{' and '.join(there)} are both installed and write over each other's files",
+            f"pip uninstall -y {' '.join(there)} && pip install {_OPENCV[0]}",
+        )
+    if error := import_error("cv2"):
+        return failed(
+            f"{text}: cv2 cannot be imported ({error})",
+            f"pip uninstall -y {' '.join(there) or 'opencv-python'} && pip install {_OPENCV[0]}, which needs no libGL",
+        )
+    return ok(text)
+
+
+def torch_build() -> Outcome:
+    """Torch's build, and whether it and the NVIDIA driver go together."""
+    if error := import_error("torch"):
+        return failed(f"torch cannot be imported ({error})", f"{_AGAIN} torch")
+    import torch
+
+    cuda, driver = torch.version.cuda, nvidia_driver()
+    facts = {"version": torch.__version__, "cuda": cuda, "driver": driver}
+    if old := too_old("torch"):
+        return warning(old, "pip install --upgrade torch", **facts)
+    if cuda is None:
+        if driver:
+            return warning(
+                f"{torch.__version__}, a build for CPUs, beside an NVIDIA GPU (driver {driver})",
+                "to use the GPU install a CUDA build of torch (the README's TORCH_INDEX_URL)",
+                **facts,
+            )
+        return ok(f"{torch.__version__}, a build for CPUs", **facts)
+    text = f"{torch.__version__}, a build for CUDA {cuda}"
+    if torch.cuda.is_available():
+        return ok(f"{text}, driver {driver or 'unknown'}", **facts)
+    if driver is None:
+        return warning(f"{text}, and no NVIDIA driver: everything runs on the CPU", no_driver(), **facts)
+    return warning(f"{text}, which cannot use the driver {driver or '(it does not answer)'}", bad_driver(), **facts)
+
+
+def no_driver() -> str:
+    """What to do where no NVIDIA driver is seen."""
+    return "for a GPU install NVIDIA's driver (in Docker: --gpus all); without one a CPU build of torch is much smaller"
+
+
+def bad_driver() -> str:
+    """What to do where torch cannot use the driver that is there."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and (not hidden.strip() or hidden.strip().startswith("-")):
+        return f"CUDA_VISIBLE_DEVICES={hidden!r} hides all GPUs: unset it"
+    return (
+        "update NVIDIA's driver (nvidia-smi names the CUDA version that it serves at most), or install an older torch"
+    )
+
+
+def openvino(runtime: str, device: str) -> Outcome:
+    """OpenVINO, where it is what clicks would run on.
+
+    Args:
+        runtime: As in ICMFORMER_RUNTIME.
+        device: Kind of the device that was found: `cpu` or `cuda`.
+
+    Returns:
+        Failed where it is asked for and cannot be used; a warning where it would be quicker than what is used.
+    """
+    leave = "or set ICMFORMER_RUNTIME=torch"
+    get = "pip install 'icmformer[cpu]'"
+    if runtime == "torch" or (runtime == "auto" and device != "cpu"):
+        return Outcome("skipped", f"not used: the runtime is torch on {device}")
+    if device != "cpu":
+        return failed(
+            f"it runs on CPUs, and the device is {device}", "set ICMFORMER_RUNTIME=auto, or ICMFORMER_DEVICE=cpu"
+        )
+    if importlib.util.find_spec("openvino") is None:
+        if runtime == "openvino":
+            return failed("it was asked for and is not installed", f"{get}, {leave}")
+        return warning("not installed: torch is used, two to three times as slow on a CPU", get)
+    if error := import_error("openvino"):
+        return failed(f"installed, and cannot be imported ({error})", f"{_AGAIN} openvino, {leave}")
+    text = installed("openvino") or "of unknown version"
+    if old := too_old("openvino"):
+        return warning(old, f"pip install --upgrade openvino, {leave}", version=text)
+    return ok(text, version=text)
+
+
+def import_error(module: str) -> str:
+    """Why a module cannot be imported; empty where it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken library raises anything
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def installed(package: str) -> str | None:
+    """A package's version; None where it is not installed as one."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def too_old(package: str) -> str:
+    """What to say of a package older than the least version this one asks for; else empty."""
+    here, least = installed(package), _least(package)
+    if here and least and _numbers(here) < _numbers(least):
+        return f"{package} {here} is older than {least}, which is needed"
+    return ""
+
+
+def _least(package: str) -> str | None:
+    try:
+        lines = requires("icmformer") or ()
+    except PackageNotFoundError:
+        return None
+    found = (re.match(rf"{re.escape(package)}\s*\(?>=\s*([0-9.]+)", line) for line in lines)
+    return next((match[1] for match in found if match), None)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])[:3])
+
+
+def nvidia_driver() -> str | None:
+    """The NVIDIA driver's version: None where there is no driver, empty where it does not answer."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = done.stdout.split()
+    return lines[0] if done.returncode == 0 and lines else ""

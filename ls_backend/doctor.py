@@ -1,0 +1,215 @@
+"""What `icmformer doctor` says of Label Studio: address, token, a project's labelling config, its connection to us."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from functools import cached_property
+from typing import Any
+
+from icmformer.diagnosis import Check, Fact, Options, Outcome, ask, failed, ok, skipped, warning
+from icmformer.diagnosis.checks import NETWORK_SECONDS
+from ls_backend.addresses import Policy
+from ls_backend.errors import FetchError, RequestError
+from ls_backend.fetch import LabelStudio
+from ls_backend.labels import ImageTag, read_config
+from ls_backend.settings import BackendSettings
+
+_SETTINGS, _REACHED, _TOKEN = "label studio settings", "label studio", "label studio token"
+_PROJECT, _CONFIG, _BACKEND = "label studio project", "labelling config", "ml backend"
+_INTERACTIVE = "interactive preannotations"
+_OURS = "icmformer "
+_SMART = {"KeyPointLabels", "KeyPoint", "RectangleLabels", "Rectangle"}
+_ADDRESS = "set LABEL_STUDIO_URL (--label-studio) to the address that opens Label Studio, port and sub-path included"
+_NEW_TOKEN = "set LABEL_STUDIO_API_KEY to a token from Label Studio's Account & Settings"
+
+
+def checks(options: Options) -> list[Check]:
+    """The checks of Label Studio; one alone where no address is given."""
+    environment = dict(options.environment)
+    if options.label_studio:
+        environment["LABEL_STUDIO_URL"] = options.label_studio
+    studio = _Studio(environment, options.project)
+    listed = [
+        Check(_SETTINGS, studio.check_settings, advice="mend or unset that variable; docs/label_studio.md has them all")
+    ]
+    if not any(environment.get(name) for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_HOST")):
+        text = "no address given"
+        advice = "to check it set LABEL_STUDIO_URL, or give --label-studio URL"
+        asked = options.project is not None
+        outcome = failed(text, advice) if asked else skipped(text, advice)
+        return [*listed, Check(_REACHED, lambda: outcome)]
+    net: dict[str, Any] = {
+        "seconds": NETWORK_SECONDS,
+        "secrets": tuple(environment.get(name, "") for name in ("LABEL_STUDIO_API_KEY", "BASIC_AUTH_PASS")),
+    }
+    listed += [
+        Check(_REACHED, studio.check_reached, (_SETTINGS,), advice=f"start it, or {_ADDRESS}", **net),
+        Check(_TOKEN, studio.check_token, (_REACHED,), advice=_NEW_TOKEN, **net),
+    ]
+    if options.project is None:
+        advice = "with --project ID a project's labelling config and connection are checked too"
+        return [*listed, Check(_PROJECT, lambda: skipped("none named", advice))]
+    number = "give --project the number in the project's address, and the token of a user who may see it"
+    return [
+        *listed,
+        Check(_PROJECT, studio.check_project, (_TOKEN,), advice=number, **net),
+        Check(_CONFIG, studio.check_config, (_PROJECT,), advice="correct it in Settings, Labeling Interface", **net),
+        Check(_BACKEND, studio.check_backend, (_PROJECT,), advice=number, **net),
+        Check(_INTERACTIVE, studio.check_interactive, (_BACKEND,), **net),
+    ]
+
+
+class _Studio:
+    """Label Studio as its checks see it: what one of them fetched, the next looks into."""
+
+    def __init__(self, environment: dict[str, str], project: int | None) -> None:
+        self._environment, self._number = environment, project
+        self._project: dict[str, Any] = {}
+        self._backends: list[dict[str, Any]] = []
+
+    @cached_property
+    def _own(self) -> BackendSettings:
+        return BackendSettings.from_environment(self._environment)
+
+    @cached_property
+    def _studio(self) -> LabelStudio:
+        """What the backend itself fetches with: its tokens, redirects and limits are those that are checked."""
+        own = self._own
+        policy = Policy.for_home(own.url, own.allowed_hosts)
+        return LabelStudio(own.url, own.api_key, policy, NETWORK_SECONDS, 16 << 20)
+
+    def _json(self, path: str) -> Any:
+        try:
+            return json.loads(self._studio.fetch(self._studio.absolute(path)))
+        except ValueError as error:
+            if isinstance(error, RequestError):
+                raise
+            raise FetchError(f"{path.partition('?')[0]} answered with something that is not JSON") from error
+
+    def check_settings(self) -> Outcome:
+        own = self._own
+        return ok("as they should be" if own.url else "nothing wrong in them")
+
+    def check_reached(self) -> Outcome:
+        url = self._own.url
+        # Below a wrong sub-path Label Studio still tells its version and health; not who one is.
+        anybody = ask(f"{url}/api/current-user/whoami")
+        if anybody.status in (301, 302, 307, 308) and anybody.location:
+            return failed(f"{url} redirects to {anybody.location.partition('?')[0]}", _ADDRESS)
+        if anybody.status >= 500:
+            return failed(f"{url} answers {anybody.status}: Label Studio or what is before it is down", "see its log")
+        said = ask(f"{url}/api/version/")
+        about = said.json() if said.status == 200 else None
+        if not isinstance(about, dict) or "release" not in about:
+            return failed(f"what answers at {url} (status {said.status}) is not Label Studio", _ADDRESS)
+        version = str(about["release"])
+        if anybody.status not in (200, 401, 403):
+            return failed(f"Label Studio {version} has nothing at {url} (status {anybody.status})", _ADDRESS)
+        facts: dict[str, Fact] = {"version": version}
+        if said.clock_offset is not None:
+            facts["clock_offset_s"] = said.clock_offset
+        return ok(f"{version} at {url}", **facts)
+
+    def check_token(self) -> Outcome:
+        if not self._own.api_key:
+            text = "none: only public images can be fetched"
+            return failed(text, _NEW_TOKEN) if self._number is not None else warning(text, _NEW_TOKEN)
+        self._json("/api/current-user/whoami")
+        kind = "personal access token" if self._own.api_key.count(".") == 2 else "legacy token"
+        return ok(f"a valid {kind}", kind=kind)
+
+    def check_project(self) -> Outcome:
+        try:
+            self._project = _mapping(self._json(f"/api/projects/{self._number}/"))
+        except FetchError as error:
+            raise FetchError(f"project {self._number} cannot be read: {str(error).partition(': ')[0]}") from error
+        return ok(f"{self._number}, {str(self._project.get('title', ''))[:80]!r}")
+
+    def check_config(self) -> Outcome:
+        text = str(self._project.get("label_config") or "")
+        images = read_config(text)
+        faults = [fault for image in images.values() for fault in _faults(text, image)]
+        if faults:
+            told, advice = faults[0]
+            more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+            return failed(told + more, f"Settings, Labeling Interface, Code: {advice}")
+        kinds = sorted({output.kind for image in images.values() for output in image.outputs})
+        return ok(f"smart tools and {', '.join(kinds)} on {', '.join(images)}")
+
+    def check_backend(self) -> Outcome:
+        listed = self._json(f"/api/ml?project={self._number}")
+        self._backends = [_mapping(backend) for backend in listed] if isinstance(listed, list) else []
+        if not self._backends:
+            return failed(
+                "no model is connected to the project",
+                "Settings, Model, Connect Model: the backend's address as Label Studio reaches it, interactive on",
+            )
+        ours = [b for b in self._backends if str(b.get("model_version") or "").startswith(_OURS)]
+        self._backends = ours or self._backends
+        connected = [b for b in self._backends if b.get("state") not in ("DI", "ER")]
+        if not connected:
+            worst = self._backends[0]
+            said = str(worst.get("error_message") or "").strip()
+            return failed(
+                f"{worst.get('url')}: {worst.get('readable_state') or worst.get('state')}{said and f', {said}'}",
+                "start the backend; from Label Studio's own machine or container its address must answer /health "
+                "(docs/label_studio.md says what hinders it)",
+            )
+        self._backends = connected
+        text = f"{connected[0].get('url')}, {connected[0].get('readable_state') or connected[0].get('state')}"
+        if not ours:
+            return warning(
+                f"{text}; its model is {connected[0].get('model_version') or 'unnamed'!s}, which is not ours",
+                "if it should be: Settings, Model, Edit: the address of this backend (port 9090)",
+            )
+        return ok(f"{text}, {connected[0].get('model_version')}")
+
+    def check_interactive(self) -> Outcome:
+        if not any(backend.get("is_interactive") for backend in self._backends):
+            return failed(
+                "off: clicks with the smart tool do not reach the backend",
+                "Settings, Model, the model's menu, Edit: switch on Interactive preannotations",
+            )
+        return ok("on")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
+    """What an image of a config, which has been read, lacks, each with what to do."""
+    found = []
+    if not image.outputs:
+        found.append(
+            (
+                f"nothing to answer with: no BrushLabels, PolygonLabels, Brush or Polygon draws on {image.name!r}",
+                f'add <BrushLabels name="mask" toName="{image.name}"> with the same labels as the smart tool',
+            )
+        )
+    tools = [t for t in ElementTree.fromstring(config).iter() if t.tag in _SMART and _draws_on(t, image.name)]
+    smart = [t for t in tools if "true" in (t.get("smart"), t.get("smartOnly"))]
+    if not smart:
+        found.append(
+            (
+                f'no smart tool: no KeyPointLabels or RectangleLabels on {image.name!r} has smart="true"',
+                f'add <KeyPointLabels name="click" toName="{image.name}" smart="true"> with the labels, or '
+                'smart="true" to the one that is there',
+            )
+        )
+    known = {label for output in image.outputs for label in output.labels}
+    for tool in smart if image.outputs else ():
+        labels = {label.get("alias") or label.get("value") or "" for label in tool.iter("Label")}
+        if missing := sorted(labels - known):
+            found.append(
+                (
+                    f"the smart tool {tool.get('name')!r} has labels that nothing answers with: {', '.join(missing)}",
+                    f"give {' or '.join(output.name for output in image.outputs)} the same labels",
+                )
+            )
+    return found
+
+
+def _draws_on(tag: ElementTree.Element, image: str) -> bool:
+    return image in [name.strip() for name in tag.get("toName", "").split(",")]

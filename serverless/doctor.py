@@ -1,0 +1,143 @@
+"""What `icmformer doctor` says of CVAT: address, version and form of replies, token, is the function there?"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import Any
+
+from icmformer.diagnosis import Answer, Check, Fact, NoAnswerError, Options, Outcome, ask, failed, ok, skipped, warning
+from icmformer.diagnosis.checks import NETWORK_SECONDS
+from icmformer.errors import ConfigError
+from serverless.settings import FunctionSettings
+
+_SETTINGS, _REACHED, _VERSION, _TOKEN, _FUNCTION = (
+    "cvat settings",
+    "cvat",
+    "cvat version",
+    "cvat token",
+    "cvat function",
+)
+_NAME = "icmformer"
+_OLDEST, _SHAPES = (2, 3), (2, 60)
+_ADDRESS = "set CVAT_HOST (--cvat) to the address that opens CVAT, as in http://localhost:8080"
+_NEW_TOKEN = "make a personal access token on CVAT's profile page and set CVAT_ACCESS_TOKEN"
+
+
+def checks(options: Options) -> list[Check]:
+    """The checks of CVAT; one alone where no address is given."""
+    environment = dict(options.environment)
+    cvat = _Cvat(environment, options.cvat or environment.get("CVAT_HOST", ""))
+    listed = [Check(_SETTINGS, cvat.check_settings, advice="mend or unset that variable; docs/cvat.md has them all")]
+    if not cvat.url:
+        return [
+            *listed,
+            Check(_REACHED, lambda: skipped("no address given", "to check it set CVAT_HOST, or give --cvat URL")),
+        ]
+    net: dict[str, Any] = {"seconds": NETWORK_SECONDS, "secrets": (environment.get("CVAT_ACCESS_TOKEN", "").strip(),)}
+    return [
+        *listed,
+        Check(_REACHED, cvat.check_reached, advice=f"start it, or {_ADDRESS}", **net),
+        Check(_VERSION, cvat.check_version, (_SETTINGS, _REACHED)),
+        Check(_TOKEN, cvat.check_token, (_REACHED,), advice=_NEW_TOKEN, **net),
+        Check(_FUNCTION, cvat.check_function, (_TOKEN,), advice="is CVAT still up?", **net),
+    ]
+
+
+class _Cvat:
+    """CVAT as its checks see it."""
+
+    def __init__(self, environment: dict[str, str], url: str) -> None:
+        self._environment = environment
+        bare = url.strip().rstrip("/")
+        self.url = bare if "://" in bare or not bare else f"https://{bare}"  # as cvat-cli takes it
+        self._token = environment.get("CVAT_ACCESS_TOKEN", "").strip()
+        self._version = ""
+
+    @cached_property
+    def _own(self) -> FunctionSettings:
+        return FunctionSettings.from_environment(self._environment)
+
+    def _ask(self, path: str, token: bool = True) -> Answer:
+        headers = {"Authorization": f"Bearer {self._token}"} if token else {}
+        return ask(f"{self.url}{path}", headers)
+
+    def check_settings(self) -> Outcome:
+        return ok(f"replies in the form {self._own.reply!r}")
+
+    def check_reached(self) -> Outcome:
+        answer = self._ask("/api/server/about", token=False)
+        about = answer.json()
+        shown = self.url
+        if answer.status in (301, 302, 307, 308) and answer.location:
+            return failed(f"{shown} redirects to {answer.location.partition('?')[0]}", _ADDRESS)
+        if answer.status >= 500:
+            return failed(f"{shown} answers {answer.status}: CVAT is starting, or down", "docker logs cvat_server")
+        if answer.status != 200 or not isinstance(about, dict) or "version" not in about:
+            return failed(
+                f"what answers at {shown} (status {answer.status}) is not CVAT",
+                f"{_ADDRESS}; its host must be the CVAT_HOST that CVAT was started with",
+            )
+        self._version = str(about["version"])
+        facts: dict[str, Fact] = {"version": self._version}
+        if answer.clock_offset is not None:
+            facts["clock_offset_s"] = answer.clock_offset
+        return ok(f"{self._version} at {shown}", **facts)
+
+    def check_version(self) -> Outcome:
+        reply, text = self._own.reply, f"CVAT {self._version}, replies in the form {self._own.reply!r}"
+        found = re.match(r"(\d+)\.(\d+)", self._version)
+        if not found:
+            return warning(
+                f"{text}: no version that can be compared", "the form must be `mask` before 2.60, else `shapes`"
+            )
+        version = int(found[1]), int(found[2])
+        if version < _OLDEST:
+            return failed(f"{text}: too old", "update CVAT to 2.3 or later; 2.60 or later is best")
+        if version < _SHAPES and reply != "mask":
+            return failed(
+                f"{text}, which CVAT understands from 2.60 on",
+                "deploy with --env ICMFORMER_CVAT_REPLY=mask and set it here too, or update CVAT",
+            )
+        if version >= _SHAPES and reply == "mask":
+            return warning(
+                f"{text}: works, but replies are many times larger", "deploy with ICMFORMER_CVAT_REPLY=shapes, or unset"
+            )
+        return ok(text)
+
+    def check_token(self) -> Outcome:
+        if not self._token:
+            return skipped("none, so nothing that needs a login is checked", _NEW_TOKEN)
+        if any(not 32 < ord(c) < 127 for c in self._token):
+            raise ConfigError("CVAT_ACCESS_TOKEN holds blanks or other characters that no token has")
+        answer = self._ask("/api/users/self")
+        if answer.status in (401, 403):
+            return failed(f"CVAT does not take CVAT_ACCESS_TOKEN (status {answer.status})", _NEW_TOKEN)
+        if answer.status != 200:
+            raise NoAnswerError(f"CVAT answered {answer.status} to /api/users/self")
+        return ok("valid")
+
+    def check_function(self) -> Outcome:
+        if not self._token:
+            return skipped("unchecked without a token")
+        answer = self._ask("/api/lambda/functions")
+        listed = answer.json()
+        deploy = "serverless/deploy.sh cpu|gpu deploys it (docs/cvat.md); nuctl get function must say `ready`"
+        if answer.status == 403:
+            return failed(
+                "this user may not list functions (status 403)", "use the token of a worker or an administrator"
+            )
+        if answer.status != 200 or not isinstance(listed, list):
+            return failed(
+                f"CVAT cannot list functions (status {answer.status}): its Nuclio does not answer",
+                "start CVAT with components/serverless/docker-compose.serverless.yml, see docs/cvat.md",
+            )
+        interactors = [f for f in listed if isinstance(f, dict) and f.get("kind") == "interactor"]
+        ours = [f for f in interactors if _NAME in f"{f.get('id')} {f.get('name')}".lower()]
+        if not ours:
+            others = ", ".join(sorted(str(f.get("name")) for f in interactors)[:5]) or "none"
+            return failed(f"iCMFormer is not among CVAT's interactors (there are: {others})", deploy)
+        version = ours[0].get("version")
+        if isinstance(version, int) and version < 2:
+            return failed(f"deployed with annotation version {version}: CVAT's button for it is grey", deploy)
+        return ok(f"{ours[0].get('name')} is deployed as {ours[0].get('id')}")

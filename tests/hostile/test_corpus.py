@@ -1,0 +1,136 @@
+"""Every bad request of the corpus: refused as it should be, with nothing given away and nothing broken."""
+
+import json
+import logging
+import time
+
+import pytest
+
+from tests.hostile import corpus, studio
+from tests.hostile.conftest import LEAKS, SECRET, ask_function, is_told_well
+
+ENTRIES = corpus.entries()
+LONGEST = 5.0  # seconds that any of them may take on a busy machine
+LOGGED = 20_000  # characters that a bad request may write into the log
+
+
+def entries(*targets):
+    return [pytest.param(entry, id=entry.name) for entry in ENTRIES if entry.target in targets]
+
+
+def test_the_corpus_is_large_and_its_entries_are_all_different():
+    assert len(ENTRIES) >= 200
+    assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
+    for target in (corpus.FUNCTION, corpus.BACKEND):
+        sent = {
+            (entry.method, entry.path, entry.headers, entry.sent())
+            for entry in ENTRIES
+            if entry.target in (target, corpus.BOTH)
+        }
+        assert len(sent) >= 200
+
+
+def test_the_corpus_is_the_same_each_time():
+    for entry in ENTRIES[::20]:
+        assert entry.sent() == entry.sent()
+
+
+@pytest.fixture(scope="module")
+def right_shapes(context):
+    """What the function answers to a good request."""
+    good = json.dumps(corpus.function_body()).encode()
+    status, text = ask_function(context, good, (("Content-Type", corpus.JSON_TYPE),))
+    assert status == 200
+    assert json.loads(text)["shapes"]
+    return good, text
+
+
+@pytest.mark.parametrize("entry", entries(corpus.FUNCTION, corpus.BOTH))
+def test_the_function_refuses_it_and_goes_on(context, right_shapes, entry, capfd):
+    context.logger.lines.clear()
+    content, started = entry.sent(), time.monotonic()
+    status, text = ask_function(context, content, entry.headers, entry.method, entry.path)
+    assert time.monotonic() - started < LONGEST
+    assert status in entry.right, text[:500]
+    if status != 200:
+        assert is_told_well(text)
+    told = context.logger.text() + "".join(capfd.readouterr())
+    assert not SECRET.search(told)
+    assert "Traceback" not in told
+    assert "'trace'" not in told
+    assert len(told) < LOGGED
+    assert all("\n" not in message for _, message, _ in context.logger.lines)
+    good, right = right_shapes
+    assert ask_function(context, good, (("Content-Type", corpus.JSON_TYPE),)) == (200, right)
+
+
+@pytest.fixture(scope="module")
+def right_regions(app):
+    """What the backend answers to a good request."""
+    reply = app.test_client().post("/predict", data=studio.good_request(), headers={"Authorization": corpus.LOGIN})
+    assert reply.status_code == 200
+    assert reply.json["results"][0]["result"]
+    return reply.json
+
+
+def ask_backend(app, entry, home):
+    other = f"127.0.0.1:{1}"
+    return app.test_client().open(
+        entry.path, method=entry.method, data=entry.sent(home, other), headers=[*entry.headers]
+    )
+
+
+@pytest.mark.parametrize("entry", entries(corpus.BACKEND, corpus.BOTH))
+def test_the_backend_refuses_it_and_goes_on(app, hostile_studio, right_regions, entry, caplog, capfd):
+    caplog.set_level(logging.DEBUG, "icmformer")
+    asked, started = len(hostile_studio.asked), time.monotonic()
+    reply = ask_backend(app, entry, hostile_studio.url)
+    assert time.monotonic() - started < LONGEST
+    assert reply.status_code in entry.right, reply.text[:500]
+    if reply.status_code != 200:
+        assert is_told_well(reply.text)
+    if entry.right == {401}:
+        assert reply.headers["WWW-Authenticate"].startswith("Basic")
+    assert all("\n" not in value for _, value in reply.headers)
+    told = caplog.text + "".join(capfd.readouterr())
+    assert not SECRET.search(told)
+    assert "Traceback" not in told
+    assert len(told) < LOGGED
+    lines = [record.getMessage() for record in caplog.records]
+    assert all(line.isprintable() for line in lines), lines
+    for head in hostile_studio.asked[asked:]:  # what Label Studio was asked holds nothing but what we mean to ask
+        assert head.count(b"\r\n\r\n") == 1
+        assert b"\r\nX-Evil" not in head
+        assert b"GET /stolen" not in head
+    again = app.test_client().post("/predict", data=studio.good_request(), headers={"Authorization": corpus.LOGIN})
+    assert again.json == right_regions
+
+
+@pytest.fixture(scope="module")
+def open_app(make_app):
+    """A backend that fetches from any public host."""
+    return make_app(ICMFORMER_ALLOWED_HOSTS="*", LABEL_STUDIO_URL="", LABEL_STUDIO_API_KEY="")
+
+
+@pytest.mark.parametrize("address", studio.NUMERIC)
+def test_no_disguise_opens_a_private_address_to_a_backend_that_fetches_from_everywhere(open_app, address):
+    entry = next(entry for entry in ENTRIES if entry.address == address)
+    reply = ask_backend(open_app, entry, "")
+    assert reply.status_code in (403, 502), reply.text
+    kind = "refused address" if reply.status_code == 403 else "image not fetched"
+    assert is_told_well(reply.text, kind)
+    if reply.status_code == 502:  # a name in disguise that this machine's look-up does not know
+        assert "does not resolve" in reply.json["error"]
+
+
+def test_no_bad_request_takes_the_token_to_another_place(app, hostile_studio):
+    """Label Studio itself is the only one that was shown it, and it alone was asked."""
+    with_token = [head for head in hostile_studio.asked if corpus.TOKEN.encode() in head]
+    assert with_token
+    host = hostile_studio.url.removeprefix("http://").encode()
+    assert all(b"\r\nHost: " + host in head for head in with_token)
+
+
+def test_leaks_would_be_found():
+    for text in ('  File "/x.py", line 3', "<_io.BytesIO object at 0x7f00>", f"token {corpus.TOKEN}", corpus.LOGIN):
+        assert LEAKS.search(text)
