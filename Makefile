@@ -77,8 +77,18 @@ function: $(STAMP) ## serve CVAT's function on this machine without Docker: make
 bench-cvat: $(STAMP) ## a click through CVAT's function: first and later ones of a 12-megapixel photo
 	$(BIN)/python -m demo.bench_cvat
 
-sbom: $(STAMP) ## write what is installed and the weights as CycloneDX JSON: sbom.json
-	$(BIN)/python docker/sbom.py --python $(BIN)/python -o sbom.json
+sbom: $(STAMP) ## list packages and weights as CycloneDX: make sbom OUT=sbom.json
+	$(BIN)/python docker/sbom.py --python $(BIN)/python -o $(or $(OUT),sbom.json)
+
+AUDIT := .venv-audit
+
+audit: ## ask PyPI whether the pinned packages have known weaknesses
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1; }
+	@for file in cpu cuda label-studio; do \
+	  echo "constraints/$$file.txt"; \
+	  $(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement constraints/$$file.txt \
+	    || { echo "audit FAILED: weaknesses above, or the service could not be asked about every package"; exit 1; }; \
+	done
 
 demo-reset: ## wipe what the demo wrote
 	@if test -x $(BIN)/python; then $(BIN)/python -m demo --reset; else rm -rf .demo; fi
@@ -96,4 +106,4 @@ starter-bundle: $(STAMP) ## put what `make starter` trained into the package
 	$(BIN)/python -m training.export runs/starter -o icmformer/assets/starter --name starter
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .venv-label-studio .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .venv-label-studio $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -47,4 +47,6 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"icmformer.{home}"), name)
+        if name == home:
+            return importlib.import_module(f"icmformer.{home}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ annotator kept (`"event": "accepted"`). `icmformer clicks report` reads it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -21,8 +22,8 @@ log = logging.getLogger("icmformer.clicks")
 MOST_BYTES = 256 << 20
 """A log over this is put aside as NAME.1, in place of the one before."""
 _FIELDS: dict[str, dict[str, Any]] = {
-    "click": {"positive": int, "negative": int, "box": bool, "result": str, "milliseconds": (int, float)},
-    "accepted": {"annotation": int, "regions": list},
+    "click": {"time": str, "positive": int, "negative": int, "box": bool, "result": str, "milliseconds": (int, float)},
+    "accepted": {"time": str, "annotation": int, "regions": list},
 }
 
 
@@ -34,54 +35,54 @@ class ClickLog:
     Args:
         path: The file; its folder is made.
         most_bytes: When the file is put aside.
-
-    Raises:
-        ConfigError: The file cannot be written.
     """
 
     def __init__(self, path: Path | None, most_bytes: int = MOST_BYTES) -> None:
         self._path, self._most = path, most_bytes
         self._lock = threading.Lock()
         self._told = False
-        if path is None:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._append(b"")
-        except OSError as error:
-            raise ConfigError(f"ICMFORMER_CLICK_LOG: {path} cannot be written: {error.strerror or error}") from error
-
-    @property
-    def on(self) -> bool:
-        """Whether anything is written."""
-        return self._path is not None
+        if path is not None:
+            self._append(path, b"")  # what cannot be is told at the start
 
     def write(self, event: str, tool: str, **facts: Any) -> None:
         """Adds a line with the time in UTC."""
-        if self._path is None:
-            return
-        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, "tool": tool, **facts}
+        if self._path is not None:
+            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, "tool": tool, **facts}
+            self._append(self._path, json.dumps(line).encode() + b"\n")
+
+    def _append(self, path: Path, text: bytes) -> None:
         try:
             with self._lock:
-                self._put_aside()
-                self._append(json.dumps(line).encode() + b"\n")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._append_locked(path, text)
         except OSError as error:
             if not self._told:
                 self._told = True
-                log.warning("the click log cannot be written, clicks are not counted: %s", error)
+                log.warning("ICMFORMER_CLICK_LOG: clicks are not written down: %s", error)
 
-    def _append(self, text: bytes) -> None:
-        assert self._path is not None
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, text)  # in one piece: others append too
-        finally:
-            os.close(descriptor)
+    def _append_locked(self, path: Path, text: bytes) -> None:
+        """Other processes write to the file and put it aside, too: a lock on it counts only while it has its name."""
+        while True:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                held = os.fstat(descriptor)
+                if not _is_named(held, path):
+                    continue
+                if held.st_size > self._most:
+                    os.replace(path, path.with_name(path.name + ".1"))
+                    continue
+                os.write(descriptor, text)
+                return
+            finally:
+                os.close(descriptor)  # and with it the lock
 
-    def _put_aside(self) -> None:
-        assert self._path is not None
-        if self._path.exists() and self._path.stat().st_size > self._most:
-            os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+
+def _is_named(held: os.stat_result, path: Path) -> bool:
+    try:
+        return os.path.samestat(held, path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def read(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
@@ -104,9 +105,14 @@ def read(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
 def _parsed(text: str) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(line, dict):
+    if not isinstance(line, dict) or line.get("event") not in _FIELDS:
         return None
-    wanted = _FIELDS.get(str(line.get("event")), {"": ()})
-    return line if all(isinstance(line.get(name), kinds) for name, kinds in wanted.items()) else None
+    right = all(isinstance(line.get(name), kinds) for name, kinds in _FIELDS[line["event"]].items())
+    return line if right and all(_is_region(region) for region in line.get("regions", ())) else None
+
+
+def _is_region(value: Any) -> bool:
+    kinds = {"id": str, "clicks": int, "edited": bool}
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import subprocess
 import sys
 import warnings
@@ -37,6 +38,8 @@ sys.stdout.buffer.write(out.getvalue())
 """
 _ORIENTATION = 0x0112
 _BAND = 1 << 20  # pixels converted at a time: what is on the way from file to array is then small beside the array
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")  # of JPEG, with a length after it, or the end of the image
+_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
 _MOST_SCANS = 200  # of a JPEG file; progressive ones of cameras and tools have some ten
 _WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -199,8 +202,16 @@ def _load(image: Image.Image) -> Image.Image:
 
 def _check_scans(data: bytes) -> None:
     """Each scan of a progressive JPEG goes over the whole image, and may take but a few bytes of the file."""
-    if data.count(b"\xff\xda") > _MOST_SCANS:
-        raise ImageTooLargeError(f"the JPEG file has more than {_MOST_SCANS} scans; store it anew")
+    scans, position = 0, 2
+    while found := _MARKER.search(data, position):
+        marker, position = found[1], found.end()
+        if marker == _END_OF_IMAGE:  # what comes after, such as a phone's short film, is not read
+            return
+        if marker == _START_OF_SCAN:
+            scans += 1
+            if scans > _MOST_SCANS:
+                raise ImageTooLargeError(f"the JPEG file has more than {_MOST_SCANS} scans; store it anew")
+        position += int.from_bytes(data[position : position + 2], "big")  # the segment; a scan's own data follow
 
 
 def _to_rgb(image: Image.Image) -> RGBImage:

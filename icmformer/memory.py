@@ -6,6 +6,8 @@ import ctypes
 from functools import cache
 from typing import Any
 
+_M_ARENA_MAX = -8  # malloc.h
+
 
 def release() -> None:
     """Gives freed memory back to the operating system; a few milliseconds.
@@ -18,11 +20,23 @@ def release() -> None:
         library.malloc_trim(0)
 
 
+def serve_threads() -> None:
+    """For the start of a server: all threads share two of malloc's arenas.
+
+    By default each of many threads gets one, whose freed memory serves no other: a fifth of a busy server's memory.
+    Does nothing with another C library.
+    """
+    library = _glibc()
+    if library is not None:
+        library.mallopt(_M_ARENA_MAX, 2)
+
+
 @cache
 def _glibc() -> Any:
     try:
         library = ctypes.CDLL("libc.so.6")
         library.malloc_trim.argtypes = [ctypes.c_size_t]
+        library.mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
     except (OSError, AttributeError):
         return None
     return library

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +33,21 @@ class Timings(dict[str, float]):
     def within(self, name: str, parts: Mapping[str, float]) -> None:
         """Adds the parts of a stage, as `name.part`; the whole of them is the stage itself."""
         self.update({f"{name}.{part}": spent for part, spent in parts.items() if part != "total"})
+
+
+@contextmanager
+def shared_metrics(workers: int) -> Iterator[None]:
+    """Gives several processes, started within, a folder to count into, so that whichever is asked tells of all."""
+    name = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own, read when it is imported
+    if workers == 1 or os.environ.get(name):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="icmformer-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            del os.environ[name]
 
 
 def server_timing(timings: Mapping[str, float]) -> str:

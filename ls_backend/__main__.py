@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import logging
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from typing import Any, cast, get_args
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.settings import Settings
-from icmformer.telemetry import LogFormat, log_config
+from icmformer.telemetry import LogFormat, log_config, shared_metrics
 from icmformer.weights import RANDOM_PREFIX, load, locate
 from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError
@@ -75,9 +72,9 @@ def main(argv: list[str] | None = None) -> int:
             "fetched",
             file=sys.stderr,
         )
-    _share_metrics(workers)
     threads = threads or own.concurrency + own.queue + _SPARE_THREADS
-    _serve(args.host, port, workers, threads, own.queue_seconds + _GRACE_SECONDS, log_config(level, form))
+    with shared_metrics(workers):
+        _serve(args.host, port, workers, threads, own.queue_seconds + _GRACE_SECONDS, log_config(level, form))
     return 0
 
 
@@ -105,16 +102,6 @@ def log_options() -> tuple[int, LogFormat]:
     if form not in get_args(LogFormat):
         raise ConfigError(f"LOG_FORMAT must be text or json, got {form!r}")
     return level, cast(LogFormat, form)
-
-
-def _share_metrics(workers: int) -> None:
-    """Several processes count into one folder, so that whichever is asked tells of all; it goes with this process."""
-    if workers == 1 or os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        return
-    folder = tempfile.mkdtemp(prefix="icmformer-metrics-")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-    parent = os.getpid()
-    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == parent else None)
 
 
 def _try_port(host: str, port: int) -> None:
@@ -151,6 +138,8 @@ def _serve(host: str, port: int, workers: int, threads: int, grace: int, logs: d
     import gunicorn.sock
     from gunicorn.app.base import BaseApplication
 
+    from ls_backend.worker import Worker
+
     # gunicorn would listen at once, seconds before the model is there, and let callers hang. It is told that its
     # sockets listen already; the first worker that is ready makes it true.
     gunicorn.sock.BaseSocket._is_listening = staticmethod(lambda sock: True)
@@ -161,7 +150,7 @@ def _serve(host: str, port: int, workers: int, threads: int, grace: int, logs: d
                 "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
                 "workers": workers,
                 "threads": threads,
-                "worker_class": "gthread",
+                "worker_class": Worker,
                 "timeout": 0,
                 "graceful_timeout": grace,
                 "control_socket_disable": True,

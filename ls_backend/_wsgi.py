@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging.config
 import sys
+import warnings
 
+from icmformer import memory
 from icmformer.errors import IcmformerError
 from icmformer.settings import Settings
 from icmformer.telemetry import log_config
@@ -24,6 +26,8 @@ def make_backend() -> Backend:
         IcmformerError: Weights, device or settings that cannot be used.
     """
     logging.config.dictConfig(log_config(*log_options()))
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd images, with paths of this machine
+    memory.serve_threads()
     settings, own = Settings.from_environment(), BackendSettings.from_environment()
     if settings.threads:
         import torch

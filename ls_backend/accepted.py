@@ -13,7 +13,7 @@ from ls_backend.errors import RequestError
 
 _ACTIONS = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
 _OURS = re.compile(r"([0-9a-f]{16}n(\d{1,4}))(-\d+)?", re.ASCII)
-_MOST_REGIONS = 100_000
+_MOST_REGIONS = 20_000
 _REMEMBERED = 50_000
 
 
@@ -41,7 +41,7 @@ class Save:
 
 
 def parse(body: Any) -> Save | None:
-    """Reads a webhook's body; None where no annotation with a mask of ours was saved.
+    """Reads a webhook's body; None where no annotation was saved, or it is not sent along.
 
     Raises:
         RequestError: A body that is not what Label Studio sends.
@@ -65,22 +65,25 @@ def parse(body: Any) -> Save | None:
         if found and origin.startswith("prediction"):
             edited = origin != "prediction" or (found[1] in regions and regions[found[1]].edited)
             regions[found[1]] = Region(found[1], int(found[2]), edited)
-    return Save(annotation["id"], tuple(regions.values())) if regions else None
+    return Save(annotation["id"], tuple(regions.values()))
 
 
 class Saves:
-    """Remembers which masks were seen in which annotation, as annotations are saved again and again."""
+    """Remembers what was in an annotation when it was saved last, as annotations are saved again and again."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seen: OrderedDict[tuple[int, str], None] = OrderedDict()
+        self._last: OrderedDict[int, tuple[Region, ...]] = OrderedDict()
 
-    def unseen(self, save: Save) -> list[Region]:
-        """The regions that are new in this annotation; the oldest are forgotten after some ten thousand."""
+    def note(self, save: Save) -> tuple[list[Region], bool]:
+        """The masks that are new in this annotation, and whether anything of ours in it changed.
+
+        The oldest of some ten thousand annotations are forgotten.
+        """
         with self._lock:
-            new = [region for region in save.regions if (save.annotation, region.id) not in self._seen]
-            for region in new:
-                self._seen[save.annotation, region.id] = None
-            while len(self._seen) > _REMEMBERED:
-                self._seen.popitem(last=False)
-            return new
+            before = self._last.pop(save.annotation, ())
+            known = {region.id for region in before}
+            self._last[save.annotation] = save.regions
+            while len(self._last) > _REMEMBERED:
+                self._last.popitem(last=False)
+            return [region for region in save.regions if region.id not in known], before != save.regions

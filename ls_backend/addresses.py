@@ -114,8 +114,8 @@ class Policy:
         by_name = home or origin.host in self.allowed_hosts
         if not (by_name or public_redirect or any(_fits(origin.host, pattern) for pattern in self.allowed_hosts)):
             raise RefusedHostError(
-                f"images from {brief(origin.host)} are not fetched: it is not Label Studio's own address (LABEL_STUDIO_URL); "
-                "name it in ICMFORMER_ALLOWED_HOSTS to allow it"
+                f"images from {brief(origin.host)} are not fetched: it is not Label Studio's own address "
+                "(LABEL_STUDIO_URL); name it in ICMFORMER_ALLOWED_HOSTS to allow it"
             )
         host = split(url).hostname
         try:

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from icmformer.metrics import CONTENT_TYPE, Metrics
 from icmformer.telemetry import current_request, server_timing
-from ls_backend.errors import BusyError, RequestError
+from ls_backend.errors import ERROR_KINDS, BusyError, RequestError
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
 
@@ -23,13 +23,25 @@ log = logging.getLogger("icmformer.label_studio")
 _OPEN = frozenset({"/health", "/ready", "/webhook"})  # callers of these come without credentials
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _RETRY_SECONDS = 2
+_MOST_CONTAINERS = 500_000  # empty ones take 80 bytes of memory for three of a body
+_WEBHOOK_BYTES = 16 << 20  # a saved annotation; who sends it has shown no credentials
 
 
 def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     """The WSGI application around a backend that is ready."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    metrics = Metrics(backend.engine, backend.caches, lambda: backend.gate.waiting)
+    metrics = Metrics(backend.engine, backend.caches, ERROR_KINDS)
+    backend.gate.tell = metrics.waiting
+
+    def authorised() -> bool:
+        given = request.authorization
+        return not settings.user or (
+            given is not None
+            and given.type == "basic"
+            and hmac.compare_digest((given.username or "").encode(), settings.user.encode())
+            and hmac.compare_digest((given.password or "").encode(), settings.password.encode())
+        )
 
     @app.before_request
     def authorise() -> Response | None:
@@ -37,23 +49,16 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         given_id = request.headers.get("X-Request-Id", "")
         g.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex[:12]
         current_request.set(g.request_id)
-        if not settings.user or request.path in _OPEN:
-            return None
-        given = request.authorization
-        right = (
-            given is not None
-            and given.type == "basic"
-            and hmac.compare_digest((given.username or "").encode(), settings.user.encode())
-            and hmac.compare_digest((given.password or "").encode(), settings.password.encode())
-        )
-        if right:
+        if request.path == "/webhook":
+            request.max_content_length = min(settings.max_body_bytes, _WEBHOOK_BYTES)
+        if request.path in _OPEN or authorised():
             return None
         log.warning(
             "%s %r without the right credentials: set them on the model's page in Label Studio",
             request.method,
             request.path,
         )
-        metrics.errors.labels("not authorised").inc()
+        metrics.refused("not authorised")
         reply = _error(401, "not authorised", "this backend asks for a user name and a password (basic auth)")
         reply.headers["WWW-Authenticate"] = 'Basic realm="icmformer"'
         return reply
@@ -61,9 +66,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     @app.after_request
     def count(response: Response) -> Response:
         route = request.url_rule.rule if request.url_rule else "other"
-        metrics.requests.labels(route, str(response.status_code)).inc()
-        if "started" in g:
-            metrics.request_seconds.labels(route).observe(time.perf_counter() - g.started)
+        metrics.answered(route, response.status_code, time.perf_counter() - g.started if "started" in g else None)
         response.headers["X-Request-Id"] = g.get("request_id", "")
         if g.get("timings"):
             response.headers["Server-Timing"] = server_timing(g.timings)
@@ -96,18 +99,20 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     @app.post("/predict")
     def predict() -> dict[str, Any]:
         outcome = backend.predict(_json_body())
-        metrics.prediction(outcome.kind, outcome.timings)
-        if outcome.clicks:
-            metrics.request_clicks.observe(outcome.clicks)
+        metrics.prediction(outcome.kind, outcome.timings, outcome.clicks)
         g.timings = outcome.timings
         return outcome.reply
 
     @app.post("/webhook")
     def webhook() -> tuple[dict[str, Any], int]:
-        """Label Studio tells of saved annotations here: which masks were kept says how many clicks they took."""
-        kept = backend.saved(_json_body())
+        """Label Studio tells of saved annotations here: which masks were kept says how many clicks they took.
+
+        It comes without credentials unless it is told to bring them. Where they are asked of others, what comes without
+        is not looked at, but not refused either.
+        """
+        kept = backend.saved(_json_body()) if authorised() else []
         for clicks in kept:
-            metrics.object_clicks.observe(clicks)
+            metrics.accepted(clicks)
         return {"status": "noted" if kept else "ignored"}, 200
 
     @app.get("/metrics")
@@ -117,7 +122,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
         log.warning("%s: %s", error.kind, error, extra={"facts": {"kind": error.kind, "status": error.status}})
-        metrics.errors.labels(error.kind).inc()
+        metrics.refused(error.kind)
         reply = _error(error.status, error.kind, str(error))
         if isinstance(error, BusyError):
             reply.headers["Retry-After"] = str(_RETRY_SECONDS)
@@ -127,15 +132,16 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     def not_served(error: HTTPException) -> Response:
         text = error.description or error.name
         if isinstance(error, RequestEntityTooLarge):
-            text = f"the body has over {settings.max_body_bytes >> 20} MB; raise ICMFORMER_MAX_BODY_MB if need be"
+            most = request.max_content_length or settings.max_body_bytes
+            text = f"the body has over {most >> 20} MB; raise ICMFORMER_MAX_BODY_MB if need be"
         log.warning("%s %r: %s", request.method, request.path, text)
-        metrics.errors.labels(error.name.lower()).inc()
+        metrics.refused(error.name.lower())
         return _error(error.code or 500, error.name.lower(), text)
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
         log.exception("%r failed", request.path, exc_info=error)
-        metrics.errors.labels("internal error").inc()
+        metrics.refused("internal error")
         return _error(500, "internal error", f"see the backend's log for request {g.get('request_id')}")
 
     return app
@@ -143,7 +149,15 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
 
 def _json_body() -> Any:
     try:
-        return json.loads(request.get_data(cache=False))
+        content = request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception as error:  # whatever the server's reader raises at what is no HTTP
+        raise RequestError("the body broke off, or is no HTTP") from error
+    if content.count(b"[") + content.count(b"{") > _MOST_CONTAINERS:
+        raise RequestError(f"the body holds over {_MOST_CONTAINERS:,} lists and objects")
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body is not JSON: {error}") from error
 

@@ -21,7 +21,7 @@ from ls_backend import rle
 from ls_backend.errors import RequestError, UnusableImageError
 from ls_backend.labels import ImageTag, Output, read_config, some
 
-_MOST_POINTS = 1000
+_MOST_POINTS = 200  # each is a pass of the network
 _FIELD = re.compile(r"\$(\w+(?:\.\w+)*)")
 _LONGEST_ADDRESS = 8192  # of one that is put together from a template
 _LONGEST_ID = 200

@@ -45,3 +45,14 @@ class BusyError(RequestError):
 
     status = 503
     kind = "busy"
+
+
+ERROR_KINDS = (
+    *(
+        error.kind
+        for error in (RequestError, TooLargeError, RefusedHostError, UnusableImageError, FetchError, BusyError)
+    ),
+    "not authorised",
+    "internal error",
+)
+"""The words of replies and metrics for what can go wrong."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 from ls_backend.errors import BusyError
@@ -29,6 +29,9 @@ class Gate:
         places: Requests inside at once.
         queue: Requests that may wait.
         seconds: How long they wait.
+
+    Attributes:
+        tell: Called with the number of those who wait whenever it changes.
     """
 
     def __init__(self, places: int, queue: int, seconds: float) -> None:
@@ -36,6 +39,7 @@ class Gate:
         self._turns: dict[Hashable, list[Turn]] = {}
         self._waiting: deque[Turn] = deque()
         self._changed = threading.Condition()
+        self.tell: Callable[[int], None] = lambda waiting: None
 
     @property
     def waiting(self) -> int:
@@ -93,6 +97,7 @@ class Gate:
             if self._is_full():
                 raise BusyError(f"{self._most} requests are waiting already; add replicas, or raise ICMFORMER_QUEUE")
             self._waiting.append(turn)
+            self.tell(len(self._waiting))
             self._changed.notify_all()
             try:
                 while True:
@@ -107,6 +112,7 @@ class Gate:
                 self._free -= 1
             finally:
                 self._waiting.remove(turn)
+                self.tell(len(self._waiting))
                 self._changed.notify_all()
         try:
             yield

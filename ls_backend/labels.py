@@ -112,7 +112,8 @@ def some(names: Iterable[str]) -> str:
 
 
 def _tree(text: str) -> ElementTree.Element:
-    root, depth = None, 0
+    root: ElementTree.Element | None = None
+    depth = 0
     try:
         for event, tag in ElementTree.iterparse(io.StringIO(text), ("start", "end")):
             root = tag if root is None else root

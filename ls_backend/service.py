@@ -171,9 +171,11 @@ class Backend:
         save = accepted.parse(body)
         if save is None:
             return []
-        regions = [{"id": r.id, "clicks": r.clicks, "edited": r.edited} for r in save.regions]
-        self._click_log.write("accepted", "label studio", annotation=save.annotation, regions=regions)
-        return [region.clicks for region in self._saves.unseen(save)]
+        new, changed = self._saves.note(save)
+        if changed:
+            regions = [{"id": r.id, "clicks": r.clicks, "edited": r.edited} for r in save.regions]
+            self._click_log.write("accepted", "label studio", annotation=save.annotation, regions=regions)
+        return [region.clicks for region in new]
 
     def _prefetch(self, body: Any) -> None:
         """Has the images of an opened task fetched and encoded in the background; a busy backend lets it be."""
@@ -182,9 +184,9 @@ class Backend:
             return
         try:
             task = codec.first_task(body)
-            for tag in read_config(str(body.get("label_config"))).values():
-                url = codec.image_url(task, tag, 0 if tag.several else None)
-                self._prefetches.put_nowait((url, str(task.get("id", ""))))
+            config, identity = body.get("label_config"), codec.task_id(task)
+            for tag in read_config(config if isinstance(config, str) else "").values():
+                self._prefetches.put_nowait((codec.image_url(task, tag, 0 if tag.several else None), identity))
         except IcmformerError as error:
             log.warning("not prefetched: %s", error)
         except queue.Full:

@@ -4,7 +4,7 @@
 |---|---|---|
 | LABEL_STUDIO_URL (or LABEL_STUDIO_HOST) | Label Studio's address as this backend reaches it, sub-path included | |
 | LABEL_STUDIO_API_KEY | legacy or personal access token for fetching images; sent to that address only | |
-| BASIC_AUTH_USER, BASIC_AUTH_PASS | asked of every caller but for /health and /webhook | none |
+| BASIC_AUTH_USER, BASIC_AUTH_PASS | asked of every caller but for /health, /ready, /webhook | none |
 | ICMFORMER_ALLOWED_HOSTS | other hosts for images, by commas; *.example.org, or * for all public ones | none |
 | ICMFORMER_MAX_IMAGE_MB | largest image file fetched | 100 |
 | ICMFORMER_MAX_BODY_MB | largest request body | 64 |

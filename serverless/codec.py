@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from icmformer.types import BoolMask, Box, Click
 from serverless.errors import RequestError
 
-_MOST_POINTS = 500
+_MOST_POINTS = 100  # of a kind: each is a pass of the network, and Nuclio ends a worker that takes too long
 _SLACK = 1.0  # pixels beyond the image that rounding in the page may leave
 
 

@@ -26,3 +26,6 @@ STATUS: tuple[tuple[type[IcmformerError], int, str], ...] = (
     (NotReadyError, 503, "not ready"),
 )
 """Error, HTTP status, and the word for it in replies and logs; the first that fits counts."""
+
+INTERNAL = "internal error"
+"""The word for a fault of our own, which has status 500."""

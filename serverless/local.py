@@ -13,13 +13,10 @@ import contextlib
 import importlib
 import json
 import multiprocessing
-import os
 import queue
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -28,6 +25,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from icmformer.telemetry import shared_metrics
 
 _START_SECONDS = 600
 _HEALTH = "/__internal/health"
@@ -225,6 +224,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Requests(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 30  # seconds that a caller may keep silent
     server: _Server
 
     def do_POST(self) -> None:
@@ -239,7 +239,11 @@ class _Requests(BaseHTTPRequestHandler):
             )
             self._reply(400, _PLAIN, b"Error when parsing request")
             return self._pass_over()
-        body = self.rfile.read(int(length))
+        try:
+            body = self.rfile.read(int(length))
+        except TimeoutError:
+            self.close_connection = True
+            return self._reply(408, _PLAIN, b"the body did not come in time")
         message = {
             "body": body,
             "content_type": self.headers.get("Content-Type", ""),
@@ -290,7 +294,8 @@ class _Requests(BaseHTTPRequestHandler):
             self.close_connection = True  # the caller has gone
 
     def log_message(self, format: str, *args: Any) -> None:
-        print(f"{self.log_date_time_string()} {format % args}", file=sys.stderr)
+        text = (format % args).encode("unicode_escape").decode()  # a caller writes no lines of its own
+        print(f"{self.log_date_time_string()} {text}", file=sys.stderr)
 
 
 def _parser(limits: Limits) -> argparse.ArgumentParser:
@@ -332,9 +337,9 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)  # said outright: a script's background job starts with SIGINT ignored
     pool = None
-    folder = _share_metrics(limits.workers)
     try:
-        with _Server((args.host, args.port), limits) as server:  # bound, and so found to be free, before models load
+        # bound, and so found to be free, before models load
+        with shared_metrics(limits.workers), _Server((args.host, args.port), limits) as server:
             server.pool = pool = Pool(args.handler, limits)
             server.server_activate()
             host, port = server.server_address[:2]
@@ -351,17 +356,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         if pool:
             pool.stop()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
     return 0
-
-
-def _share_metrics(workers: int) -> str | None:
-    """Several workers count into one folder, so that whichever is asked for /metrics tells of all."""
-    if workers == 1 or os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        return None
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder = tempfile.mkdtemp(prefix="icmformer-metrics-")
-    return folder
 
 
 def _interrupt(number: int, frame: object) -> None:

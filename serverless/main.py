@@ -10,21 +10,22 @@ import contextlib
 import json
 import time
 import traceback
+import warnings
 from typing import Any
 
 from nuclio_sdk import Context, Event, Response
 
+from icmformer import memory
 from icmformer.click_log import ClickLog
 from icmformer.errors import IcmformerError
 from icmformer.metrics import CONTENT_TYPE
 from icmformer.settings import Settings
 from icmformer.telemetry import Timings, server_timing
-from serverless.errors import STATUS, NotReadyError
+from serverless.errors import INTERNAL, STATUS, NotReadyError
 from serverless.interactor import Interactor
 from serverless.settings import FunctionSettings
 from serverless.watch import Watch
 
-_INTERNAL = "internal error"
 _RETRY_SECONDS = "30"  # a worker that starts again has its model by then
 MODEL_HEADER = "X-Icmformer-Model"
 """Of replies: weights, profile and device, for whoever measures a deployed function."""
@@ -36,18 +37,22 @@ def init_context(context: Context) -> None:
     `context.user_data.watch` gets what counts requests.
     """
     context.user_data.interactor = context.user_data.watch = None
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd images, with paths of this machine
+    memory.serve_threads()
     start = time.monotonic()
     try:
         settings = Settings.from_environment()
-        click_log = ClickLog(settings.click_log)
         interactor = Interactor.from_settings(settings, FunctionSettings.from_environment())
-        context.user_data.watch = Watch(interactor, click_log)
     except IcmformerError as error:
         context.logger.error(f"no model, every request will be answered 503: {error}")
     except Exception as error:
         context.logger.error_with(f"no model, every request will be answered 503: {error!r}", trace=_trace())
     else:
         context.user_data.interactor = interactor
+        try:
+            context.user_data.watch = Watch(interactor, ClickLog(settings.click_log))
+        except Exception as error:  # masks are worth more than figures of them
+            context.logger.warn(f"there will be no metrics and no click log: {error}")
         context.logger.info_with(
             f"ready: {interactor.model}", seconds=round(time.monotonic() - start, 1), reply=interactor.settings.reply
         )
@@ -77,16 +82,16 @@ def handler(context: Context, event: Event) -> Response:
         headers = {MODEL_HEADER: interactor.model, "Server-Timing": server_timing(timings)}
         return Response(headers, reply.decode("ascii"), "application/json", 200)
     except IcmformerError as error:
-        status, kind = next(((s, k) for known, s, k in STATUS if isinstance(error, known)), (500, _INTERNAL))
+        status, kind = next(((s, k) for known, s, k in STATUS if isinstance(error, known)), (500, INTERNAL))
         _log(context, "warn", f"{kind}: {error}", {"status": status, **facts})
         if watch:
             watch.refused(status, kind, time.perf_counter() - start)
         return _error(status, kind, str(error))
     except Exception as error:
-        _log(context, "error", f"{_INTERNAL}: {error!r}", {"status": 500, "trace": _trace(), **facts})
+        _log(context, "error", f"{INTERNAL}: {error!r}", {"status": 500, "trace": _trace(), **facts})
         if watch:
-            watch.refused(500, _INTERNAL, time.perf_counter() - start)
-        return _error(500, _INTERNAL, "the function failed; its log says more")
+            watch.refused(500, INTERNAL, time.perf_counter() - start)
+        return _error(500, INTERNAL, "the function failed; its log says more")
 
 
 def _log(context: Context, level: str, message: str, facts: dict[str, Any]) -> None:

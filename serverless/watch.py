@@ -7,6 +7,7 @@ from typing import Any
 
 from icmformer.click_log import ClickLog
 from icmformer.metrics import Metrics
+from serverless.errors import INTERNAL, STATUS
 from serverless.interactor import Interactor
 
 _ROUTE = "/"
@@ -22,7 +23,7 @@ class Watch:
 
     def __init__(self, interactor: Interactor, click_log: ClickLog) -> None:
         self._model, self._click_log = interactor.model, click_log
-        self._metrics = Metrics(interactor.engine, interactor.caches)
+        self._metrics = Metrics(interactor.engine, interactor.caches, [*(kind for *_, kind in STATUS), INTERNAL])
 
     def answered(self, facts: Mapping[str, Any], timings: Mapping[str, float], seconds: float) -> None:
         """Counts a request with an answer.
@@ -32,11 +33,8 @@ class Watch:
             timings: Milliseconds by stage.
             seconds: Of all of it.
         """
-        self._count(200, seconds)
-        self._metrics.prediction(facts["result"], timings)
-        clicks = facts["positive"] + facts["negative"] + facts["box"]
-        if clicks:
-            self._metrics.request_clicks.observe(clicks)
+        self._metrics.answered(_ROUTE, 200, seconds)
+        self._metrics.prediction(facts["result"], timings, facts["positive"] + facts["negative"] + facts["box"])
         if facts["result"] == "nothing clicked":
             return
         self._click_log.write(
@@ -55,13 +53,9 @@ class Watch:
 
     def refused(self, status: int, kind: str, seconds: float) -> None:
         """Counts a request without one."""
-        self._count(status, seconds)
-        self._metrics.errors.labels(kind).inc()
+        self._metrics.answered(_ROUTE, status, seconds)
+        self._metrics.refused(kind)
 
     def text(self) -> str:
         """The metrics in Prometheus's text form."""
         return self._metrics.text().decode()
-
-    def _count(self, status: int, seconds: float) -> None:
-        self._metrics.requests.labels(_ROUTE, str(status)).inc()
-        self._metrics.request_seconds.labels(_ROUTE).observe(seconds)

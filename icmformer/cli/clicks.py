@@ -8,6 +8,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,20 @@ def register(commands: Any) -> None:
         "masks that were accepted.",
     )
     report.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="files of one or several servers")
-    report.add_argument("--since", metavar="DATE", help="leave out what is older, such as 2026-01-31")
+    report.add_argument("--since", metavar="DATE", type=_day, help="leave out what is older, such as 2026-01-31 (UTC)")
     report.add_argument("--json", action="store_true", help="print JSON")
     report.set_defaults(run=_run)
 
 
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"needs a date such as 2026-01-31, got {text!r}") from None
+
+
 def _run(args: argparse.Namespace) -> int:
-    lines = [line for line in read(args.logs) if not args.since or str(line.get("time", "")) >= args.since]
+    lines = [line for line in read(args.logs) if not args.since or line["time"] >= args.since]
     if not lines:
         raise ConfigError("there are no clicks in it" + (f" since {args.since}" if args.since else ""))
     found = report(lines)
@@ -57,16 +65,18 @@ def report(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         `edited` (share).
     """
     clicks: dict[str, list[Mapping[str, Any]]] = {}
-    kept: dict[str, dict[tuple[Any, str], Mapping[str, Any]]] = {}
-    for line in lines:
+    kept: dict[str, dict[int, Sequence[Mapping[str, Any]]]] = {}
+    for line in sorted(lines, key=lambda line: str(line["time"])):  # the logs of several servers
         tool = str(line.get("tool", ""))
         clicks.setdefault(tool, [])
         if line["event"] == "click":
             clicks[tool].append(line)
             continue
-        for region in line.get("regions", ()):  # saved again it counts once, as it was last
-            kept.setdefault(tool, {})[line.get("annotation"), region["id"]] = region
-    return {tool: {**_requests(made), **_objects(list(kept.get(tool, {}).values()))} for tool, made in clicks.items()}
+        kept.setdefault(tool, {})[line["annotation"]] = line["regions"]  # saved again it counts as it was last
+    return {
+        tool: {**_requests(made), **_objects([region for held in kept.get(tool, {}).values() for region in held])}
+        for tool, made in clicks.items()
+    }
 
 
 def _requests(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

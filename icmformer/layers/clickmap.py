@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,13 @@ def disk_maps(points: Tensor, height: int, width: int, radius: float = DISK_RADI
     Returns:
         (B, 2, height, width): 1 where the distance to a click is at most `radius`, else 0; positive clicks first.
     """
+    if points.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _drawn(points.float(), height, width, radius)
+    return _compared(points, height, width, radius)
+
+
+def _compared(points: Tensor, height: int, width: int, radius: float) -> Tensor:
+    """Every pixel with every click, without a step that waits for a GPU."""
     batch, count, _ = points.shape
     rows, columns = points[..., 0].float(), points[..., 1].float()
     absent = torch.maximum(rows, columns) < 0
@@ -34,3 +43,26 @@ def disk_maps(points: Tensor, height: int, width: int, radius: float = DISK_RADI
     squares = row_squares[..., :, None] + column_squares[..., None, :]  # (B, 2N, H, W)
     nearest = squares.view(batch, 2, count // 2, height, width).amin(dim=2)
     return (nearest <= radius**2).float()
+
+
+def _drawn(points: Tensor, height: int, width: int, radius: float) -> Tensor:
+    """The same, click by click: on a CPU the work is that of the disks, not of a map for each click."""
+    batch, count, _ = points.shape
+    maps = torch.zeros(batch, 2, height, width)
+    grid_rows = torch.arange(height, dtype=torch.float32)
+    grid_columns = torch.arange(width, dtype=torch.float32)
+    for index, place in (points[..., :2].amax(dim=2) >= 0).nonzero().tolist():
+        row, column = points[index, place, 0], points[index, place, 1]
+        around = _around(row.item(), radius, height), _around(column.item(), radius, width)
+        row_squares, column_squares = (
+            (grid[near] - middle) ** 2
+            for grid, near, middle in zip((grid_rows, grid_columns), around, (row, column), strict=True)
+        )
+        inside = row_squares[:, None] + column_squares <= radius**2
+        maps[index, int(place >= count // 2)][around] += inside
+    return maps.clamp_(max=1)
+
+
+def _around(middle: float, radius: float, length: int) -> slice:
+    """The pixels of an axis that a disk may cover, and one more on each side."""
+    return slice(max(0, math.floor(middle - radius)), max(0, min(length, math.ceil(middle + radius) + 1)))

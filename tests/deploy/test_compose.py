@@ -44,6 +44,7 @@ def test_it_fits_the_compose_specification(filled_in):
         "label-studio",
         *BACKENDS,
         "balancer",
+        "database",
     }
 
 
@@ -120,7 +121,12 @@ def test_label_studio_is_the_one_we_test_and_admits_the_backend(services):
     assert studio["environment"]["LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS"] == "false"
     assert "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false" in (ROOT / "docs/label_studio.md").read_text()
     demo = (ROOT / "demo/studio.py").read_text()  # whose Label Studio the end-to-end tests drive
-    assert [name for name in studio["environment"] if f'"{name}"' not in demo] == []
+    others = [name for name in studio["environment"] if f'"{name}"' not in demo]
+    assert others == ["DJANGO_DB", *(f"POSTGRE_{name}" for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD"))]
+    assert studio["environment"]["DJANGO_DB"] == "sqlite"  # PostgreSQL is a profile
+    database = services["database"]["environment"]
+    for name, of_studio in (("DB", "NAME"), ("USER", "USER"), ("PASSWORD", "PASSWORD")):
+        assert database[f"POSTGRES_{name}"] == studio["environment"][f"POSTGRE_{of_studio}"]
     assert (
         studio["environment"]["LABEL_STUDIO_USER_TOKEN"] == services["backend"]["environment"]["LABEL_STUDIO_API_KEY"]
     )

@@ -75,6 +75,7 @@ class Prometheus:
         config["global"]["scrape_interval"] = config["global"]["evaluation_interval"] = "1s"
         config["rule_files"] = [str(DEPLOY / "prometheus/alerts.yml")]
         for job in config["scrape_configs"]:
+            job.pop("dns_sd_configs", None)
             job["static_configs"] = [{"targets": [targets.pop(job["job_name"])]}]
         assert not targets
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

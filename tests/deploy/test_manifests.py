@@ -8,6 +8,7 @@ import pytest
 
 import icmformer
 from icmformer.settings import Settings
+from ls_backend.__main__ import _GRACE_SECONDS
 from ls_backend.app import _OPEN
 from ls_backend.settings import BackendSettings
 from tests.conftest import ROOT
@@ -197,9 +198,9 @@ def test_settings_are_read_by_our_programs(overlay):
 def test_a_pod_that_goes_answers_what_it_has(overlay):
     spec, container = pod(overlay[1])
     command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
-    graceful = re.search(r'"graceful_timeout": (\d+)', (ROOT / "ls_backend/__main__.py").read_text())
+    graceful = BackendSettings().queue_seconds + _GRACE_SECONDS
     assert command == "sleep"
-    assert spec["terminationGracePeriodSeconds"] >= int(seconds) + int(graceful[1]) + 10
+    assert spec["terminationGracePeriodSeconds"] >= int(seconds) + graceful + 5
 
 
 def test_secrets_keys_match(overlay):
@@ -221,7 +222,10 @@ def test_the_monitor_has_fields_of_the_operators_reference_alone():
     monitor = read(SERVICE_MONITOR)
     assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "ServiceMonitor")
     assert set(monitor) == {"apiVersion", "kind", "metadata", "spec"}
-    assert set(monitor["spec"]) == {"selector", "endpoints"}
+    assert set(monitor["spec"]) == {"jobLabel", "selector", "endpoints"}
+    labels = read("k8s/base/service.yaml")["metadata"]["labels"]
+    jobs = [job["job_name"] for job in read("prometheus/prometheus.yml")["scrape_configs"]]
+    assert labels[monitor["spec"]["jobLabel"]] in jobs  # the name that alerts ask for
     assert set(monitor["spec"]["selector"]) == {"matchLabels"}
     (endpoint,) = monitor["spec"]["endpoints"]
     assert set(endpoint) == {"port", "path", "interval", "scrapeTimeout", "basicAuth"}

@@ -101,6 +101,7 @@ def test_targets_of_make_run_what_there_is(target):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" not in done.stdout
     for module in re.findall(r"-m ((?:training|demo|ls_backend|serverless)[\w.]*)", done.stdout):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
@@ -137,8 +138,8 @@ def test_the_quick_start_reaches_masks(workshop):
     """The function served by make, clicked on by the command line, curl and Python; and the command line alone."""
     port = free_port(0)
     ready = "make -o .venv/.installed "  # what is installed already
-    quick = [text.replace("8090", str(port)).replace("make ", ready) for text in of_page("docs/quick_start.md")]
-    _demo, function, through, alone, doctor = quick
+    quick = [text.replace("8090", str(port)).replace("make ", ready) for text in of_page("README.md")]
+    _demo, function, through, alone, doctor, *_ = quick
     assert "make -o .venv/.installed function" in function
     server = subprocess.Popen(
         ["bash", "-ec", f"exec {function}"],
@@ -189,8 +190,8 @@ def run_python(folder, text):
 
 def test_the_readmes_commands_and_python_run(workshop):
     shutil.copy(ROOT / "docs/figures/label_studio.jpg", workshop / "photo.jpg")
-    (use,) = [text for text in of_page("README.md") if "icmformer segment" in text]
-    shell(workshop, use)
+    (use,) = [text for text in of_page("README.md") if "--negative" in text]
+    shell(workshop, "source .venv/bin/activate\n" + use)
     assert (workshop / "mask.png").is_file()
     (script,) = of_page("README.md", "python")
     run_python(workshop, script + "\nassert result.mask.any() and polygons")

@@ -2,6 +2,8 @@
 
 import io
 import json
+import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -160,3 +162,26 @@ def test_a_point_restored_from_a_draft_still_counts_as_positive(studio, page, en
     clicks = clicks_of(sent, image)
     assert all(c.positive for c in clicks)
     np.testing.assert_array_equal(decode(region["value"]["rle"], 600, 400), engine.segment(image, clicks).mask)
+
+
+def object_clicks(studio):
+    """Count and sum of the backend's metric of clicks an object."""
+    with urllib.request.urlopen(f"{studio.backend_url}/metrics", timeout=20) as reply:
+        told = dict(line.rsplit(" ", 1) for line in reply.read().decode().splitlines() if not line.startswith("#"))
+    return float(told["icmformer_object_clicks_count"]), float(told["icmformer_object_clicks_sum"])
+
+
+def test_the_webhook_tells_how_many_clicks_a_kept_mask_took(studio, page):
+    project = studio.project("e2e webhook", CONFIGS["unified"], {"coffee.jpg": FILES["coffee.jpg"]})
+    about = {"url": f"{studio.backend_url}/webhook", "project": project, "send_payload": True, "is_active": True}
+    actions = {"send_for_all_actions": False, "actions": ["ANNOTATION_CREATED", "ANNOTATION_UPDATED"]}
+    studio.api("POST", "/api/webhooks/", about | actions)
+    count, total = object_clicks(studio)
+    annotator = Annotator(page, studio, project, "coffee")
+    annotator.click(*ON_CUP)
+    annotator.click(*BESIDE, negative=True)
+    annotator.accept_and_submit()
+    deadline = time.monotonic() + 20
+    while object_clicks(studio) == (count, total) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert object_clicks(studio) == (count + 1, total + 2)

@@ -194,7 +194,7 @@ def _no_pictures() -> dict[str, Made]:
     }
     made: dict[str, Made] = {name: (lambda content=content: content, BROKEN) for name, content in plain.items()}
     made["zip"] = archive, BROKEN
-    for form in ("ICO", "TGA", "PCX", "DDS", "SGI", "PDF", "EPS", "IM", "SPIDER", "ICNS"):
+    for form in ("ICO", "TGA", "PCX", "DDS", "SGI", "PDF", "EPS", "SPIDER", "ICNS"):
         mode = "F" if form == "SPIDER" else "RGB"
         made[f"a good {form}"] = (lambda form=form, mode=mode: saved(form, mode)), BROKEN
     return made

@@ -101,17 +101,24 @@ def test_pixels_of_the_function(context):
     assert "ICMFORMER_MAX_PIXELS" in text
 
 
-@pytest.mark.parametrize(("count", "status"), [(20, 200), (501, 400)])
+@pytest.mark.parametrize(("count", "status"), [(20, 200), (101, 400)])
 def test_clicks_of_the_function(context, count, status):
     request = corpus.function_body(pos_points=[[3, 3]] * count)
     assert ask_function(context, json.dumps(request).encode())[0] == status
 
 
 def test_clicks_of_the_backend(app):
-    items = [click(30, 40, identity=f"k{n}") for n in range(1001)]
+    items = [click(30, 40, identity=f"k{n}") for n in range(201)]
     reply = app.test_client().post("/predict", json=body(*items), headers={"Authorization": corpus.LOGIN})
     assert reply.status_code == 400
-    assert "1000" in reply.json["error"]
+    assert "200" in reply.json["error"]
+
+
+def test_lists_and_objects_in_a_body(app):
+    for content in (b"[" + b"[]," * 600_000 + b"[]]", b"{" * 600_000):
+        reply = app.test_client().post("/webhook", data=content)  # which anybody may call
+        assert (reply.status_code, reply.json["kind"]) == (400, "bad request")
+        assert "lists and objects" in reply.json["error"]
 
 
 def test_bodies_of_the_backend(app):

@@ -90,6 +90,27 @@ def test_the_log_has_neither_images_nor_names(logged, log):
     assert log.stat().st_mode & 0o077 == 0  # the owner's alone
 
 
+def test_an_annotation_counts_as_it_was_saved_last(logged, log, capsys):
+    first, other = (answers(logged, body(click(x, 40)))[0] for x in (40, 60))
+    for regions in (first, first, other, [], other):
+        logged.post("/webhook", json=webhook(9, *regions, action="ANNOTATION_UPDATED"))
+    logged.post("/webhook", json=webhook(10, *first))
+    assert sum('"accepted"' in line for line in log.read_text().splitlines()) == 5  # not what did not change
+    assert main(["clicks", "report", str(log), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["label studio"]["objects"] == 2
+
+
+def test_a_stranger_writes_nothing_where_credentials_are_asked_for(fast, make_images, log):
+    backend = Backend(fast, make_images(), Gate(1, 8, 5.0), 200, ClickLog(log))
+    client = create_app(backend, BackendSettings(user="me", password="secret")).test_client()
+    forged = webhook(1, {"id": "0123456789abcdefn1", "origin": "prediction"})
+    assert client.post("/webhook", json=forged).json == {"status": "ignored"}
+    assert client.post("/webhook", data=b"[" * 100_000).json == {"status": "ignored"}  # not looked at, not refused
+    assert log.read_text() == ""
+    assert client.post("/webhook", json=forged, auth=("me", "secret")).json == {"status": "noted"}
+    assert log.read_text() != ""
+
+
 @pytest.mark.parametrize(
     "sent",
     [

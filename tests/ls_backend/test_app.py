@@ -121,6 +121,12 @@ def test_bodies_that_are_no_json_or_too_long(client):
     assert client.get("/predict").json["kind"] == "method not allowed"
 
 
+def test_a_webhook_is_shorter_than_a_body_may_be(make_client):
+    client = make_client(settings=BackendSettings())
+    assert client.post("/webhook", data=b" " * (17 << 20)).status_code == 413
+    assert client.post("/predict", data=b" " * (17 << 20)).status_code == 400
+
+
 def test_a_content_type_does_not_matter(client):
     assert client.post("/predict", data=json.dumps(body(click(40, 40))), content_type="text/plain").status_code == 200
 

@@ -27,6 +27,14 @@ raise SystemExit(main.main())
 """
 
 
+HURRIED = """
+import ls_backend.worker
+ls_backend.worker.SENDING_SECONDS = 2
+import ls_backend.__main__ as main
+raise SystemExit(main.main())
+"""
+
+
 @pytest.fixture
 def start(tmp_path, studio):
     """Starts a command with the studio's address; ends it after the test."""
@@ -114,6 +122,25 @@ def test_any_of_several_workers_tells_of_all_and_logs_are_json(start, tmp_path):
     assert len({line["request"] for line in answered}) == 8
     assert {line["level"] for line in lines} <= {"info", "warning"}
     assert any(line["logger"] == "gunicorn.error" for line in lines)
+
+
+def test_callers_who_never_finish_their_request_hold_nobody_up_for_long(start, tmp_path):
+    port = free_port(0)
+    (tmp_path / "hurried.py").write_text(HURRIED)
+    server = start([sys.executable, str(tmp_path / "hurried.py"), "--port", str(port)], port, PYTHONPATH=str(ROOT))
+    server.wait_for(f"{server.url}/health", 120)
+    half = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{"
+    callers = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(60)]  # more than there are threads
+    for caller in callers:
+        caller.sendall(half)
+    begin = time.monotonic()
+    with urllib.request.urlopen(f"{server.url}/health", timeout=30) as reply:
+        assert reply.status == 200
+    assert time.monotonic() - begin < 10
+    assert ask(server, body(click(40, 40)))
+    for caller in callers:
+        caller.close()
+    assert "Traceback" not in server.log.read_text()
 
 
 @pytest.mark.parametrize(

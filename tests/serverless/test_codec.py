@@ -109,7 +109,7 @@ def test_line_breaks_in_base64_are_passed_over():
         (body(image=[1]), "image must be"),
         (body(image="ä"), "image is not base64"),
         (body(pos_points="here"), "pos_points must be a list"),
-        (body(pos_points=[[1, 2]] * 501), "at most 500 points"),
+        (body(pos_points=[[1, 2]] * 101), "at most 100 points"),
         (body(pos_points=[[1, 2], [3]]), r"pos_points\[1\] must be a point"),
         (body(neg_points=[[1, "2"]]), r"neg_points\[0\] must be a point .* got a number, a text of 1 characters"),
         (body(neg_points=[[1, True]]), r"neg_points\[0\] must be a point"),

@@ -297,3 +297,26 @@ def test_the_buffer_of_a_picture_is_no_secret_channel(context):
     for image in (FORMS["png"], base64.b64encode(out.getvalue()).decode()):
         call(context, payload(image, CLICKS))
     assert [facts["image_kept"] for _, _, facts in context.logger.lines] == [False, False]
+
+
+def test_metrics_that_cannot_be_had_cost_no_mask(monkeypatch):
+    """The function answers without them, and says why there are none."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/proc/nothing/there")
+    context = nuclio_sdk.Context(logger=Log(), worker_id=0)
+    main.init_context(context)
+    assert "no metrics" in context.logger.text()
+    assert call(context, payload(FORMS["png"], [(170.5, 120.5)]))[0] == 200
+    reply = main.handler(context, nuclio_sdk.Event(method="GET", path="/metrics", body=b""))
+    assert reply.status_code == 400  # as any other request that is none of CVAT's
+
+
+def test_metrics_are_told_on_request(monkeypatch):
+    context = nuclio_sdk.Context(logger=Log(), worker_id=0)
+    main.init_context(context)
+    assert call(context, payload(FORMS["png"], [(170.5, 120.5)]))[0] == 200
+    assert call(context, payload("@@", [(1, 1)]))[0] == 400
+    reply = main.handler(context, nuclio_sdk.Event(method="GET", path="/metrics?x=1", body=b""))
+    assert reply.status_code == 200
+    assert 'icmformer_predictions_total{kind="mask"} 1.0' in reply.body
+    assert 'icmformer_errors_total{kind="bad request"} 1.0' in reply.body
+    assert 'icmformer_errors_total{kind="internal error"} 0.0' in reply.body

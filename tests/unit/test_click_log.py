@@ -34,18 +34,22 @@ def test_lines_of_several_processes_and_threads_do_not_mix(tmp_path):
     assert path.stat().st_mode & 0o077 == 0  # the owner's alone
 
 
-def test_without_a_path_nothing_is_written():
+def test_without_a_path_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     log = ClickLog(None)
     log.write("click", "cvat", **CLICK)
-    assert not log.on
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_told_at_the_start(tmp_path):
+def test_a_place_that_cannot_be_written_is_told_at_the_start_and_stops_nothing(tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="ICMFORMER_CLICK_LOG"):
-        ClickLog(tmp_path / "file" / "clicks.jsonl")
-    with pytest.raises(ConfigError, match="ICMFORMER_CLICK_LOG"):
-        ClickLog(tmp_path)
+    for path in (tmp_path / "file" / "clicks.jsonl", tmp_path):
+        caplog.clear()
+        log = ClickLog(path)
+        (record,) = caplog.records
+        assert "ICMFORMER_CLICK_LOG" in record.getMessage()
+        log.write("click", "cvat", **CLICK)
+    assert len(caplog.records) == 1
 
 
 def test_a_log_that_is_lost_on_the_way_costs_no_click(tmp_path, caplog):
@@ -55,7 +59,27 @@ def test_a_log_that_is_lost_on_the_way_costs_no_click(tmp_path, caplog):
     path.mkdir()
     for _ in range(3):
         log.write("click", "cvat", **CLICK)
-    assert sum("cannot be written" in record.getMessage() for record in caplog.records) == 1
+    assert sum("not written down" in record.getMessage() for record in caplog.records) == 1
+
+
+def fill(path, start):
+    log = ClickLog(path, most_bytes=45_000)
+    for number in range(100):
+        log.write("click", "cvat", **CLICK, request=str(start + number))
+
+
+def test_a_log_that_several_processes_put_aside_loses_nothing(tmp_path):
+    path = tmp_path / "clicks.jsonl"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=fill, args=(path, 1000 * n)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    aside = path.with_name("clicks.jsonl.1")
+    assert 45_000 < aside.stat().st_size < 45_400  # put aside once, when it was full
+    kept = sorted(int(line["request"]) for line in read([aside, path]))
+    assert kept == [1000 * worker + number for worker in range(4) for number in range(100)]
 
 
 def test_a_full_log_is_put_aside(tmp_path):
@@ -74,7 +98,10 @@ def test_damaged_lines_are_left_out_and_other_files_refused(tmp_path):
     log = ClickLog(path)
     log.write("click", "cvat", **CLICK)
     with path.open("ab") as file:
-        file.write(b'{"event": "click", "tool": "cv\n[]\n\xff\xfe\n{"event": "click", "positive": "one"}\nnull\n')
+        file.write(
+            b'{"event": "click", "tool": "cv\n[]\n\xff\xfe\n{"event": "click", "positive": "one"}\nnull\n'
+            b'{"event": "accepted", "time": "", "annotation": 3, "regions": [{"id": "x"}]}\n'
+        )
     assert len(list(read([path]))) == 1
     (tmp_path / "notes.txt").write_text("buy milk\n")
     with pytest.raises(ConfigError, match="no click log"):
@@ -116,3 +143,7 @@ def test_nothing_to_report(tmp_path, capsys):
     assert main(["clicks", "report", str(path), "--since", "2999-01-01"]) == 2
     assert "no clicks" in capsys.readouterr().err
     assert main(["clicks", "report", str(path), "--since", "2020-01-01"]) == 0
+    for wrong in ("yesterday", "2026-1-2"):
+        with pytest.raises(SystemExit):
+            main(["clicks", "report", str(path), "--since", wrong])
+        assert "needs a date such as 2026-01-31" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from icmformer.layers import clickmap
 from icmformer.layers.clickmap import disk_maps
 
 
@@ -29,3 +30,19 @@ def test_the_disk_edge_is_inside():
     assert maps[0, 0, 20, 25] == 1
     assert maps[0, 0, 23, 24] == 1  # a 3-4-5 triangle
     assert maps[0, 0, 20, 26] == 0
+
+
+def test_both_ways_of_drawing_give_the_same_bits():
+    generator = torch.Generator().manual_seed(0)
+    for height, width in ((32, 40), (7, 90), (224, 224)):
+        points = (torch.rand(3, 24, 3, generator=generator) * 1.4 - 0.2) * torch.tensor([height, width, 24])
+        points[torch.rand(3, 24, generator=generator) < 0.3] = -1
+        points[0, :6, :2] = points[0, :6, :2].round()  # whole pixels, where the edge is met exactly
+        assert torch.equal(clickmap._drawn(points, height, width, 5.0), clickmap._compared(points, height, width, 5.0))
+
+
+def test_many_clicks_cost_their_disks_not_a_map_each():
+    points = torch.rand(1, 400, 3) * 448
+    maps = disk_maps(points, 448, 448)
+    assert 0 < maps.sum() < 400 * 100
+    assert set(maps.unique().tolist()) == {0.0, 1.0}

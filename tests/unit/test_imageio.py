@@ -239,3 +239,13 @@ def test_an_overlay_shows_mask_and_clicks(photo, tmp_path):
     np.testing.assert_array_equal(picture[250:, :50], photo[250:, :50])
     write_image(tmp_path / "o.png", picture)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "o.png"))[..., ::-1], picture)
+
+
+def test_what_follows_a_jpeg_is_not_taken_for_scans(photo):
+    """Phones append short films; in random bytes the marker of a scan comes once in 65,536."""
+    out = io.BytesIO()
+    Image.fromarray(photo).save(out, "JPEG", quality=95, progressive=True)
+    plain = LoadedImage.from_bytes(out.getvalue())
+    film = np.random.default_rng(0).bytes(20 << 20)
+    assert film.count(b"\xff\xda") > 250
+    np.testing.assert_array_equal(LoadedImage.from_bytes(out.getvalue() + film).pixels, plain.pixels)
