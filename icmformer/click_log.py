@@ -78,6 +78,14 @@ class ClickLog:
                 os.close(descriptor)  # and with it the lock
 
 
+def can_append(path: Path) -> bool:
+    """Whether a click log could be written there; nothing is."""
+    if path.exists():
+        return path.is_file() and os.access(path, os.W_OK)
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
 def _is_named(held: os.stat_result, path: Path) -> bool:
     try:
         return os.path.samestat(held, path.stat())

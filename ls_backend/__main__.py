@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import socket
 import sys
-from typing import Any, cast, get_args
+from typing import Any
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.settings import Settings
-from icmformer.telemetry import LogFormat, log_config, shared_metrics
+from icmformer.telemetry import log_config, shared_metrics
 from icmformer.weights import RANDOM_PREFIX, load, locate
 from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError
 from ls_backend.fetch import LabelStudio
-from ls_backend.settings import BackendSettings
+from ls_backend.settings import BackendSettings, log_options
 
 _SPARE_THREADS = 8  # for those who ask how it is while clicks wait
 _GRACE_SECONDS = 10  # at the end, for a click that came to its turn at the last moment
@@ -88,22 +87,6 @@ def _whole(args: argparse.Namespace, name: str, least: int, most: int) -> int:
     return int(text)
 
 
-def log_options() -> tuple[int, LogFormat]:
-    """The level that LOG_LEVEL names, and the form that LOG_FORMAT does.
-
-    Raises:
-        ConfigError: One of them names none.
-    """
-    name = os.environ.get("LOG_LEVEL", "").upper() or "INFO"
-    level = logging.getLevelNamesMapping().get(name)
-    if level is None:
-        raise ConfigError(f"LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, got {name!r}")
-    form = os.environ.get("LOG_FORMAT", "").lower() or "text"
-    if form not in get_args(LogFormat):
-        raise ConfigError(f"LOG_FORMAT must be text or json, got {form!r}")
-    return level, cast(LogFormat, form)
-
-
 def _try_port(host: str, port: int) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -121,7 +104,7 @@ def _check(settings: Settings, own: BackendSettings) -> int:
     if not own.url:
         raise ConfigError("LABEL_STUDIO_URL is not set")
     studio = LabelStudio(own.url, own.api_key, Policy.for_home(own.url, own.allowed_hosts), own.fetch_seconds, 1 << 20)
-    for what, path in (("Label Studio", "/health"), ("token", "/api/current-user/whoami")):
+    for what, path in (("Label Studio", "/api/version/"), ("token", "/api/current-user/whoami")):
         if what == "token" and not own.api_key:
             print("token           none: LABEL_STUDIO_API_KEY is not set; only public images can be fetched")
             continue

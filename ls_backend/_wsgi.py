@@ -13,10 +13,9 @@ from icmformer import memory
 from icmformer.errors import IcmformerError
 from icmformer.settings import Settings
 from icmformer.telemetry import log_config
-from ls_backend.__main__ import log_options
 from ls_backend.app import create_app
 from ls_backend.service import Backend
-from ls_backend.settings import BackendSettings
+from ls_backend.settings import BackendSettings, log_options
 
 
 def make_backend() -> Backend:

@@ -34,6 +34,8 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     metrics = Metrics(backend.engine, backend.caches, ERROR_KINDS)
     backend.gate.tell = metrics.waiting
 
+    strangers: list[str] = []  # told of once
+
     def authorised() -> bool:
         given = request.authorization
         return not settings.user or (
@@ -110,7 +112,12 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         It comes without credentials unless it is told to bring them. Where they are asked of others, what comes without
         is not looked at, but not refused either.
         """
-        kept = backend.saved(_json_body()) if authorised() else []
+        if not authorised():
+            if not strangers:
+                strangers.append(request.path)
+                log.warning("a webhook came without credentials and is not looked at: give it an Authorization header")
+            return {"status": "ignored"}, 200
+        kept = backend.saved(_json_body())
         for clicks in kept:
             metrics.accepted(clicks)
         return {"status": "noted" if kept else "ignored"}, 200

@@ -13,7 +13,7 @@ from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError, RequestError
 from ls_backend.fetch import LabelStudio
 from ls_backend.labels import ImageTag, read_config
-from ls_backend.settings import BackendSettings
+from ls_backend.settings import BackendSettings, log_options
 
 _SETTINGS, _REACHED, _TOKEN = "label studio settings", "label studio", "label studio token"
 _PROJECT, _CONFIG, _BACKEND = "label studio project", "labelling config", "ml backend"
@@ -70,6 +70,7 @@ class _Studio:
 
     @cached_property
     def _own(self) -> BackendSettings:
+        log_options(self._environment)
         return BackendSettings.from_environment(self._environment)
 
     @cached_property

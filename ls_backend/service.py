@@ -141,6 +141,9 @@ class Backend:
             " and a box" if box else "",
             f"score {result.score:.2f}" if regions else "empty mask",
             ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in stages.items()),
+            extra={
+                "facts": {"task": request.task, "clicks": len(clicks), "score": result.score} | _milliseconds(stages)
+            },
         )
         kind = "mask" if regions else "empty"
         self._click_log.write(
@@ -206,3 +209,8 @@ class Backend:
                 log.exception("prefetching failed")
             finally:
                 self._prefetches.task_done()
+
+
+def _milliseconds(stages: Mapping[str, float]) -> dict[str, float]:
+    """Stages as the log names them."""
+    return {f"{stage}_ms": round(spent, 1) for stage, spent in stages.items()}

@@ -19,12 +19,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast, get_args
 
 from icmformer.errors import ConfigError
 from icmformer.settings import number
+from icmformer.telemetry import LogFormat
 from ls_backend.addresses import Origin, host_name
 from ls_backend.errors import RequestError
 
@@ -88,6 +91,23 @@ class BackendSettings:
             queue_seconds=number(env, "ICMFORMER_QUEUE_SECONDS", 20, 1, 90),
             polygon_points=number(env, "ICMFORMER_POLYGON_POINTS", 200, 4, 100_000),
         )
+
+
+def log_options(environment: Mapping[str, str] | None = None) -> tuple[int, LogFormat]:
+    """The level that LOG_LEVEL names, and the form that LOG_FORMAT does.
+
+    Raises:
+        ConfigError: One of them names none.
+    """
+    env = os.environ if environment is None else environment
+    name = env.get("LOG_LEVEL", "").upper() or "INFO"
+    level = logging.getLevelNamesMapping().get(name)
+    if level is None:
+        raise ConfigError(f"LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, got {name!r}")
+    form = env.get("LOG_FORMAT", "").lower() or "text"
+    if form not in get_args(LogFormat):
+        raise ConfigError(f"LOG_FORMAT must be text or json, got {form!r}")
+    return level, cast(LogFormat, form)
 
 
 def _host(name: str) -> str:

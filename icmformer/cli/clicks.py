@@ -47,7 +47,8 @@ def _day(text: str) -> str:
 def _run(args: argparse.Namespace) -> int:
     lines = [line for line in read(args.logs) if not args.since or line["time"] >= args.since]
     if not lines:
-        raise ConfigError("there are no clicks in it" + (f" since {args.since}" if args.since else ""))
+        names = ", ".join(str(path) for path in args.logs)
+        raise ConfigError(f"there are no clicks in {names}" + (f" since {args.since}" if args.since else ""))
     found = report(lines)
     print(json.dumps(found, indent=2) if args.json else _for_people(found))
     return 0
@@ -124,7 +125,7 @@ def _for_people(found: Mapping[str, Mapping[str, Any]]) -> str:
                 f"{figures['empty']:.1%} empty masks"
             )
             lines.append(
-                f"  {spent['median']:.0f} ms in the middle, {spent['p95']:.0f} ms at 95%, {spent['p99']:.0f} ms at 99%"
+                f"  median {spent['median']:.0f} ms, 95% within {spent['p95']:.0f} ms, 99% within {spent['p99']:.0f} ms"
             )
             lines.append(f"  requests by clicks: {_histogram(figures['clicks_a_request'])}")
         if "objects" in figures:
@@ -139,4 +140,4 @@ def _for_people(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _histogram(counted: Mapping[str, Any]) -> str:
-    return ", ".join(f"{number}: {count}" for number, count in counted["by_number"].items())
+    return ", ".join(f"{count} with {number}" for number, count in counted["by_number"].items())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from icmformer.click_log import can_append
 from icmformer.diagnosis import installation, machine
 from icmformer.diagnosis.checks import Check, Fact, Outcome, failed, ok, warning
 from icmformer.settings import Settings
@@ -70,6 +71,11 @@ class Serving:
         if settings.runtime not in RUNTIMES:
             return failed(
                 f"ICMFORMER_RUNTIME is {settings.runtime!r}", f"set it to {', '.join(RUNTIMES[:-1])} or {RUNTIMES[-1]}"
+            )
+        if settings.click_log is not None and not can_append(settings.click_log):
+            return failed(
+                f"ICMFORMER_CLICK_LOG: {settings.click_log} cannot be written, so that no click would be counted",
+                "name a file in a folder that the server may write to",
             )
         values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
         plain = {n: v if isinstance(v, str | int) else _written(v) for n, v in values.items()}

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 
@@ -185,3 +188,11 @@ def test_the_webhook_tells_how_many_clicks_a_kept_mask_took(studio, page):
     while object_clicks(studio) == (count, total) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert object_clicks(studio) == (count + 1, total + 2)
+
+
+@pytest.mark.parametrize(("token", "status", "said"), [(None, 0, "token           ok"), ("0" * 40, 1, "is wrong")])
+def test_the_backends_own_check_finds_label_studio_and_its_token(studio, token, status, said):
+    environment = {**os.environ, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": token or studio.token}
+    command = [sys.executable, "-m", "ls_backend", "--check"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, said in done.stdout) == (status, True), done.stdout + done.stderr

@@ -100,13 +100,14 @@ def test_an_annotation_counts_as_it_was_saved_last(logged, log, capsys):
     assert json.loads(capsys.readouterr().out)["label studio"]["objects"] == 2
 
 
-def test_a_stranger_writes_nothing_where_credentials_are_asked_for(fast, make_images, log):
+def test_a_stranger_writes_nothing_where_credentials_are_asked_for(fast, make_images, log, caplog):
     backend = Backend(fast, make_images(), Gate(1, 8, 5.0), 200, ClickLog(log))
     client = create_app(backend, BackendSettings(user="me", password="secret")).test_client()
     forged = webhook(1, {"id": "0123456789abcdefn1", "origin": "prediction"})
     assert client.post("/webhook", json=forged).json == {"status": "ignored"}
     assert client.post("/webhook", data=b"[" * 100_000).json == {"status": "ignored"}  # not looked at, not refused
     assert log.read_text() == ""
+    assert sum("without credentials" in record.getMessage() for record in caplog.records) == 1
     assert client.post("/webhook", json=forged, auth=("me", "secret")).json == {"status": "noted"}
     assert log.read_text() != ""
 

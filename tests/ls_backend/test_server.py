@@ -120,6 +120,7 @@ def test_any_of_several_workers_tells_of_all_and_logs_are_json(start, tmp_path):
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     answered = [line for line in lines if line["message"].startswith("task ")]
     assert len({line["request"] for line in answered}) == 8
+    assert all(line["clicks"] == 1 and line["segment_ms"] > 0 for line in answered)
     assert {line["level"] for line in lines} <= {"info", "warning"}
     assert any(line["logger"] == "gunicorn.error" for line in lines)
 
@@ -174,7 +175,7 @@ def test_what_cannot_work_is_told_in_a_line_before_anything_starts(options, envi
 
 
 def test_check_tells_whether_label_studio_is_there_and_takes_the_token(studio):
-    studio.files |= {"/health": b"UP", "/api/current-user/whoami": b"{}"}
+    studio.files |= {"/api/version/": b"{}", "/api/current-user/whoami": b"{}"}
 
     def check(token):
         environment = {**os.environ, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": token}
