@@ -233,3 +233,11 @@ def test_a_project_without_an_address_is_told(doctor, monkeypatch):
     report = doctor("--project", "7")
     assert report.failed == ["label studio"]
     assert "LABEL_STUDIO_URL" in report.told("label studio")
+
+
+@pytest.mark.parametrize(("name", "value"), [("LOG_FORMAT", "xml"), ("LOG_LEVEL", "chatty")])
+def test_a_log_that_the_server_would_refuse_is_found(doctor, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    report = doctor()
+    assert report.failed == ["label studio settings"]
+    assert name in report.told("label studio settings")
