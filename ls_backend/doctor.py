@@ -12,7 +12,7 @@ from icmformer.diagnosis.checks import NETWORK_SECONDS
 from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError, RequestError
 from ls_backend.fetch import LabelStudio
-from ls_backend.labels import ImageTag, read_config
+from ls_backend.labels import ImageTag, drawn_on, label_names, read_config
 from ls_backend.settings import BackendSettings, log_options
 
 _SETTINGS, _REACHED, _TOKEN = "label studio settings", "label studio", "label studio token"
@@ -189,7 +189,7 @@ def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
                 f'add <BrushLabels name="mask" toName="{image.name}"> with the same labels as the smart tool',
             )
         )
-    tools = [t for t in ElementTree.fromstring(config).iter() if t.tag in _SMART and _draws_on(t, image.name)]
+    tools = [t for t in ElementTree.fromstring(config).iter() if t.tag in _SMART and image.name in drawn_on(t)]
     smart = [t for t in tools if "true" in (t.get("smart"), t.get("smartOnly"))]
     if not smart:
         found.append(
@@ -201,8 +201,7 @@ def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
         )
     known = {label for output in image.outputs for label in output.labels}
     for tool in smart if image.outputs else ():
-        labels = {label.get("alias") or label.get("value") or "" for label in tool.iter("Label")}
-        if missing := sorted(labels - known):
+        if missing := sorted(set(label_names(tool)) - known):
             found.append(
                 (
                     f"the smart tool {tool.get('name')!r} has labels that nothing answers with: {', '.join(missing)}",
@@ -210,7 +209,3 @@ def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
                 )
             )
     return found
-
-
-def _draws_on(tag: ElementTree.Element, image: str) -> bool:
-    return image in [name.strip() for name in tag.get("toName", "").split(",")]

@@ -133,15 +133,15 @@ def _outputs(root: ElementTree.Element, images: Iterable[str]) -> dict[str, list
     found: dict[str, list[Output]] = {image: [] for image in images}
     labels: dict[str, tuple[tuple[str, ...], str | None]] = {}  # of the first Labels control of an image
     for tag in root.iter("Labels"):
-        drawn = [image for image in _drawn_on(tag) if image in found and image not in labels]
-        labels |= dict.fromkeys(drawn, (_label_names(tag), tag.get("name"))) if drawn else {}
+        drawn = [image for image in drawn_on(tag) if image in found and image not in labels]
+        labels |= dict.fromkeys(drawn, (label_names(tag), tag.get("name"))) if drawn else {}
     for tag in root.iter():
         name = tag.get("name")
-        drawn = [image for image in _drawn_on(tag) if image in found] if name else []
+        drawn = [image for image in drawn_on(tag) if image in found] if name else []
         if not name or not drawn:
             continue
         if tag.tag in _LABELLED:
-            output = Output(name, _LABELLED[tag.tag], _label_names(tag))
+            output = Output(name, _LABELLED[tag.tag], label_names(tag))
             for image in drawn:
                 found[image].append(output)
         elif tag.tag in _PLAIN:
@@ -150,10 +150,11 @@ def _outputs(root: ElementTree.Element, images: Iterable[str]) -> dict[str, list
     return found
 
 
-def _drawn_on(tag: ElementTree.Element) -> list[str]:
+def drawn_on(tag: ElementTree.Element) -> list[str]:
     """The images that a control is for."""
     return list(dict.fromkeys(name.strip() for name in tag.get("toName", "").split(",")))
 
 
-def _label_names(tag: ElementTree.Element) -> tuple[str, ...]:
+def label_names(tag: ElementTree.Element) -> tuple[str, ...]:
+    """The labels of a control, as answers name them."""
     return tuple(label.get("alias") or label.get("value") or "" for label in tag.iter("Label"))
