@@ -1,7 +1,8 @@
 """How well scores tell masks apart: `python -m training.calibrate --weights W --root val-000.zip`.
 
 Plays some clicks on each object and sets the scores beside the IoUs that the masks really have: mean absolute error
-and correlation for several sharpnesses (see `icmformer.inference.engine.expected_iou`), and what a score is worth.
+and correlation for several sharpnesses (see `icmformer.inference.engine.expected_iou`), how often a bad mask has the
+lower score, and what a score is worth.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from icmformer.types import FloatMap
 from training.data.benchmarks import BENCHMARKS, load_benchmark
 
 _SHARPNESSES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
+_BAD = 0.8
 _BINS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -44,6 +46,15 @@ def masks_of(
     return patches, ious
 
 
+def lower_chance(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
+    """How often a bad mask's score is lower than a good one's, ties by half: the area under the ROC curve.
+
+    Not a number where all masks are good, or all bad.
+    """
+    pairs = scores[bad][:, None] - scores[~bad][None]
+    return float(((pairs < 0) + (pairs == 0) / 2).mean()) if pairs.size else float("nan")
+
+
 def table(patches: list[FloatMap], ious: NDArray[np.float64]) -> str:
     """The two tables as text."""
     lines = [
@@ -56,12 +67,14 @@ def table(patches: list[FloatMap], ious: NDArray[np.float64]) -> str:
         told = f"{sharpness:>10} {scores.mean():>11.3f} {abs(scores - ious).mean():>7.3f}"
         lines.append(f"{told} {np.corrcoef(scores, ious)[0, 1]:>12.3f}{mark}")
     scores = np.array([expected_iou(p.astype(np.float32)) for p in patches])
-    lines += ["", f"{'score':>10} {'masks':>6} {'mean IoU':>9} {'under 0.8':>10}"]
+    bad = ious < _BAD
+    lines += ["", f"a mask under {_BAD} has a lower score than one over it in {lower_chance(scores, bad):.1%} of pairs"]
+    lines += ["", f"{'score':>10} {'masks':>6} {'mean IoU':>9} {f'under {_BAD}':>10}"]
     for low, high in pairwise(_BINS):
         inside = ious[(scores >= low) & ((scores < high) | (high == 1))]
         if len(inside):
             lines.append(
-                f"{low:>4.1f} - {high:.1f} {len(inside):>6} {inside.mean():>9.3f} {(inside < 0.8).mean():>10.0%}"
+                f"{low:>4.1f} - {high:.1f} {len(inside):>6} {inside.mean():>9.3f} {(inside < _BAD).mean():>10.0%}"
             )
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -45,7 +46,7 @@ from training.command import exit_status
 from training.cvat_client import answered_by
 from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
 from training.metrics import click_count
-from training.play import Served, Trace, as_served, box_around, play, protocol
+from training.play import LooseClicker, Served, Trace, as_served, box_around, play, protocol
 from training.report import OverlayStrip, print_table, save_curve, summarise
 from training.rows import resume
 
@@ -104,11 +105,13 @@ class Run:
     limit: int | None
     server: str | None = None
     runtime: str = "auto"
+    spread: float = 0.0
+    seed: int = 0
 
     @property
     def header(self) -> dict[str, Any]:
         """What the file of results by object says of them: all that decides them, without what is as always."""
-        usual = {"server": None, "runtime": "auto"}
+        usual = {"server": None, "runtime": "auto", "spread": 0.0, "seed": 0}
         every = {key: value for key, value in asdict(self).items() if key != "weights"}
         return {key: value for key, value in every.items() if key not in usual or value != usual[key]}
 
@@ -152,13 +155,19 @@ class Worker:
             answer = as_served(self.engine, image, self.run.served)
         else:
             answer = protocol(self.path, image)
-        played = play(answer, truth, THRESHOLD, self.run.target_iou, MAX_CLICKS, first, watch)
+        clicker = LooseClicker(truth, self.run.spread, _seed(item.name, self.run.seed)) if self.run.spread else None
+        played = play(answer, truth, THRESHOLD, self.run.target_iou, MAX_CLICKS, first, watch, clicker)
         if strip and self.overlays:
             strip.save(self.overlays / f"{item.name}.jpg")
         if not played.ious:  # the box alone left nothing to click on
             return {**row, "clicks": [], "ious": [row["box_iou"]], "seconds": [], "masks": []}
         kept = {key: getattr(played, key) for key in ("clicks", "ious", "seconds", "masks")}
         return {**row, **kept}
+
+
+def _seed(name: str, seed: int) -> int:
+    """An object's own seed, the same in whatever order objects are played."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest(), "big")
 
 
 def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
@@ -246,6 +255,7 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
         "unordered_passes": run.passes,
         "box": run.box,
         "target_iou": run.target_iou,
+        "click_spread": run.spread,
         "devices": devices,
     }
 
@@ -326,6 +336,15 @@ def _parser() -> argparse.ArgumentParser:
         choices=[f"{guess}{centre}" for guess in ("none", "ellipse", "box") for centre in ("", "+centre")],
         help="start each object with its box, turned into a first guess this way; clicks then correct the answer",
     )
+    parser.add_argument(
+        "--click-spread",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="how far from the middle of the error the annotator clicks: 0 (default) in it, as published, "
+        "0.5 anywhere at least half as deep, 1 anywhere in the error",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of --click-spread's randomness (0)")
     parser.add_argument("--device", default="cpu", help="one device, or several separated by commas (cpu)")
     parser.add_argument("--jobs", type=int, default=1, help="processes on each device (1)")
     parser.add_argument("--overlays", action="store_true", help="write a picture of every click of every object")
@@ -344,6 +363,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError(f"--target-iou must lie in (0, 1], got {args.target_iou}")
     if (args.passes is not None and args.passes < 1) or args.jobs < 1 or (args.limit is not None and args.limit < 1):
         raise ConfigError("--passes, --jobs and --limit start at 1")
+    if not 0 <= args.click_spread <= 1:
+        raise ConfigError(f"--click-spread must lie in [0, 1], got {args.click_spread}")
     if args.passes is not None and args.as_served != "unordered":
         raise ConfigError("--passes goes with --as-served unordered")
     if (args.as_served or args.box) and args.mode not in ("auto", "native"):
@@ -377,6 +398,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         limit=args.limit,
         server=args.server,
         runtime=args.runtime,
+        spread=args.click_spread,
+        seed=args.seed if args.click_spread else 0,
     )
     results = evaluate(run, args.root, args.out, devices, args.jobs, args.overlays)
     print_table(results)

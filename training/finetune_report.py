@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from icmformer.imageio import overlay
 from icmformer.types import RGBImage
 from training.data.benchmarks import EvalObject, load_benchmark
 from training.play import play, protocol
+from training.rows import read_rows
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}
@@ -78,8 +78,7 @@ def write_report(
 
 
 def _rows(log: Path) -> dict[str, dict[str, Any]]:
-    rows = [json.loads(line) for line in log.read_text().splitlines()[1:]]
-    return {row["name"]: row for row in rows if "ious" in row}
+    return {name: row for name, row in read_rows(log)[1].items() if "ious" in row}
 
 
 def _clicks(row: Mapping[str, Any]) -> int:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from icmformer import Box, Click, Engine
 from icmformer.errors import ConfigError
@@ -57,6 +59,7 @@ def play(
     max_clicks: int = 20,
     first_mask: BoolMask | None = None,
     watch: Callable[[Sequence[PixelClick], BoolMask, float], None] | None = None,
+    clicker: Clicker | None = None,
 ) -> Trace:
     """Clicks until the target is reached, the clicks are used up, or nothing is wrong any more.
 
@@ -68,8 +71,9 @@ def play(
         max_clicks: Most clicks.
         first_mask: (H, W) bool that the first click corrects; an empty one by default.
         watch: Shown the clicks, the mask and the IoU after each click.
+        clicker: The annotator; by default the published one, who clicks in the middle.
     """
-    clicker = Clicker(truth)
+    clicker = clicker or Clicker(truth)
     mask = np.zeros(truth.shape, bool) if first_mask is None else first_mask
     probability = np.zeros(truth.shape, np.float32)
     clicks: list[PixelClick] = []
@@ -88,6 +92,29 @@ def play(
         if target_iou is not None and ious[-1] >= target_iou:
             break
     return Trace(clicks, ious, rois, probability, seconds, masks)
+
+
+class LooseClicker(Clicker):
+    """An annotator who clicks the region that the published one does, but not in its middle.
+
+    Args:
+        truth: As `Clicker`.
+        spread: Share of the region that is clicked, from its middle out: 0 its deepest point alone, 0.5 everything at
+            least half as deep, 1 any of its pixels, each as likely.
+        seed: Of the annotator's randomness: the same seed clicks the same on the same masks.
+    """
+
+    def __init__(self, truth: Truth, spread: float, seed: int) -> None:
+        super().__init__(truth)
+        self._spread, self._rng = spread, np.random.default_rng(seed)
+
+    def _spot(self, depth: NDArray[np.float32]) -> tuple[int, int]:
+        middle = super()._spot(depth)
+        _, regions = cv2.connectedComponents((depth > 0).astype(np.uint8), connectivity=8)
+        inside = regions == regions[middle]
+        rows, columns = np.nonzero(inside & (depth >= (1 - self._spread) * depth[middle]))
+        picked = int(self._rng.integers(len(rows)))
+        return int(rows[picked]), int(columns[picked])
 
 
 def protocol(path: ClickPath, image: LoadedImage) -> Answerer:

@@ -10,6 +10,21 @@ from typing import Any
 from icmformer.errors import ConfigError
 
 
+def read_rows(log: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What the file's run is, and its rows by name.
+
+    Raises:
+        ConfigError: There is no such file, or it is another kind of file.
+    """
+    if not log.is_file():
+        raise ConfigError(f"there is no {log}; give the --out folder of an evaluation")
+    try:
+        run, *rows = [json.loads(line) for line in log.read_text().splitlines()]
+        return run["run"], {row["name"]: row for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{log} is not what an evaluation writes ({error})") from error
+
+
 def resume(log: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Rows already there, by name; a last line cut short by a kill is dropped. Starts the file where there is none.
 

@@ -37,7 +37,7 @@ class Clicker:
         depth = missed if positive else extra
         if depth.max() <= 0:
             return None
-        row, column = divmod(int(depth.argmax()), depth.shape[1])
+        row, column = self._spot(depth)
         self._free[row, column] = False
         return PixelClick(row, column, positive)
 
@@ -46,6 +46,11 @@ class Clicker:
         both = int((mask & self._object & self._valid).sum())
         either = int(((mask | self._object) & self._valid).sum())
         return both / either if either else 1.0
+
+    def _spot(self, depth: NDArray[np.float32]) -> tuple[int, int]:
+        """Row and column to click, from the (H, W) depth of what is wrong."""
+        row, column = divmod(int(depth.argmax()), depth.shape[1])
+        return row, column
 
     def _depth(self, wrong: BoolMask) -> NDArray[np.float32]:
         padded = np.pad(wrong, 1).astype(np.uint8)

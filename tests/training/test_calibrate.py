@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.stats import mannwhitneyu
 
-from training.calibrate import main, table
+from training.calibrate import lower_chance, main, table
 
 
 def test_the_tables_are_those_of_hand_made_masks():
@@ -18,6 +19,16 @@ def test_the_tables_are_those_of_hand_made_masks():
     assert float(one[1]) == pytest.approx(np.mean(scores), abs=2e-3)
     assert float(one[2]) == pytest.approx(np.mean(np.abs(np.array(scores) - [0.95, 0.35])), abs=2e-3)
     assert float(one[3]) == pytest.approx(1)
+
+
+def test_how_often_a_bad_mask_scores_lower_is_the_area_under_the_roc_curve():
+    rng = np.random.default_rng(0)
+    bad = rng.random(200) < 0.3
+    scores = np.round(rng.normal(0.7 - 0.2 * bad, 0.2), 1)  # with ties
+    usual = mannwhitneyu(scores[~bad], scores[bad]).statistic / (bad.sum() * (~bad).sum())
+    assert lower_chance(scores, bad) == pytest.approx(usual)
+    assert 0.6 < usual < 0.95
+    assert np.isnan(lower_chance(scores, np.zeros(200, bool)))
 
 
 def test_the_command_prints_them(shard_root, capsys):

@@ -17,6 +17,7 @@ from icmformer.inference.clicker import Clicker
 from tests.conftest import ROOT, TINY, TRAINED
 from training.data.benchmarks import load_benchmark
 from training.evaluate import main, target_size
+from training.play import LooseClicker
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +200,36 @@ def test_a_box_start_is_measured(pairs, tmp_path):
     assert 0.3 < results["miou_at_box"] <= 1
 
 
+def test_a_loose_annotator_clicks_inside_the_error_and_repeats_himself_by_seed(pairs, tmp_path):
+    published = run(pairs, tmp_path / "middle", weights=TRAINED)
+    loose = ["--click-spread", "1"]
+    seeds = {"a": "1", "b": "1", "c": "2"}
+    told = [run(pairs, tmp_path / out, *loose, "--seed", seed, weights=TRAINED) for out, seed in seeds.items()]
+    assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
+    assert [result["click_spread"] for result in (published, *told)] == [0, 1, 1, 1]
+    run(pairs, tmp_path / "two", *loose, "--seed", "1", "--jobs", "2", weights=TRAINED)
+    assert rows(tmp_path / "two") == rows(tmp_path / "a")
+    for item in load_benchmark("folder", pairs):
+        (row, column, positive), *_ = rows(tmp_path / "a")[item.name][0]
+        assert positive
+        assert item.load()[1][row, column] == 1
+        assert [row, column, positive] != rows(tmp_path / "middle")[item.name][0][0]
+
+
+def test_a_spread_of_a_half_keeps_to_the_inner_half_of_one_region():
+    truth = np.zeros((60, 120), np.int32)
+    truth[10:51, 10:51] = truth[20:40, 80:100] = 1
+    spots = set()
+    for seed in range(300):
+        click = LooseClicker(truth, 0.5, seed).next_click(np.zeros(truth.shape, bool))
+        spots.add((click.row, click.column))
+    # 21 deep in the middle of the larger square; at least 10.5 deep from 20 to 40
+    rows, columns = zip(*spots, strict=True)
+    assert (min(rows), max(rows), min(columns), max(columns)) == (20, 40, 20, 40)
+    clicker = LooseClicker(truth, 0.0, 0)
+    assert clicker.next_click(np.zeros(truth.shape, bool)) == (30, 30, True)
+
+
 @pytest.mark.parametrize(
     ("mode", "dataset", "size"),
     [
@@ -222,6 +253,7 @@ def test_zoom_modes(mode, dataset, size):
         (["--mode", "fixed560"], "sides that work"),
         (["--target-iou", "90"], "--target-iou"),
         (["--jobs", "0"], "start at 1"),
+        (["--click-spread", "2"], "--click-spread"),
         (["--weights", "nowhere"], "no weights"),
         (["--root", "/nowhere"], "no folder"),
         (["--device", "tpu"], "device"),

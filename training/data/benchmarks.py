@@ -14,7 +14,9 @@ from scipy.io import loadmat
 
 from icmformer.errors import ConfigError
 from icmformer.imageio import LoadedImage, read_image
-from training.data.shards import open_shard
+from training.data.held_out import held_out
+from training.data.photos import PhotoRecord
+from training.data.shards import Shard, open_shard
 
 Truth = NDArray[np.int32]
 IGNORE = -1
@@ -56,9 +58,10 @@ class EvalObject:
 
 @dataclass(frozen=True)
 class ShardObject(EvalObject):
-    """One object of a zip shard (`training.data.shards`); `image` and `mask` are the shard."""
+    """One object of a zip shard (`training.data.shards`), which `image` and `mask` are; `set` is its photo's set."""
 
     index: int = 0
+    set: str = ""
 
     def load(self) -> tuple[LoadedImage, Truth]:
         photo, labels = open_shard(self.image, include_held_out=True).load(self.index)
@@ -66,16 +69,48 @@ class ShardObject(EvalObject):
         return LoadedImage.from_array(photo), truth
 
 
+_LEAST_SHARE = 0.005
+_MOST_OF_A_SET = 60
+
+
 def _shard_objects(path: Path) -> Iterator[EvalObject]:
     """Objects of at least half a percent of their photo, three a photo at most; regions and parts are left out."""
     shard = open_shard(path, include_held_out=True)
     for index, record in enumerate(shard.records):
-        if record.segments or record.semantic_parts:
-            continue
-        _, labels = shard.load(index)
-        large = [label for label in record.labels if (labels == label).mean() >= 0.005]
-        for label in large[:3]:
-            yield ShardObject(f"{record.set}_{record.key}_{label}", path, path, "labels", label, index)
+        yield from _photo_objects(shard, index, record, _LEAST_SHARE)
+
+
+def _photo_objects(shard: Shard, index: int, record: PhotoRecord, least: float) -> Iterator[ShardObject]:
+    if record.segments or record.semantic_parts:
+        return
+    _, labels = shard.load(index)
+    large = [label for label in record.labels if (labels == label).mean() >= least]
+    for label in large[:3]:
+        yield ShardObject(
+            f"{record.set}_{record.key}_{label}", shard.path, shard.path, "labels", label, index, record.set
+        )
+
+
+def _never_trained_on(root: Path) -> Iterator[EvalObject]:
+    """Objects of the photos of a folder's shards that no run trains on, small ones too, 60 of each set at most.
+
+    These are all of `val-*.zip`, and of the others what `held_out` names.
+    """
+    by_set: dict[str, list[EvalObject]] = {}
+    for path in sorted(p for p in _listing(root) if p.suffix == ".zip"):
+        shard = open_shard(path, include_held_out=True)
+        for index, record in enumerate(shard.records):
+            if path.name.startswith("val-") or held_out(record.set, record.key):
+                by_set.setdefault(record.set, []).extend(_photo_objects(shard, index, record, _LEAST_SHARE / 5))
+    for objects in by_set.values():
+        yield from _spread(objects, _MOST_OF_A_SET)
+
+
+def _spread(objects: list[EvalObject], limit: int) -> list[EvalObject]:
+    """At most `limit` objects, spread evenly over the list."""
+    if limit >= len(objects):
+        return objects
+    return [objects[i * len(objects) // limit] for i in range(limit)]
 
 
 def _read(kind: str, path: Path) -> Truth:
@@ -210,9 +245,11 @@ BENCHMARKS: Mapping[str, Callable[[Path], Iterator[EvalObject]]] = {
     "folder": lambda root: _pairs(root / "images", root / "masks", "any"),
     "label-maps": _label_map_objects,
     "shard": _shard_objects,
+    "never-trained": _never_trained_on,
 }
 """Name -> the objects below a root folder. `folder`: images/ and masks/, paired by name, nonzero is the object;
-`label-maps`: the same with an object for each value but 0; `shard`: a zip shard of training photos, named by --root."""
+`label-maps`: the same with an object for each value but 0; `shard`: a zip shard of training photos, named by --root;
+`never-trained`: what a folder of such shards has of photos that no run trains on."""
 
 
 def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[EvalObject]:
@@ -231,6 +268,4 @@ def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[Eval
     objects = list(BENCHMARKS[name](root))
     if not objects:
         raise ConfigError(f"no objects found in {root} for {name}")
-    if limit is not None and limit < len(objects):
-        objects = [objects[i * len(objects) // limit] for i in range(limit)]
-    return objects
+    return objects if limit is None else _spread(objects, limit)
