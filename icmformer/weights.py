@@ -2,8 +2,8 @@
 
 The native form is a folder:
 
-    config.json        {"format": 1, "name": ..., "network": {...}, "min_crop_size": 200, "about": {...}}
-    model.safetensors  the state dict, fp16 or fp32
+    config.json        {"format": 2, "name": ..., "network": {...}, "min_crop_size": 200, "about": {...}}
+    model.safetensors  the state dict, stored as `icmformer.packing` says: fp32, fp16 or int8
     SHA256SUMS         of both, as `sha256sum -c` reads it
 
 Published `.pth` files of iCMFormer and SimpleClick load too, without running anything in them. Nothing here uses the
@@ -35,10 +35,12 @@ from icmformer.layers.attention import relative_position_index
 from icmformer.models import ClickNetwork, build_network, meta_network, network_config
 from icmformer.models.config import config_mapping
 from icmformer.models.published import published_config
+from icmformer.packing import Stored, pack, unpack
 from icmformer.safe_pickle import load_torch_file
 from icmformer.settings import Settings
 
-FORMAT = 1
+FORMAT = 2
+_READS = (1, 2)  # the first had no int8
 CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
 RANDOM_PREFIX = "random:"
 MIN_CROP_SIZE = 200
@@ -159,7 +161,7 @@ def save(
     state_dict: Mapping[str, Tensor],
     name: str,
     about: Mapping[str, Any] | None = None,
-    half: bool = False,
+    stored: Stored = "fp32",
     min_crop_size: int = MIN_CROP_SIZE,
 ) -> Path:
     """Writes weights in the native form.
@@ -170,7 +172,7 @@ def save(
         state_dict: All parameters.
         name: For people.
         about: Free facts.
-        half: Store floats as fp16.
+        stored: How: fp32, fp16 or int8.
         min_crop_size: Least side in pixels of the region that a click zooms into.
 
     Returns:
@@ -180,16 +182,14 @@ def save(
         WeightsError: Parameters that do not fit the config, or a folder that cannot be written.
     """
     mapping = config_mapping(network_config(config))
-    floats = {k: v.detach().float() if v.is_floating_point() else v.detach() for k, v in state_dict.items()}
-    dtype = torch.float16 if half else torch.float32
-    stored = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().cpu() for k, v in floats.items()}
-    _check(Weights(mapping, stored, name, ""))
+    packed = pack(state_dict, stored)
+    _check(Weights(mapping, unpack(packed), name, ""), stored)
     description: dict[str, Any] = {"format": FORMAT, "name": name, "network": mapping}
     description |= {"min_crop_size": min_crop_size, "about": dict(about or {})}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
-        save_file(stored, folder / MODEL_FILE)
+        save_file(packed, folder / MODEL_FILE)
         shutil.copymode(folder / CONFIG_FILE, folder / MODEL_FILE)  # safetensors lets nobody else read its files
         sums = "".join(f"{_sha256(folder / file)}  {file}\n" for file in (CONFIG_FILE, MODEL_FILE))
         (folder / SUMS_FILE).write_text(sums)
@@ -267,7 +267,7 @@ def _load_folder(folder: Path) -> Weights:
         raise WeightsError(
             f"{folder / CONFIG_FILE} is missing or damaged ({error}); get the whole folder again"
         ) from error
-    if description.get("format") != FORMAT:
+    if description.get("format") not in _READS:
         raise WeightsError(
             f"{folder} has format {description.get('format')!r}, this version reads {FORMAT}; update icmformer"
         )
@@ -322,10 +322,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies: a file read by mapping it into memory may change under a running server."""
     prefix = "module." if all(k.startswith("module.") for k in state) else ""
-    return {
-        k.removeprefix(prefix): v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True)
-        for k, v in state.items()
-    }
+    return {k.removeprefix(prefix): v for k, v in unpack(state).items()}
 
 
 def _random(variant: str) -> Weights:
@@ -349,7 +346,7 @@ def _known_config(mapping: Any, where: Path) -> dict[str, Any]:
         raise WeightsError(f"{where}: {error}") from error
 
 
-def _check(weights: Weights) -> None:
+def _check(weights: Weights, stored: Stored | None = None) -> None:
     expected = meta_network(weights.config).state_dict()
     where = weights.path or weights.name
     given = weights.state_dict
@@ -368,7 +365,8 @@ def _check(weights: Weights) -> None:
         if tensor.is_floating_point() != expected[name].is_floating_point() or tensor.is_complex():
             raise WeightsError(f"{where}: {name} has type {tensor.dtype}, the network needs {expected[name].dtype}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"{where}: {name} holds values that are not finite in {tensor.dtype}; it is damaged")
+            as_stored = f" as {stored}" if stored else ""
+            raise WeightsError(f"{where}: {name} holds values that are not finite{as_stored}; it is damaged")
         if name.endswith("relative_position_index") and not torch.equal(
             tensor, relative_position_index(math.isqrt(len(tensor)))
         ):

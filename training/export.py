@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from icmformer.errors import IcmformerError, WeightsError
+from icmformer.packing import STORED
 from icmformer.weights import MIN_CROP_SIZE, save
 
 
@@ -18,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="run folder, or a checkpoint in it")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--name", help="the weights' name (the output folder's)")
-    parser.add_argument("--full", action="store_true", help="store as fp32 rather than fp16")
+    parser.add_argument("--store", choices=STORED, default="fp16", help="how numbers are stored (fp16)")
     args = parser.parse_args(argv)
     path = args.run / "checkpoint.pt" if args.run.is_dir() else args.run
     try:
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         about = {"samples": state["seen"], "training": config}
         name = args.name or args.output.name
         crop = config.get("min_crop_size", MIN_CROP_SIZE)
-        save(args.output, config["network"], state["average"], name, about, not args.full, crop)
+        save(args.output, config["network"], state["average"], name, about, args.store, crop)
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

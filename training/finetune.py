@@ -308,7 +308,7 @@ def _candidate(
     }
     folder: Path = args.out / "candidate"
     shutil.rmtree(folder, ignore_errors=True)
-    return save(folder, config["network"], state["average"], args.name or args.out.name, about, True, crop)
+    return save(folder, config["network"], state["average"], args.name or args.out.name, about, "fp16", crop)
 
 
 def _install(weights: Path) -> str:

@@ -77,7 +77,9 @@ def main(argv: list[str] | None = None) -> int:
         run, made = args.out / "run", args.out / "weights"
         shutil.rmtree(run, ignore_errors=True)  # a finished run would prove nothing
         options = ["--data-root", str(args.out), "--out", str(run), "--threads", args.threads]
-        if (code := train.main([str(CONFIG), *options])) or (code := export([str(run), "-o", str(made), "--full"])):
+        if (code := train.main([str(CONFIG), *options])) or (
+            code := export([str(run), "-o", str(made), "--store", "fp32"])
+        ):
             return code
         weights = load(made)
         network = weights.build()

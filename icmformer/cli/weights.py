@@ -14,6 +14,7 @@ from icmformer import weights
 from icmformer.errors import WeightsError
 from icmformer.models import network_config
 from icmformer.models.config import variant_name
+from icmformer.packing import STORED
 
 
 def register(commands: Any) -> None:
@@ -37,7 +38,12 @@ def register(commands: Any) -> None:
     )
     convert.add_argument("weights", help="published .pth, .safetensors or native folder")
     convert.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    convert.add_argument("--half", action="store_true", help="store as fp16: half the size")
+    convert.add_argument(
+        "--store",
+        choices=STORED,
+        default="fp32",
+        help="how numbers are stored: fp32 (default), fp16 at half the size, int8 at a quarter; read, all are fp32",
+    )
     convert.add_argument("--name", help="the new weights' name (the output folder's)")
     convert.add_argument("--force", action="store_true", help="replace weights already in the folder")
     convert.set_defaults(run=_convert)
@@ -100,7 +106,7 @@ def _convert(args: argparse.Namespace) -> int:
         "source_sha256": found.sha256,
     }
     name = args.name or args.output.name
-    folder = weights.save(args.output, found.config, found.state_dict, name, about, args.half, found.min_crop_size)
+    folder = weights.save(args.output, found.config, found.state_dict, name, about, args.store, found.min_crop_size)
     size = (folder / weights.MODEL_FILE).stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, {variant_name(network_config(found.config)) or found.config['family']}")
     return 0

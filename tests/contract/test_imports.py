@@ -21,6 +21,7 @@ LAYERS = {
     "click_log": 2,
     "geometry": 2,
     "imageio": 2,
+    "packing": 2,
     "safe_pickle": 2,
     "layers": 3,
     "models": 4,

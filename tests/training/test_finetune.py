@@ -202,7 +202,7 @@ def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
     starter = weights.load("starter")
     made = weights.save(
-        tmp_path / "run" / "weights", starter.config, starter.state_dict, "nuclei", half=True, min_crop_size=48
+        tmp_path / "run" / "weights", starter.config, starter.state_dict, "nuclei", stored="fp16", min_crop_size=48
     )
     assert finetune._install(made) == "nuclei"
     for source in (str(made), "nuclei"):
@@ -214,7 +214,7 @@ def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
             assert engine.path.zoom.min_crop_size == 48
     (made / "model.safetensors").unlink()  # the installed copy is one of its own
     assert weights.load("nuclei").min_crop_size == 48
-    again = weights.save(tmp_path / "again", starter.config, starter.state_dict, "nuclei", half=True)
+    again = weights.save(tmp_path / "again", starter.config, starter.state_dict, "nuclei", stored="fp16")
     assert finetune._install(again) == "nuclei"
     assert weights.load("nuclei").min_crop_size == 200
     assert [p.name for p in (tmp_path / "cache" / "weights").iterdir()] == ["nuclei"]

@@ -117,7 +117,7 @@ def test_speed_and_waiting_are_logged_and_steps_can_be_profiled(command):
 
 def shard_net(best, out):
     torch.save(best, out / "copy.pt")
-    assert export([str(out / "copy.pt"), "-o", str(out / "w"), "--full"]) == 0
+    assert export([str(out / "copy.pt"), "-o", str(out / "w"), "--store", "fp32"]) == 0
     return out / "w"
 
 

@@ -130,7 +130,7 @@ def test_models_lists_every_variant(capsys):
 def test_weights_convert_info_and_verify(shared, tmp_path, capsys):
     published = shared / "reference" / "official_format_checkpoint.pth"
     folder = tmp_path / "small"
-    assert main(["weights", "convert", str(published), "-o", str(folder), "--half"]) == 0
+    assert main(["weights", "convert", str(published), "-o", str(folder), "--store", "fp16"]) == 0
     assert main(["weights", "convert", str(published), "-o", str(folder)]) == 2
     assert "--force" in capsys.readouterr().err
     assert main(["weights", "info", str(folder), "--json"]) == 0

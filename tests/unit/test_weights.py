@@ -6,9 +6,10 @@ import subprocess
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from icmformer import weights
 from icmformer.errors import WeightsError
@@ -57,12 +58,58 @@ def test_sums_are_those_of_sha256sum(native):
 
 
 def test_half_precision_is_stored_small_and_loaded_as_float32(network, tmp_path):
-    folder = weights.save(tmp_path / "half", NAME, network.state_dict(), "half", half=True)
+    folder = weights.save(tmp_path / "half", NAME, network.state_dict(), "half", stored="fp16")
     found = weights.load(folder)
     for name, tensor in network.state_dict().items():
         assert found.state_dict[name].dtype == torch.float32
         assert torch.equal(found.state_dict[name], tensor.half().float())
     assert (folder / "model.safetensors").stat().st_size < 2.1 * sum(t.numel() for t in found.state_dict.values())
+
+
+def test_bytes_are_a_quarter_and_half_a_step_off_at_most(network, tmp_path):
+    state = network.state_dict()
+    folder = weights.save(tmp_path / "bytes", NAME, state, "bytes", stored="int8")
+    found = weights.load(folder).state_dict
+    assert found.keys() == state.keys()
+    large = [name for name, tensor in state.items() if tensor.ndim > 1 and tensor.numel() >= 1024]
+    for name, tensor in state.items():
+        assert found[name].dtype == tensor.dtype
+        if name in large:
+            rows = tensor.flatten(1).numpy().astype(np.float64)
+            step = np.abs(rows).max(axis=1, keepdims=True) / 127
+            off = np.abs(found[name].flatten(1).numpy() - rows)
+            assert (off <= step / 2 * 1.0001 + 1e-12).all()
+            assert off.any()
+        else:
+            assert torch.equal(found[name], tensor)
+    full = weights.save(tmp_path / "full", NAME, state, "full")
+    sizes = [(made / "model.safetensors").stat().st_size for made in (folder, full)]
+    assert sizes[0] < 0.35 * sizes[1]
+    again = weights.save(tmp_path / "again", NAME, found, "again", stored="int8")
+    twice = weights.load(again).state_dict
+    assert all(torch.allclose(twice[name], found[name], rtol=1e-6, atol=0) for name in found)
+
+
+def test_rows_of_zeros_are_stored_as_bytes(network, tmp_path):
+    state = {**network.state_dict()}
+    name = next(k for k, v in state.items() if v.ndim > 1 and v.numel() >= 1024)
+    state[name] = torch.zeros_like(state[name])
+    found = weights.load(weights.save(tmp_path / "zeros", NAME, state, "zeros", stored="int8"))
+    assert torch.equal(found.state_dict[name], state[name])
+
+
+def test_scales_that_do_not_fit_are_told(network, tmp_path):
+    folder = weights.save(tmp_path / "w", NAME, network.state_dict(), "w", stored="int8")
+    packed = load_file(folder / "model.safetensors")
+    name = next(k for k in packed if k.endswith(".scale"))
+    packed[name] = packed[name][:-1]
+    save_file(packed, tmp_path / "cut.safetensors")
+    with pytest.raises(WeightsError, match="does not fit"):
+        weights.load(tmp_path / "cut.safetensors")
+    del packed[name]
+    save_file(packed, tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError):
+        weights.load(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -126,8 +173,8 @@ def test_numbers_of_the_wrong_type_are_refused(network, tmp_path):
     for wrong, text in ((state[name].long(), "has type"), (state[name].to(torch.complex64), "has type")):
         with pytest.raises(WeightsError, match=text):
             weights.save(tmp_path / "bad", NAME, {**state, name: wrong}, "bad")
-    with pytest.raises(WeightsError, match=r"not finite in torch\.float16"):
-        weights.save(tmp_path / "bad", NAME, {**state, name: torch.full_like(state[name], 1e6)}, "bad", half=True)
+    with pytest.raises(WeightsError, match="not finite as fp16"):
+        weights.save(tmp_path / "bad", NAME, {**state, name: torch.full_like(state[name], 1e6)}, "bad", stored="fp16")
     swin = build_network("icmformer_swin_tiny224").state_dict()
     index = next(k for k in swin if k.endswith("relative_position_index"))
     for wrong in (swin[index].float(), swin[index] + 1):
