@@ -103,7 +103,7 @@ starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder
 	  && $(BIN)/python -m training.train training/configs/starter.yaml --data-root $(DATA) --out runs/starter --start "$$TRUNK"
 
 starter-bundle: $(STAMP) ## put what `make starter` trained into the package
-	$(BIN)/python -m training.export runs/starter -o icmformer/assets/starter --name starter
+	$(BIN)/python -m training.export runs/starter -o icmformer/assets/starter --name starter --store int8
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .venv-label-studio $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,165 @@
+"""The log of a training in several runs, as one table and one picture: `python -m training.learning_curve RUN...`.
+
+RUN are run folders in the order in which they went on from one another; samples and hours add up over them. Hours are
+those in which steps were made: a pause of over two minutes between steps does not count, a validation less so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icmformer.errors import ConfigError
+from training.command import exit_status, new_file, positive
+
+_PAUSE = 120.0
+"""Seconds between two entries of a log from which on the run was not running."""
+_MEANS = ("loss", "iou", "lr")
+_FIGURES = ("noc80", "noc85", "noc90", "never90", "miou1", "miou5")
+_COLUMNS = ("run", "samples", "hours", *_MEANS, *_FIGURES)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A stretch of steps, or a validation.
+
+    Attributes:
+        run: Number of the run, from 1.
+        samples: Samples seen by its end, of all runs.
+        hours: Spent by its end, of all runs.
+        figures: Means over the steps (loss, iou, lr), or what a validation found (noc80, ..., miou5).
+    """
+
+    run: int
+    samples: int
+    hours: float
+    figures: Mapping[str, float]
+
+    @property
+    def row(self) -> dict[str, str]:
+        """For a table."""
+        told = {"run": str(self.run), "samples": str(self.samples), "hours": f"{self.hours:.3f}"}
+        return {**told, **{name: f"{value:.4g}" for name, value in self.figures.items()}}
+
+
+def read(runs: Sequence[Path], every: int) -> Iterator[Point]:
+    """Points of several runs, in order.
+
+    Args:
+        runs: Run folders.
+        every: Samples of a stretch.
+
+    Raises:
+        ConfigError: A folder without a log, or a log that cannot be read.
+    """
+    before, seconds = 0, 0.0
+    for number, run in enumerate(runs, 1):
+        last, stretch = 0.0, list[Mapping[str, Any]]()
+        for row in _rows(run):
+            gap = row["time"] - last
+            seconds += gap if last and 0 < gap < _PAUSE else 0
+            last = row["time"]
+            if "validation" in row:
+                yield Point(number, before + row["seen"], seconds / 3600, row["validation"])
+                continue
+            stretch.append(row)
+            if row["seen"] // every > stretch[0]["seen"] // every:
+                yield Point(number, before + row["seen"], seconds / 3600, _means(stretch))
+                stretch = []
+        if stretch:
+            yield Point(number, before + stretch[-1]["seen"], seconds / 3600, _means(stretch))
+        before += row["seen"]
+
+
+def _rows(run: Path) -> list[dict[str, Any]]:
+    log = run / "log.jsonl"
+    if not log.is_file():
+        raise ConfigError(f"there is no {log}; give folders of training runs")
+    try:
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        if not all(row["seen"] >= 0 and row["time"] >= 0 for row in rows) or not rows:
+            raise ValueError("it is empty")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{log} is no log of a training run ({error})") from error
+    return rows
+
+
+def _means(stretch: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in stretch])) for name in _MEANS}
+
+
+def save_table(points: Sequence[Point], path: Path) -> None:
+    """Writes a line a point."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, _COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(point.row for point in points)
+
+
+def save_picture(points: Sequence[Point], path: Path) -> None:
+    """Draws the mean IoU of the training samples, the clicks needed on the validation photos, and where runs begin."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    steps = [p for p in points if "loss" in p.figures]
+    found = [p for p in points if "noc90" in p.figures]
+    figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(7, 6), layout="constrained")
+    top.plot([p.samples for p in steps], [p.figures["iou"] for p in steps], linewidth=1)
+    top.set_ylabel("mean IoU, training samples")
+    for target in ("90", "85", "80"):
+        clicks = [p.figures[f"noc{target}"] for p in found]
+        bottom.plot([p.samples for p in found], clicks, marker="o", markersize=4, label=f"{target}% IoU")
+    bottom.set(xlabel="samples", ylabel="clicks, validation photos")
+    bottom.legend()
+    starts = [b.samples for a, b in pairwise(points) if b.run != a.run]
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+        for start in starts:
+            axes.axvline(start, color="grey", linestyle=":")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.learning_curve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, in order")
+    parser.add_argument("--csv", type=new_file(".csv"), help="table to write")
+    parser.add_argument("--picture", type=new_file(".png"), help="picture to write")
+    parser.add_argument("--every", type=positive, default=1024, help="samples that a line of the table averages (1024)")
+    args = parser.parse_args(argv)
+    return exit_status(lambda: _tell(args), "stopped")
+
+
+def _tell(args: argparse.Namespace) -> int:
+    points = list(read(args.runs, args.every))
+    if args.csv:
+        save_table(points, args.csv)
+    if args.picture:
+        save_picture(points, args.picture)
+    print("| run | samples | hours | " + " | ".join(_FIGURES) + " |\n" + "|---" * (3 + len(_FIGURES)) + "|")
+    for point in points:
+        if "noc90" in point.figures:
+            figures = " | ".join(f"{point.figures[name]:.3g}" for name in _FIGURES)
+            print(f"| {point.run} | {point.samples:,} | {point.hours:.2f} | {figures} |")
+    print(f"\n{points[-1].samples:,} samples in {points[-1].hours:.2f} hours")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
