@@ -9,12 +9,16 @@ from typing import Any
 
 from icmformer.diagnosis import Check, Fact, Options, Outcome, ask, failed, ok, skipped, warning
 from icmformer.diagnosis.checks import NETWORK_SECONDS
+from icmformer.diagnosis.variables import names_in
+from ls_backend import settings
 from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError, RequestError
 from ls_backend.fetch import LabelStudio
 from ls_backend.labels import ImageTag, drawn_on, label_names, read_config
 from ls_backend.settings import BackendSettings, log_options
 
+VARIABLES = names_in(settings.__doc__)
+"""The backend's settings."""
 _SETTINGS, _REACHED, _TOKEN = "label studio settings", "label studio", "label studio token"
 _PROJECT, _CONFIG, _BACKEND = "label studio project", "labelling config", "ml backend"
 _INTERACTIVE = "interactive preannotations"

@@ -8,9 +8,13 @@ from typing import Any
 
 from icmformer.diagnosis import Answer, Check, Fact, NoAnswerError, Options, Outcome, ask, failed, ok, skipped, warning
 from icmformer.diagnosis.checks import NETWORK_SECONDS
+from icmformer.diagnosis.variables import names_in
 from icmformer.errors import ConfigError
+from serverless import settings
 from serverless.settings import FunctionSettings
 
+VARIABLES = names_in(settings.__doc__)
+"""The function's settings."""
 _SETTINGS, _REACHED, _VERSION, _TOKEN, _FUNCTION = (
     "cvat settings",
     "cvat",

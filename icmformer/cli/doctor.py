@@ -1,7 +1,8 @@
 """`icmformer doctor`: does it work here, with what it has to work with, and what is to be done where not?
 
 The checks of Label Studio and CVAT come from the packages that talk to them, by entry points of the group
-`icmformer.doctor`: functions that take `icmformer.diagnosis.Options` and give a list of `icmformer.diagnosis.Check`.
+`icmformer.doctor`: functions that take `icmformer.diagnosis.Options` and give a list of `icmformer.diagnosis.Check`,
+in modules whose `VARIABLES` name the settings of their package.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
 from icmformer import __version__
-from icmformer.diagnosis import Check, Options, Outcome, examine, failed, installation, machine, skipped
+from icmformer.diagnosis import Check, Options, Outcome, examine, failed, installation, machine, skipped, variables
 from icmformer.diagnosis.serving import Serving
 
 GROUP = "icmformer.doctor"
@@ -43,10 +45,12 @@ def register(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     environment = dict(os.environ)
     options = Options(environment, args.label_studio, args.project, args.cvat)
+    plug_ins = _plug_ins()
     checks = [
         *installation.checks(),
         *Serving(environment, args.weights, args.device).checks(),
-        *(check for name, entry in _plug_ins().items() for check in _of_plug_in(name, entry, options)),
+        Check("variables", lambda: _variables(environment, plug_ins)),
+        *(check for name, entry in plug_ins.items() for check in _of_plug_in(name, entry, options)),
     ]
     tell = _silent if args.json else _tell
     tell("icmformer", Outcome("ok", __version__))
@@ -74,6 +78,19 @@ def _plug_ins() -> dict[str, EntryPoint | None]:
             if entry.group == GROUP:
                 found[entry.name] = found.get(entry.name) or entry
     return found
+
+
+def _variables(environment: Mapping[str, str], plug_ins: Mapping[str, EntryPoint | None]) -> Outcome:
+    """Whether all that looks like a setting is one, where all packages with settings are there to say so."""
+    known = set(variables.OWN)
+    for name, entry in plug_ins.items():
+        try:
+            known |= getattr(sys.modules[entry.load().__module__], "VARIABLES", frozenset()) if entry else set()
+        except Exception:  # whatever a module may raise that cannot be imported here
+            entry = None
+        if entry is None:
+            return skipped(f"cannot be told: the settings of {name.replace('_', ' ')} are not known")
+    return variables.unknown(environment, known)
 
 
 def _of_plug_in(name: str, entry: EntryPoint | None, options: Options) -> list[Check]:

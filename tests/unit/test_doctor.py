@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import ls_backend.doctor as ls_backend
+import serverless.doctor as serverless
 from icmformer.cli.main import main
 from icmformer.diagnosis import Check, examine, failed, installation, machine, ok
+from icmformer.diagnosis.variables import OWN
 from tests.conftest import ROOT, TINY, TRAINED
 from tests.doctor import Doctor, forget_environment
 
@@ -101,6 +105,33 @@ def test_a_wrong_setting_is_one_failed_line(doctor, monkeypatch, name, value):
     assert value in report.told("settings")
     assert "set" in report.checks["settings"]["advice"]
     assert report.state("segment") == report.state("device") == "skipped"
+
+
+def test_a_misspelt_setting_is_told_with_what_was_meant(doctor, monkeypatch):
+    for name in ("ICMFORMER_QUEUE", "ICMFORMER_CVAT_FILL_HOLES"):  # the servers' own
+        monkeypatch.setenv(name, "7")
+    assert doctor().state("variables") == "ok"
+    monkeypatch.setenv("ICMFORMER_WEIGHT", "mine")
+    monkeypatch.setenv("icmformer_profile", "exact")
+    monkeypatch.setenv("ICMFORMER_NONSENSE", "1")
+    report = doctor()
+    assert report.state("variables") == "warning"
+    told = report.told("variables")
+    assert "ICMFORMER_WEIGHT (meant ICMFORMER_WEIGHTS?)" in told
+    assert "icmformer_profile (meant ICMFORMER_PROFILE?)" in told
+    assert "ICMFORMER_NONSENSE" in told
+    assert "QUEUE" not in told
+
+
+def test_every_setting_is_in_its_table():
+    """What the sources read is what doctor knows."""
+    for package, known in (
+        ("icmformer", OWN),
+        ("ls_backend", ls_backend.VARIABLES),
+        ("serverless", serverless.VARIABLES),
+    ):
+        read = re.findall(r'"(ICMFORMER_\w+)"', (ROOT / package / "settings.py").read_text())
+        assert set(read) == known, package
 
 
 def test_unknown_weights_fail_in_their_line(doctor):
