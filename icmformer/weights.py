@@ -2,7 +2,8 @@
 
 The native form is a folder:
 
-    config.json        {"format": 2, "name": ..., "network": {...}, "min_crop_size": 200, "about": {...}}
+    config.json        {"format": 2, "name": ..., "network": {...}, "min_crop_size": 200, "second_look": false,
+                       "about": {...}}
     model.safetensors  the state dict, stored as `icmformer.packing` says: fp32, fp16 or int8
     SHA256SUMS         of both, as `sha256sum -c` reads it
 
@@ -60,6 +61,7 @@ class Weights:
         path: Where they came from, or None.
         about: Free facts that travel with the weights (how they were trained, say).
         min_crop_size: Least side in pixels of the region that a click zooms into.
+        second_look: Whether a first click's answer is looked at again, closer; see `ClickPath`.
     """
 
     config: dict[str, Any]
@@ -69,12 +71,14 @@ class Weights:
     path: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     min_crop_size: int = MIN_CROP_SIZE
+    second_look: bool = False
 
     @property
     def identity(self) -> str:
         """Names network, values and zoom: equal only where all are."""
         config = json.dumps(self.config, sort_keys=True)
         zoom = "" if self.min_crop_size == MIN_CROP_SIZE else f" {self.min_crop_size}"
+        zoom += " second look" if self.second_look else ""
         return hashlib.sha256(f"{self.sha256} {config}{zoom}".encode()).hexdigest()
 
     def build(self, copy: bool = True) -> ClickNetwork:
@@ -163,6 +167,7 @@ def save(
     about: Mapping[str, Any] | None = None,
     stored: Stored = "fp32",
     min_crop_size: int = MIN_CROP_SIZE,
+    second_look: bool = False,
 ) -> Path:
     """Writes weights in the native form.
 
@@ -174,6 +179,7 @@ def save(
         about: Free facts.
         stored: How: fp32, fp16 or int8.
         min_crop_size: Least side in pixels of the region that a click zooms into.
+        second_look: Whether a first click's answer is looked at again, closer.
 
     Returns:
         The folder.
@@ -185,7 +191,7 @@ def save(
     packed = pack(state_dict, stored)
     _check(Weights(mapping, unpack(packed), name, ""), stored)
     description: dict[str, Any] = {"format": FORMAT, "name": name, "network": mapping}
-    description |= {"min_crop_size": min_crop_size, "about": dict(about or {})}
+    description |= {"min_crop_size": min_crop_size, "second_look": second_look, "about": dict(about or {})}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
@@ -275,6 +281,9 @@ def _load_folder(folder: Path) -> Weights:
     crop = description.get("min_crop_size", MIN_CROP_SIZE)
     if type(crop) is not int or crop < 1:
         raise WeightsError(f"{folder / CONFIG_FILE}: min_crop_size must be a positive number of pixels, got {crop!r}")
+    second_look = description.get("second_look", False)
+    if type(second_look) is not bool:
+        raise WeightsError(f"{folder / CONFIG_FILE}: second_look must be true or false, got {second_look!r}")
     return Weights(
         _known_config(mapping, folder),
         _read_safetensors(model),
@@ -283,6 +292,7 @@ def _load_folder(folder: Path) -> Weights:
         folder,
         description.get("about", {}),
         crop,
+        second_look,
     )
 
 

@@ -133,6 +133,7 @@ class TrainConfig:
             takes more time and far less memory.
         seed: Of everything random.
         min_crop_size: Of the exported weights: least side in pixels of the region that a click zooms into.
+        second_look: Of the exported weights: whether a first click's answer is looked at again, closer.
         pictures: Samples between pictures of what the network made of a batch; 0 for none.
         data, optim, augment, points, validation: See there.
         stages: Overrides by stage: mappings in the form of this config with `until`, the sample at which the next
@@ -152,6 +153,7 @@ class TrainConfig:
     recompute: bool = False
     seed: int = 0
     min_crop_size: int = MIN_CROP_SIZE
+    second_look: bool = False
     pictures: int = 5_000
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -186,6 +188,7 @@ _OF_THE_WHOLE_RUN = {
     "channels_last",
     "recompute",
     "min_crop_size",
+    "second_look",
     "pictures",
     "validation",
     "stages",

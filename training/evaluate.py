@@ -107,11 +107,12 @@ class Run:
     runtime: str = "auto"
     spread: float = 0.0
     seed: int = 0
+    second_look: bool | None = None
 
     @property
     def header(self) -> dict[str, Any]:
         """What the file of results by object says of them: all that decides them, without what is as always."""
-        usual = {"server": None, "runtime": "auto", "spread": 0.0, "seed": 0}
+        usual = {"server": None, "runtime": "auto", "spread": 0.0, "seed": 0, "second_look": None}
         every = {key: value for key, value in asdict(self).items() if key != "weights"}
         return {key: value for key, value in every.items() if key not in usual or value != usual[key]}
 
@@ -130,9 +131,10 @@ class Worker:
         if run.box is not None:
             guess, _, centre = run.box.partition("+")
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
-        self.engine = Engine.from_weights(
-            run.weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)), run.runtime
-        )
+        weights = load(run.weights)
+        if run.second_look is not None:
+            weights = dataclasses.replace(weights, second_look=run.second_look)
+        self.engine = Engine(weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)), run.runtime)
         zoom = dataclasses.replace(self.engine.path.zoom, target_size=run.size)
         self.path = dataclasses.replace(self.engine.path, zoom=zoom)
 
@@ -251,6 +253,7 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
         "runtime": find_runtime(run.runtime, torch.device(devices[0])),
         "target_size": run.size,
         "min_crop_size": weights.min_crop_size,
+        "second_look": weights.second_look if run.second_look is None else run.second_look,
         "as_served": run.served,
         "unordered_passes": run.passes,
         "box": run.box,
@@ -345,6 +348,11 @@ def _parser() -> argparse.ArgumentParser:
         "0.5 anywhere at least half as deep, 1 anywhere in the error",
     )
     parser.add_argument("--seed", type=int, default=0, help="of --click-spread's randomness (0)")
+    parser.add_argument(
+        "--second-look",
+        choices=["yes", "no"],
+        help="whether a first click's answer is looked at again, closer (default: as the weights' config says)",
+    )
     parser.add_argument("--device", default="cpu", help="one device, or several separated by commas (cpu)")
     parser.add_argument("--jobs", type=int, default=1, help="processes on each device (1)")
     parser.add_argument("--overlays", action="store_true", help="write a picture of every click of every object")
@@ -369,9 +377,12 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError("--passes goes with --as-served unordered")
     if (args.as_served or args.box) and args.mode not in ("auto", "native"):
         raise ConfigError("--as-served and --box play at the weights' own input size; leave --mode out")
-    if args.server and (args.as_served or args.box or args.mode != "auto" or args.weights or args.profile):
+    if args.server and (
+        args.as_served or args.box or args.mode != "auto" or args.weights or args.profile or args.second_look
+    ):
         raise ConfigError(
-            "--server has settings of its own; leave out --weights, --profile, --as-served, --box and --mode"
+            "--server has settings of its own; leave out --weights, --profile, --as-served, --box, --mode and "
+            "--second-look"
         )
     args.weights, args.profile = args.weights or "starter", args.profile or "exact"
     if args.server:
@@ -400,6 +411,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         runtime=args.runtime,
         spread=args.click_spread,
         seed=args.seed if args.click_spread else 0,
+        second_look={"yes": True, "no": False}.get(args.second_look),
     )
     results = evaluate(run, args.root, args.out, devices, args.jobs, args.overlays)
     print_table(results)

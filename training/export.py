@@ -30,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         about = {"samples": state["seen"], "training": config}
         name = args.name or args.output.name
         crop = config.get("min_crop_size", MIN_CROP_SIZE)
-        save(args.output, config["network"], state["average"], name, about, args.store, crop)
+        second_look = config.get("second_look", False)
+        save(args.output, config["network"], state["average"], name, about, args.store, crop, second_look)
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -308,7 +308,16 @@ def _candidate(
     }
     folder: Path = args.out / "candidate"
     shutil.rmtree(folder, ignore_errors=True)
-    return save(folder, config["network"], state["average"], args.name or args.out.name, about, "fp16", crop)
+    return save(
+        folder,
+        config["network"],
+        state["average"],
+        args.name or args.out.name,
+        about,
+        "fp16",
+        crop,
+        weights.second_look,
+    )
 
 
 def _install(weights: Path) -> str:

@@ -8,6 +8,7 @@ much (blue), with the clicks in their order. --photos draws over the photos, whi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -132,7 +133,8 @@ def _draw(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out} was played with other weights than {args.weights}; name those with --weights")
     if run["size"] != [network_config(weights.config).img_size] * 2:
         raise ConfigError(f"{args.out} was played at another input size than the weights' own")
-    engine = Engine.from_weights(args.weights, "cpu", run["profile"])
+    weights = dataclasses.replace(weights, second_look=run.get("second_look", weights.second_look))
+    engine = Engine(weights, "cpu", run["profile"])
     tiles = []
     for item, row in tqdm(worst(played, args.target_iou, args.count), unit="object"):
         image, truth = item.load()

@@ -82,6 +82,7 @@ def _info(args: argparse.Namespace) -> int:
         "parameters": sum(t.numel() for t in found.state_dict.values() if t.is_floating_point()),
         "network": found.config,
         "min_crop_size": found.min_crop_size,
+        "second_look": found.second_look,
         "about": dict(found.about),
     }
     if args.json:
@@ -89,7 +90,8 @@ def _info(args: argparse.Namespace) -> int:
         return 0
     print(f"name        {found.name}\npath        {found.path}\nsha256      {found.sha256}")
     print(f"variant     {variant or 'not a registered one'}\nparameters  {facts['parameters']:,}")
-    print(f"zooms to    {found.min_crop_size} pixels at least")
+    closer = ", and looks again at what a first click found" if found.second_look else ""
+    print(f"zooms to    {found.min_crop_size} pixels at least{closer}")
     for title, mapping in (("network", found.config), ("about", found.about)):
         for key, value in mapping.items():
             print(f"{title:<11} {key}: {value}")
@@ -106,7 +108,16 @@ def _convert(args: argparse.Namespace) -> int:
         "source_sha256": found.sha256,
     }
     name = args.name or args.output.name
-    folder = weights.save(args.output, found.config, found.state_dict, name, about, args.store, found.min_crop_size)
+    folder = weights.save(
+        args.output,
+        found.config,
+        found.state_dict,
+        name,
+        about,
+        args.store,
+        found.min_crop_size,
+        found.second_look,
+    )
     size = (folder / weights.MODEL_FILE).stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, {variant_name(network_config(found.config)) or found.config['family']}")
     return 0

@@ -94,7 +94,7 @@ class Engine:
         side = network_config(weights.config).img_size
         self._runner = SplitRunner(self._backend(side, settings), self.caches.features, weights.identity)
         zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
-        self.path = ClickPath(self._runner, zoom, self.profile.flip)
+        self.path = ClickPath(self._runner, zoom, self.profile.flip, weights.second_look)
         self._identity: Hashable = (weights.identity, self.profile, self._runner.backend.identity)
 
     def _backend(self, side: int, settings: Settings) -> Backend:

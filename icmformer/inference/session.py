@@ -109,11 +109,14 @@ class ClickPath:
         runner: Runs the network.
         zoom: How the input is cut.
         flip: Whether the mirror image is seen too and the logits are averaged.
+        second_look: Whether what a first click found in a small part of the image is looked at again, closer, with
+            that answer as the previous mask, before it is given. The published path does without.
     """
 
     runner: Runner
     zoom: ZoomSettings
     flip: bool
+    second_look: bool = False
 
     def roi(self, state: State, clicks: Sequence[PixelClick], height: int, width: int) -> ROI | None:
         """The region the next pass looks at; None for the whole image at its own size."""
@@ -138,7 +141,7 @@ class ClickPath:
         timings: Timings | None = None,
         region: ROI | None = None,
     ) -> Answer:
-        """One pass of the network.
+        """One pass of the network, or two for a first click with a second look.
 
         Args:
             image: The image.
@@ -148,9 +151,24 @@ class ClickPath:
             region: Look here, whatever state and clicks suggest.
 
         Returns:
-            The pass's answer; `answer.state()` is the next state.
+            The last pass's answer; `answer.state()` is the next state.
         """
         timings = Timings() if timings is None else timings
+        answer = self._look(image, state, clicks, timings, region)
+        if self.second_look and state.map is None and region is None:
+            found = answer.state()
+            if self.roi(found, clicks, *answer.frame_size) != answer.object_roi:
+                answer = self._look(image, found, clicks, timings)
+        return answer
+
+    def _look(
+        self,
+        image: LoadedImage,
+        state: State,
+        clicks: Sequence[PixelClick],
+        timings: Timings,
+        region: ROI | None = None,
+    ) -> Answer:
         height, width = image.pixels.shape[:2]
         with timings.stage("roi"):
             zoomed = region or self.roi(state, clicks, height, width)

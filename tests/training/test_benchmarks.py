@@ -142,6 +142,25 @@ def test_a_shard_leaves_out_small_objects_and_regions(tmp_path):
     np.testing.assert_array_equal(only.load()[1], np.where(labels == 255, -1, labels == 1))
 
 
+def test_a_mosaic_shows_an_objects_photo_as_one_of_nine(shard_root):
+    plain, items = (load_benchmark(kind, shard_root / "tiny.zip") for kind in ("shard", "mosaic"))
+    assert [item.name for item in items] == [item.name for item in plain]
+    places = set()
+    for item, alone in zip(items, plain, strict=True):
+        image, truth = item.load()
+        assert image.pixels.shape == (840, 840, 3)
+        rows, columns = np.nonzero(truth == 1)
+        row, column = (int(values.mean()) // 280 * 280 for values in (rows, columns))
+        places.add((row, column))
+        photo, own = alone.load()
+        tile = (slice(row, row + 280), slice(column, column + 280))
+        np.testing.assert_array_equal(image.pixels[tile], cv2.resize(photo.pixels, (280, 280), interpolation=3))
+        assert (truth[tile] == 1).mean() == pytest.approx((own == 1).mean(), rel=0.02)
+        assert (truth == 1).sum() == (truth[tile] == 1).sum()
+        np.testing.assert_array_equal(item.load()[1], truth)
+    assert len(places) > 3
+
+
 def test_a_limit_is_spread_over_the_set(tmp_path):
     for i in range(10):
         photo(tmp_path / "images" / f"{i}.png")

@@ -216,6 +216,20 @@ def test_a_loose_annotator_clicks_inside_the_error_and_repeats_himself_by_seed(p
         assert [row, column, positive] != rows(tmp_path / "middle")[item.name][0][0]
 
 
+def test_the_second_look_is_played_or_not_whatever_the_weights_say(tmp_path):
+    rows_, columns = np.mgrid[:900, :1200]
+    disk = (rows_ - 300) ** 2 + (columns - 800) ** 2 < 60**2  # small in its picture
+    image = np.where(disk[..., None], np.array((220, 180, 40)), np.array((40, 70, 110))).astype(np.uint8)
+    for folder, write in (("images", write_image), ("masks", write_mask)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "disk.png", image if folder == "images" else disk)
+    told = {}
+    for wish in ("yes", "no"):
+        told[wish] = run(tmp_path, tmp_path / wish, "--second-look", wish, "--profile", "fast", weights=TRAINED)
+        assert told[wish]["second_look"] is (wish == "yes")
+    assert told["yes"]["miou_at_1"] > told["no"]["miou_at_1"] + 0.01
+
+
 def test_a_spread_of_a_half_keeps_to_the_inner_half_of_one_region():
     truth = np.zeros((60, 120), np.int32)
     truth[10:51, 10:51] = truth[20:40, 80:100] = 1

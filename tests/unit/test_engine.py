@@ -194,6 +194,20 @@ def test_weights_may_zoom_further_in_than_the_published_ones(photo):
     assert result.roi == (4, 74, 18, 102)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_second_look_is_part_of_the_answer_with_any_caches(photo, ordered):
+    again = dataclasses.replace(weights.load(TRAINED), second_look=True)
+    warm = Engine(again)
+    for count in range(1, len(CLICKS) + 1):
+        cold = Engine(again, caches=Caches()).segment(photo, CLICKS[:count], ordered=ordered)
+        assert warm.segment(photo, CLICKS[:count], ordered=ordered) == cold
+    once = Engine(dataclasses.replace(again, second_look=False)).segment(photo, CLICKS[:1])
+    assert once.roi == FRAME
+    looked = warm.segment(photo, CLICKS[:1])
+    assert looked.roi != FRAME
+    assert looked.mask.any()
+
+
 def test_negative_clicks_correct_a_previous_mask(photo, exact):
     previous = np.zeros(photo.shape[:2], np.float32)
     previous[20:160, 30:190] = 0.9

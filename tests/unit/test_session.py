@@ -27,8 +27,8 @@ class Recorder:
         return logits
 
 
-def path(recorder, flip=False, **zoom):
-    return ClickPath(WholeRunner(recorder), ZoomSettings(**zoom), flip)
+def path(recorder, flip=False, second_look=False, **zoom):
+    return ClickPath(WholeRunner(recorder), ZoomSettings(**zoom), flip, second_look)
 
 
 def image(height=600, width=800):
@@ -97,6 +97,41 @@ def test_the_first_click_sees_no_mask_and_the_next_the_last_one_cropped():
     part = torch.from_numpy(frame[roi.slices])[None, None]
     expected = torch.nn.functional.interpolate(part, (448, 448), mode="bilinear", align_corners=True)
     torch.testing.assert_close(recorder.inputs[1][1], expected, atol=1e-5, rtol=0)
+
+
+def test_a_second_look_is_the_pass_that_the_first_answer_asks_for():
+    recorder, click = Recorder(), PixelClick(200, 300, True)
+    answers = play([click, PixelClick(210, 310, True)], recorder, second_look=True)
+    assert len(recorder.inputs) == 3  # the second click looks once
+    plain = path(Recorder())
+    first = plain.advance(image(), State(), [click])
+    second = plain.advance(image(), first.state(), [click])
+    assert second.roi != first.roi
+    assert answers[0].roi == second.roi
+    np.testing.assert_array_equal(answers[0].patch, second.patch)
+    assert torch.equal(recorder.inputs[0][2][:, :, 2], recorder.inputs[1][2][:, :, 2])  # the same click, once
+
+
+def test_what_fills_the_image_or_starts_from_a_mask_or_in_a_region_is_looked_at_once():
+    def everywhere(pixels, prev_mask, points):
+        seen.append(pixels)
+        return torch.full_like(prev_mask, 8.0)
+
+    def nowhere(pixels, prev_mask, points):
+        seen.append(pixels)
+        return torch.full_like(prev_mask, -8.0)
+
+    click = PixelClick(200, 300, True)
+    for network in (everywhere, nowhere):
+        seen = []
+        path(network, second_look=True).advance(image(), State(), [click])
+        assert len(seen) == 1
+    mask = np.zeros((600, 800), np.float32)
+    mask[190:260, 290:360] = 1
+    for state, region in ((State.given(mask), None), (State(), ROI(0, 299, 0, 399))):
+        recorder = Recorder()
+        path(recorder, second_look=True).advance(image(), state, [click], region=region)
+        assert len(recorder.inputs) == 1
 
 
 def test_ritm_zoom_sees_the_whole_image_first_and_keeps_the_aspect():

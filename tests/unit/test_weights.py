@@ -142,6 +142,7 @@ def resum(folder):
         ({"network": {**config_mapping(network_config(NAME)), "depth": "8"}}, "depth must be int"),
         ({"min_crop_size": 0}, "min_crop_size must be a positive number"),
         ({"min_crop_size": "60"}, "min_crop_size must be a positive number"),
+        ({"second_look": 1}, "second_look must be true or false"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(native, change, text):
@@ -211,6 +212,10 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
     assert closer.min_crop_size == 60
     assert closer.sha256 == weights.load(native).sha256
     assert closer.identity != weights.load(native).identity
+    assert not weights.load(native).second_look
+    again = weights.load(weights.save(tmp_path / "again", NAME, network.state_dict(), "mine", second_look=True))
+    assert again.second_look
+    assert again.identity not in (closer.identity, weights.load(native).identity)
 
 
 @pytest.mark.parametrize("content", [{1: torch.ones(1)}, [1, 2], {"state_dict": {}}, {"state_dict": {"a": 1}}, 7])

@@ -69,6 +69,27 @@ class ShardObject(EvalObject):
         return LoadedImage.from_array(photo), truth
 
 
+@dataclass(frozen=True)
+class MosaicObject(ShardObject):
+    """One object of a zip shard whose photo is one of nine in a square: small in a large picture."""
+
+    def load(self) -> tuple[LoadedImage, Truth]:
+        shard = open_shard(self.image, include_held_out=True)
+        rng = np.random.default_rng(list(self.name.encode()))
+        others = rng.integers(len(shard.records), size=9)
+        place = int(rng.integers(9))
+        photos = [shard.load(self.index if n == place else int(other))[0] for n, other in enumerate(others)]
+        tiles = [cv2.resize(photo, (_TILE, _TILE), interpolation=cv2.INTER_AREA) for photo in photos]
+        picture = np.vstack([np.hstack(tiles[row : row + 3]) for row in (0, 3, 6)])
+        _, own = super().load()
+        truth = np.zeros(picture.shape[:2], np.int32)
+        row, column = (_TILE * n for n in divmod(place, 3))
+        small = cv2.resize(own.astype(np.int16), (_TILE, _TILE), interpolation=cv2.INTER_NEAREST)
+        truth[row : row + _TILE, column : column + _TILE] = small
+        return LoadedImage.from_array(np.asarray(picture, np.uint8)), truth
+
+
+_TILE = 280  # pixels
 _LEAST_SHARE = 0.005
 _MOST_OF_A_SET = 60
 
@@ -89,6 +110,12 @@ def _photo_objects(shard: Shard, index: int, record: PhotoRecord, least: float) 
         yield ShardObject(
             f"{record.set}_{record.key}_{label}", shard.path, shard.path, "labels", label, index, record.set
         )
+
+
+def _mosaics(path: Path) -> Iterator[EvalObject]:
+    """The objects of a shard, each photo among eight others."""
+    for item in _shard_objects(path):
+        yield MosaicObject(**vars(item))
 
 
 def _never_trained_on(root: Path) -> Iterator[EvalObject]:
@@ -245,11 +272,13 @@ BENCHMARKS: Mapping[str, Callable[[Path], Iterator[EvalObject]]] = {
     "folder": lambda root: _pairs(root / "images", root / "masks", "any"),
     "label-maps": _label_map_objects,
     "shard": _shard_objects,
+    "mosaic": _mosaics,
     "never-trained": _never_trained_on,
 }
 """Name -> the objects below a root folder. `folder`: images/ and masks/, paired by name, nonzero is the object;
 `label-maps`: the same with an object for each value but 0; `shard`: a zip shard of training photos, named by --root;
-`never-trained`: what a folder of such shards has of photos that no run trains on."""
+`mosaic`: the same, each photo as one of nine in a square of 840 pixels a side; `never-trained`: what a folder of such
+shards has of photos that no run trains on."""
 
 
 def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[EvalObject]:
