@@ -1,8 +1,9 @@
 """How the numbers of weights are stored: as they are, as fp16, or as bytes with a scale a row.
 
 The third is for the disk alone: the numbers are fp32 again as soon as they are read. A matrix or kernel `NAME` becomes
-int8 with one fp32 scale an output row, `NAME.scale`, such that the row's largest value is 127; vectors, and tensors of
-few numbers, stay fp32. The error is at most half a step, 1/254 of the row's largest value.
+int8 with one fp32 scale for each row (of its first dimension), `NAME.scale`, such that the row's largest value is 127;
+vectors, tensors of few numbers and embeddings of positions stay fp32. The error is at most half a step, 1/254 of the
+row's largest value.
 """
 
 from __future__ import annotations
@@ -22,7 +23,17 @@ _FEW = 1024
 
 
 def pack(state: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
-    """Tensors as they go to disk, on the CPU; what holds no floats stays as it is."""
+    """Tensors as they go to disk, on the CPU; what holds no floats stays as it is.
+
+    Args:
+        state: A state dict.
+        stored: How floats are stored.
+
+    Raises:
+        ValueError: Another word than those of `STORED`.
+    """
+    if stored not in STORED:
+        raise ValueError(f"weights are stored as {', '.join(STORED)}, not {stored!r}")
     packed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         values = tensor.detach().cpu()
@@ -30,7 +41,7 @@ def pack(state: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
             packed[name] = values.contiguous()
         elif stored == "fp16":
             packed[name] = values.float().half().contiguous()
-        elif stored == "int8" and values.ndim > 1 and values.numel() >= _FEW:
+        elif stored == "int8" and _has_rows(values) and name + _SCALE not in state:
             rows = values.float()
             scale = rows.flatten(1).abs().amax(1) / _STEPS
             steps = rows / torch.where(scale > 0, scale, 1.0).view(-1, *[1] * (rows.ndim - 1))
@@ -39,6 +50,10 @@ def pack(state: Mapping[str, Tensor], stored: Stored) -> dict[str, Tensor]:
         else:
             packed[name] = values.float().contiguous()
     return packed
+
+
+def _has_rows(values: Tensor) -> bool:
+    return values.ndim > 1 and values.shape[0] > 1 and values.numel() >= _FEW
 
 
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -275,7 +275,7 @@ def _load_folder(folder: Path) -> Weights:
         ) from error
     if description.get("format") not in _READS:
         raise WeightsError(
-            f"{folder} has format {description.get('format')!r}, this version reads {FORMAT}; update icmformer"
+            f"{folder} has format {description.get('format')!r}, this version reads up to {FORMAT}; update icmformer"
         )
     model = folder / MODEL_FILE
     crop = description.get("min_crop_size", MIN_CROP_SIZE)

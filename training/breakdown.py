@@ -24,11 +24,17 @@ from training.metrics import click_count
 from training.rows import read_rows
 
 MAX_CLICKS = 20
+TARGET = 0.9
+"""The highest IoU that clicks are counted to."""
 THIN = 0.4
-"""An object is thin if the widest disc inside it is narrower than so much of the square root of its area: longer than
-six times its width, for a bar."""
-_SHARES = ((0.0, 0.01), (0.01, 0.05), (0.05, 0.2), (0.2, 1.01))
+"""An object is thin if the widest disc inside its largest piece is narrower than so much of the square root of that
+piece's area: longer than six times its width, for a bar."""
+_SHARES = {"under 1%": 0.01, "1% to 5%": 0.05, "5% to 20%": 0.2, "over 20%": 1.0}
+"""Name -> the share of the photo that it ends at."""
 _LEAST_PIECE = 0.01
+
+_EVALUATIONS = {"identity", "dataset", "root", "limit", "profile", "size", "served", "passes", "box", "target_iou"}
+"""What an evaluation says of itself, among other things."""
 
 Groups = Mapping[str, str]
 """Kind of group -> the group of that kind which an object is in."""
@@ -39,25 +45,25 @@ def groups_of(item: EvalObject, truth: Truth) -> Groups:
 
     Args:
         item: The object.
-        truth: (H, W): 1 object, 0 background, -1 ignored.
+        truth: (H, W): 1 object, 0 background, -1 ignored; at least a pixel of the object.
     """
     inside = (truth == 1).astype(np.uint8)
     area = int(inside.sum())
     share = area / inside.size
-    low, high = next(bounds for bounds in _SHARES if bounds[0] <= share < bounds[1])
-    size = f"{low:.0%} to {high:.0%}" if low and high <= 1 else f"under {high:.0%}" if not low else f"over {low:.0%}"
-    depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    thin = 2 * float(depth.max()) - 1 < THIN * area**0.5
-    _, _, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
-    pieces = int((stats[1:, cv2.CC_STAT_AREA] >= _LEAST_PIECE * area).sum())
+    _, regions, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    largest = (regions == 1 + int(areas.argmax())).astype(np.uint8)
+    # pixels doubled, so that the distance to the nearest pixel outside is a width, even or odd
+    doubled = np.pad(largest.repeat(2, axis=0).repeat(2, axis=1), 1)
+    width = float(cv2.distanceTransform(doubled, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())
     found = {
-        "share of the photo": size,
-        "shape": "thin" if thin else "not thin",
-        "pieces": "one" if pieces == 1 else "several",
+        "share of the photo": next(name for name, end in _SHARES.items() if share < end or end == 1),
+        "shape": "thin" if width < THIN * float(areas.max()) ** 0.5 else "not thin",
+        "pieces": "one" if (areas >= _LEAST_PIECE * area).sum() == 1 else "several",
     }
     if isinstance(item, ShardObject):
-        kind = "never seen" if item.set in HELD_OUT_SETS else "other photos of it were trained on"
-        return {"kind of photo": kind, "set": item.set, **found}
+        kind = "never trained on by a recipe here" if item.set in HELD_OUT_SETS else "trained on, but for these photos"
+        return {"kind of set": kind, "set": item.set, **found}
     return found
 
 
@@ -69,7 +75,9 @@ def tables(rows: Sequence[tuple[Groups, Sequence[float]]]) -> str:
     """
     lines = [*_head("which"), _line("all objects", [ious for _, ious in rows])]
     for kind in rows[0][0]:
-        names = sorted({groups[kind] for groups, _ in rows}, key=_order)
+        sizes = list(_SHARES)
+        there = {groups[kind] for groups, _ in rows}
+        names = [name for name in sizes if name in there] or sorted(there)
         lines += ["", *_head(kind)]
         lines += [_line(name, [ious for groups, ious in rows if groups[kind] == name]) for name in names]
     return "\n".join(lines)
@@ -80,14 +88,8 @@ def _head(kind: str) -> list[str]:
     return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
 
 
-def _order(name: str) -> tuple[int, str]:
-    """Sizes from small to large, other names by the alphabet."""
-    first = {"under": 0, "over": 2}.get(name.split()[0], 1)
-    return first, name
-
-
 def _line(name: str, ious: list[Sequence[float]]) -> str:
-    counts = [click_count(ious, target, MAX_CLICKS) for target in (0.8, 0.85, 0.9)]
+    counts = [click_count(ious, target, MAX_CLICKS) for target in (0.8, 0.85, TARGET)]
     first = float(np.mean([row[0] for row in ious]))
     nocs = " | ".join(f"{count.noc:.2f}" for count in counts)
     return f"| {name} | {len(ious)} | {nocs} | {counts[-1].never} | {first:.3f} |"
@@ -100,9 +102,14 @@ def played_objects(out: Path) -> tuple[Mapping[str, Any], list[tuple[EvalObject,
         out: The evaluation's folder.
 
     Raises:
-        ConfigError: Not the folder of an evaluation, or one that was not finished.
+        ConfigError: Not the folder of an evaluation, or one that was not finished, or that stopped short of 90% IoU.
     """
-    run, rows = read_rows(out / "objects.jsonl")
+    log = out / "objects.jsonl"
+    run, rows = read_rows(log)
+    if not run.keys() >= _EVALUATIONS:
+        raise ConfigError(f"{log} is not of training.evaluate; this command needs what that played")
+    if run["target_iou"] is not None and run["target_iou"] < TARGET:
+        raise ConfigError(f"{out} was played to {run['target_iou']:.0%} IoU only; clicks are counted to {TARGET:.0%}")
     objects = load_benchmark(run["dataset"], Path(run["root"]), run["limit"])
     left = [item.name for item in objects if item.name not in rows]
     if left:

@@ -68,7 +68,9 @@ def table(patches: list[FloatMap], ious: NDArray[np.float64]) -> str:
         lines.append(f"{told} {np.corrcoef(scores, ious)[0, 1]:>12.3f}{mark}")
     scores = np.array([expected_iou(p.astype(np.float32)) for p in patches])
     bad = ious < _BAD
-    lines += ["", f"a mask under {_BAD} has a lower score than one over it in {lower_chance(scores, bad):.1%} of pairs"]
+    if 0 < bad.sum() < len(bad):
+        chance = lower_chance(scores, bad)
+        lines += ["", f"a mask under {_BAD} has a lower score than one of {_BAD} or more in {chance:.1%} of pairs"]
     lines += ["", f"{'score':>10} {'masks':>6} {'mean IoU':>9} {f'under {_BAD}':>10}"]
     for low, high in pairwise(_BINS):
         inside = ious[(scores >= low) & ((scores < high) | (high == 1))]

@@ -238,9 +238,10 @@ def _clicks_so_far(rows: Iterable[Mapping[str, Any]], target: float) -> float:
 
 
 def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
+    annotator = {"click_spread": run.spread, "seed": run.seed}
     if run.server:
         told = {"dataset": run.dataset, "server": run.server, "model": run.weights}
-        return {**told, "as_served": run.served, "target_iou": run.target_iou}
+        return {**told, "as_served": run.served, "target_iou": run.target_iou, **annotator}
     weights = load(run.weights)
     return {
         "dataset": run.dataset,
@@ -258,7 +259,7 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
         "unordered_passes": run.passes,
         "box": run.box,
         "target_iou": run.target_iou,
-        "click_spread": run.spread,
+        **annotator,
         "devices": devices,
     }
 
@@ -347,7 +348,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how far from the middle of the error the annotator clicks: 0 (default) in it, as published, "
         "0.5 anywhere at least half as deep, 1 anywhere in the error",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of --click-spread's randomness (0)")
+    parser.add_argument("--seed", type=int, help="of --click-spread's randomness (0)")
     parser.add_argument(
         "--second-look",
         choices=["yes", "no"],
@@ -373,6 +374,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError("--passes, --jobs and --limit start at 1")
     if not 0 <= args.click_spread <= 1:
         raise ConfigError(f"--click-spread must lie in [0, 1], got {args.click_spread}")
+    if args.seed is not None and not args.click_spread:
+        raise ConfigError("--seed goes with --click-spread")
     if args.passes is not None and args.as_served != "unordered":
         raise ConfigError("--passes goes with --as-served unordered")
     if (args.as_served or args.box) and args.mode not in ("auto", "native"):
@@ -410,7 +413,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         server=args.server,
         runtime=args.runtime,
         spread=args.click_spread,
-        seed=args.seed if args.click_spread else 0,
+        seed=args.seed or 0,
         second_look={"yes": True, "no": False}.get(args.second_look),
     )
     results = evaluate(run, args.root, args.out, devices, args.jobs, args.overlays)

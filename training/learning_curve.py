@@ -1,14 +1,13 @@
 """The log of a training in several runs, as one table and one picture: `python -m training.learning_curve RUN...`.
 
 RUN are run folders in the order in which they went on from one another; samples and hours add up over them. Hours are
-those in which steps were made: a pause of over two minutes between steps does not count, a validation less so.
+those in which steps were made: neither validations count nor pauses, which are gaps of ten times a usual step.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ import numpy as np
 
 from icmformer.errors import ConfigError
 from training.command import exit_status, new_file, positive
+from training.rows import read_lines
 
-_PAUSE = 120.0
-"""Seconds between two entries of a log from which on the run was not running."""
+_PAUSE = 10
+"""Median steps without a step from which on a run was not running."""
 _MEANS = ("loss", "iou", "lr")
 _FIGURES = ("noc80", "noc85", "noc90", "never90", "miou1", "miou5")
 _COLUMNS = ("run", "samples", "hours", *_MEANS, *_FIGURES)
@@ -63,17 +63,20 @@ def read(runs: Sequence[Path], every: int) -> Iterator[Point]:
     """
     before, seconds = 0, 0.0
     for number, run in enumerate(runs, 1):
-        last, stretch = 0.0, list[Mapping[str, Any]]()
-        for row in _rows(run):
-            gap = row["time"] - last
-            seconds += gap if last and 0 < gap < _PAUSE else 0
-            last = row["time"]
+        rows = _rows(run)
+        gaps = [b["time"] - a["time"] for a, b in pairwise(rows) if "validation" not in b]
+        longest = _PAUSE * float(np.median(gaps)) if gaps else 0.0
+        last, end, stretch = rows[0]["time"], 0, list[Mapping[str, Any]]()
+        for row in rows:
+            gap, last = row["time"] - last, row["time"]
             if "validation" in row:
                 yield Point(number, before + row["seen"], seconds / 3600, row["validation"])
                 continue
+            seconds += gap if 0 < gap < longest else 0
             stretch.append(row)
-            if row["seen"] // every > stretch[0]["seen"] // every:
-                yield Point(number, before + row["seen"], seconds / 3600, _means(stretch))
+            if row["seen"] // every > end // every:
+                end = row["seen"]
+                yield Point(number, before + end, seconds / 3600, _means(stretch))
                 stretch = []
         if stretch:
             yield Point(number, before + stretch[-1]["seen"], seconds / 3600, _means(stretch))
@@ -85,12 +88,20 @@ def _rows(run: Path) -> list[dict[str, Any]]:
     if not log.is_file():
         raise ConfigError(f"there is no {log}; give folders of training runs")
     try:
-        rows = [json.loads(line) for line in log.read_text().splitlines()]
-        if not all(row["seen"] >= 0 and row["time"] >= 0 for row in rows) or not rows:
+        rows = [_checked(row) for row in read_lines(log)]
+        if not rows:
             raise ValueError("it is empty")
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{log} is no log of a training run ({error})") from error
+        raise ConfigError(f"{log} is no log of a training run ({type(error).__name__}: {error})") from error
     return rows
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    """What is used of a line: its figures, all of them numbers."""
+    kept: dict[str, Any] = {"seen": int(row["seen"]), "time": float(row["time"])}
+    if "validation" in row:
+        return kept | {"validation": {name: float(row["validation"][name]) for name in _FIGURES}}
+    return kept | {name: float(row[name]) for name in _MEANS}
 
 
 def _means(stretch: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -122,7 +133,7 @@ def save_picture(points: Sequence[Point], path: Path) -> None:
         bottom.plot([p.samples for p in found], clicks, marker="o", markersize=4, label=f"{target}% IoU")
     bottom.set(xlabel="samples", ylabel="clicks, validation photos")
     bottom.legend()
-    starts = [b.samples for a, b in pairwise(points) if b.run != a.run]
+    starts = [a.samples for a, b in pairwise(points) if b.run != a.run]
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
         for start in starts:

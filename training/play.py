@@ -86,7 +86,7 @@ def play(
         mask = probability > threshold
         ious.append(clicker.iou(mask))
         rois.append(roi)
-        masks.append(hashlib.blake2b(np.packbits(mask).data, digest_size=8).hexdigest())
+        masks.append(mask_digest(mask))
         if watch:
             watch(clicks, mask, ious[-1])
         if target_iou is not None and ious[-1] >= target_iou:
@@ -94,12 +94,17 @@ def play(
     return Trace(clicks, ious, rois, probability, seconds, masks)
 
 
+def mask_digest(mask: BoolMask) -> str:
+    """Names an (H, W) bool mask: the same for the same mask only."""
+    return hashlib.blake2b(np.packbits(mask).data, digest_size=8).hexdigest()
+
+
 class LooseClicker(Clicker):
     """An annotator who clicks the region that the published one does, but not in its middle.
 
     Args:
         truth: As `Clicker`.
-        spread: Share of the region that is clicked, from its middle out: 0 its deepest point alone, 0.5 everything at
+        spread: Share of the region that is clicked, from its middle out: 0 its deepest points alone, 0.5 everything at
             least half as deep, 1 any of its pixels, each as likely.
         seed: Of the annotator's randomness: the same seed clicks the same on the same masks.
     """

@@ -19,10 +19,25 @@ def read_rows(log: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     if not log.is_file():
         raise ConfigError(f"there is no {log}; give the --out folder of an evaluation")
     try:
-        run, *rows = [json.loads(line) for line in log.read_text().splitlines()]
-        return run["run"], {row["name"]: row for row in rows}
+        run, *rows = read_lines(log)
+        return dict(run["run"]), {row["name"]: row for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{log} is not what an evaluation writes ({error})") from error
+
+
+def read_lines(log: Path) -> list[Any]:
+    """The JSON of each line; a last line cut short by a kill is dropped.
+
+    Raises:
+        ValueError: Another line that is no JSON.
+    """
+    lines = log.read_text().splitlines()
+    if lines:
+        try:
+            json.loads(lines[-1])
+        except ValueError:
+            lines = lines[:-1]
+    return [json.loads(line) for line in lines]
 
 
 def resume(log: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from icmformer.errors import WeightsError
 from icmformer.models import ClickNetwork, build_network
+from icmformer.packing import unpack
 from icmformer.safe_pickle import load_torch_file
 from icmformer.warm_start import warm_start
 from icmformer.weights import load
@@ -57,12 +58,12 @@ def _backbone(path: Path) -> Mapping[str, object]:
     """A checkpoint's mapping, whatever wraps the state dict; nothing in the file is run."""
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
+            return dict(unpack(load_file(path)))
         if zipfile.is_zipfile(path):
             content = load_torch_file(path)
         else:  # torch's format before 1.6
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")

@@ -21,12 +21,14 @@ from tqdm import tqdm
 from icmformer import Click, Engine
 from icmformer.errors import ConfigError
 from icmformer.imageio import write_image
+from icmformer.inference.clicker import Clicker
 from icmformer.models import network_config
 from icmformer.types import BoolMask, RGBImage
 from icmformer.weights import load
-from training.breakdown import played_objects
+from training.breakdown import TARGET, played_objects
 from training.command import exit_status, new_file
 from training.data.benchmarks import EvalObject, Truth
+from training.play import mask_digest
 
 _RIGHT, _MISSED, _EXTRA = (200, 200, 200), (225, 50, 45), (40, 95, 230)
 _POSITIVE, _NEGATIVE = (0, 130, 50), (0, 0, 0)
@@ -35,13 +37,13 @@ _COLUMNS = 6
 
 
 def worst(
-    played: Sequence[tuple[EvalObject, Mapping[str, Any]]], target: float, count: int
+    played: Sequence[tuple[EvalObject, Mapping[str, Any]]], count: int
 ) -> list[tuple[EvalObject, Mapping[str, Any]]]:
-    """The `count` objects that need the most clicks to the target; those never there come first, by their last IoU."""
+    """The `count` objects that need the most clicks to 90% IoU; those never there come first, by their last IoU."""
 
     def ease(pair: tuple[EvalObject, Mapping[str, Any]]) -> tuple[int, float]:
         ious = pair[1]["ious"]
-        reached = np.flatnonzero(np.asarray(ious, np.float32) >= np.float32(target))
+        reached = np.flatnonzero(np.asarray(ious, np.float32) >= np.float32(TARGET))
         return (-(int(reached[0]) + 1), ious[-1]) if len(reached) else (-(10**6), ious[-1])
 
     return sorted(played, key=ease)[:count]
@@ -116,7 +118,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", default="starter", help="the weights that were evaluated (starter)")
     parser.add_argument("--count", type=int, default=30, metavar="N", help="objects (30)")
     parser.add_argument("--clicks", type=int, default=5, metavar="N", help="clicks to show the masks after (5)")
-    parser.add_argument("--target-iou", type=float, default=0.9, metavar="IOU", help="what clicks are counted to (0.9)")
     parser.add_argument("--photos", action="store_true", help="draw over the photos")
     args = parser.parse_args(argv)
     return exit_status(lambda: _draw(args), "stopped; nothing was written")
@@ -126,24 +127,26 @@ def _draw(args: argparse.Namespace) -> int:
     if args.count < 1 or args.clicks < 1:
         raise ConfigError("--count and --clicks start at 1")
     run, played = played_objects(args.out)
-    if run.get("server") or run["box"]:
-        raise ConfigError(f"{args.out} was played with a server or boxes; the masks cannot be made again")
+    if run.get("server") or run["box"] or run["passes"]:
+        raise ConfigError(f"{args.out} was played with a server, boxes or passes; its masks cannot be made again here")
     weights = load(args.weights)
     if weights.identity != run["identity"]:
         raise ConfigError(f"{args.out} was played with other weights than {args.weights}; name those with --weights")
     if run["size"] != [network_config(weights.config).img_size] * 2:
         raise ConfigError(f"{args.out} was played at another input size than the weights' own")
     weights = dataclasses.replace(weights, second_look=run.get("second_look", weights.second_look))
-    engine = Engine(weights, "cpu", run["profile"])
-    tiles = []
-    for item, row in tqdm(worst(played, args.target_iou, args.count), unit="object"):
+    engine = Engine(weights, "cpu", run["profile"], runtime=run.get("runtime", "auto"))
+    tiles, others = [], 0
+    for item, row in tqdm(worst(played, args.count), unit="object"):
         image, truth = item.load()
         clicks = [Click(c + 0.5, r + 0.5, bool(p)) for r, c, p in row["clicks"][: args.clicks]]
         mask = engine.segment(image, clicks, ordered=run["served"] != "unordered").mask
         picture = error_map(image.pixels if args.photos else None, truth, mask, clicks)
-        shown = len(clicks)
-        tiles.append((picture, f"{item.name[:16]} {row['ious'][shown - 1]:.2f} > {row['ious'][-1]:.2f}"))
+        others += mask_digest(mask) != row["masks"][len(clicks) - 1]
+        tiles.append((picture, f"{item.name[:16]} {Clicker(truth).iou(mask):.2f} > {row['ious'][-1]:.2f}"))
     write_image(args.picture, sheet(tiles))
+    if others:
+        print(f"{others} masks differ from those played, on another machine or number of threads", file=sys.stderr)
     print(f"{len(tiles)} objects drawn to {args.picture}: IoU after {args.clicks} clicks > after the last")
     return 0
 

@@ -32,6 +32,10 @@ def unknown(environment: Mapping[str, str], known: Iterable[str]) -> Outcome:
     strange = sorted(name for name in environment if name.upper().startswith(PREFIX) and name not in known)
     if not strange:
         return ok(f"no {PREFIX} variable but settings")
-    close = {name: get_close_matches(name.upper(), known, 1, 0.8) for name in strange}
-    told = ", ".join(f"{name} (meant {close[name][0]}?)" if close[name] else name for name in strange)
-    return warning(f"set, and no setting: {told}", "mend the name, or unset it; docs/settings.md has them all")
+    bare = [name.removeprefix(PREFIX) for name in known]
+    close = {name: get_close_matches(name.upper().removeprefix(PREFIX), bare, 1, 0.7) for name in strange}
+    told = ", ".join(f"{name} (meant {PREFIX}{close[name][0]}?)" if close[name] else name for name in strange)
+    return warning(
+        f"set, and no setting: {told}",
+        "mend the name, or unset it; docs/settings.md, label_studio.md and cvat.md have them all",
+    )

@@ -1,6 +1,8 @@
 """What an evaluation tells by groups, and its worst objects on a picture."""
 
+import hashlib
 import json
+import zipfile
 
 import cv2
 import numpy as np
@@ -30,6 +32,10 @@ def a_mask(height, width, rows, columns):
     return mask
 
 
+def seven_squares():
+    return np.maximum.reduce([a_mask(100, 100, slice(5, 11), slice(s, s + 6)) for s in range(5, 61, 9)])
+
+
 def two_squares():
     return np.maximum(*[a_mask(100, 100, slice(s, s + 20), slice(s, s + 20)) for s in (5, 60)])
 
@@ -39,7 +45,9 @@ def two_squares():
     [
         (a_mask(100, 100, slice(10, 15), slice(10, 90)), ("1% to 5%", "thin", "one")),
         (a_mask(100, 100, slice(10, 15), slice(10, 30)), ("1% to 5%", "not thin", "one")),  # 4 to 1
-        (a_mask(100, 100, slice(10, 14), slice(10, 34)), ("under 1%", "thin", "one")),  # 6.0 to 1: 4 < 0.4 * 9.8 is not
+        (a_mask(100, 100, slice(10, 14), slice(10, 34)), ("under 1%", "not thin", "one")),  # 6.0 to 1: 4 > 0.4 * 9.8
+        (a_mask(100, 100, slice(10, 14), slice(10, 36)), ("1% to 5%", "thin", "one")),  # 6.5 to 1
+        (seven_squares(), ("1% to 5%", "not thin", "several")),
         (a_mask(100, 100, slice(0, 60), slice(0, 60)), ("over 20%", "not thin", "one")),
         (two_squares(), ("5% to 20%", "not thin", "several")),
     ],
@@ -52,7 +60,10 @@ def test_groups_by_hand(truth, groups):
 def test_a_photos_set_and_whether_it_was_ever_trained_on_are_groups():
     truth = a_mask(10, 10, slice(0, 5), slice(0, 5))
     told = [groups_of(ShardObject("x", None, None, "labels", 1, 0, name), truth) for name in ("solar", "coco")]
-    assert [groups["kind of photo"] for groups in told] == ["never seen", "other photos of it were trained on"]
+    assert [groups["kind of set"] for groups in told] == [
+        "never trained on by a recipe here",
+        "trained on, but for these photos",
+    ]
     assert [groups["set"] for groups in told] == ["solar", "coco"]
 
 
@@ -64,15 +75,38 @@ def test_tables_by_hand():
     assert lines[-1] == "| thin | 2 | 11.00 | 11.50 | 11.50 | 1 | 0.400 |"
 
 
-def test_only_photos_that_no_run_trains_on_are_listed(shard_root):
+def a_shard(path, photos):
+    """A zip shard of plain photos: key -> set and the side of its square object, in a photo of 100 x 100."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, (_, side) in photos.items():
+            labels = a_mask(100, 100, slice(0, side), slice(0, side)).astype(np.uint8)
+            for suffix, picture in ((".webp", np.dstack([labels * 99] * 3)), (".png", labels)):
+                archive.writestr(key + suffix, cv2.imencode(suffix, picture)[1].tobytes())
+        records = [{"key": key, "set": kind, "labels": [1]} for key, (kind, _) in photos.items()]
+        archive.writestr("index.jsonl", "\n".join(map(json.dumps, records)))
+
+
+def test_only_photos_that_no_run_trains_on_are_listed(shard_root, tmp_path):
     objects = load_benchmark("never-trained", shard_root)
     assert {(item.set, item.index) for item in objects} == {("solar", 5)}
+    keys = [f"k{n}" for n in range(200)]
+    tenth = {key for key in keys if hashlib.sha256(key.encode()).digest()[0] % 10 == 0}
+    a_shard(tmp_path / "train-000.zip", dict.fromkeys(keys, ("coco", 20)))
+    a_shard(
+        tmp_path / "val-000.zip",
+        {"v1": ("coco", 4), "v2": ("coco", 3), **{f"m{n}": ("duts_tr", 20) for n in range(80)}},
+    )
+    objects = load_benchmark("never-trained", tmp_path)
+    # of the training shard a tenth, of the other all; objects of 0.16% but not of 0.09%; at most 60 of a set
+    assert 10 < len(tenth) < 40
+    assert {item.name for item in objects if item.set == "coco"} == {f"coco_{key}_1" for key in {*tenth, "v1"}}
+    assert sum(item.set == "duts_tr" for item in objects) == 60
 
 
 def test_the_command_prints_every_kind_of_group(played, capsys):
     assert main([str(played)]) == 0
     told = capsys.readouterr().out
-    for kind in ("kind of photo", "set", "share of the photo", "shape", "pieces"):
+    for kind in ("kind of set", "set", "share of the photo", "shape", "pieces"):
         assert f"| {kind} | objects |" in told
     assert "| solar | 2 |" in told
 
@@ -82,7 +116,7 @@ def test_the_worst_never_get_there():
         return EvalObject(name, None, None, "any")
 
     rows = {"late": [0.5, 0.6, 0.92], "never": [0.5, 0.8, 0.85], "lost": [0.5, 0.4, 0.3], "soon": [0.91]}
-    found = worst([(item(name), {"ious": ious}) for name, ious in rows.items()], 0.9, 3)
+    found = worst([(item(name), {"ious": ious}) for name, ious in rows.items()], 3)
     assert [item.name for item, _ in found] == ["lost", "never", "late"]
 
 
@@ -111,7 +145,9 @@ def test_a_sheet_has_six_in_a_row():
 def test_the_worst_are_drawn(played, tmp_path, capsys):
     picture = tmp_path / "worst.png"
     assert draw([str(played), "--picture", str(picture), "--weights", TRAINED, "--count", "1", "--clicks", "1"]) == 0
-    assert "1 objects drawn" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "1 objects drawn" in told.out
+    assert "differ" not in told.err
     drawn = cv2.imread(str(picture))
     assert drawn.shape == (226, 210 * 6, 3)
     row = max(
@@ -141,6 +177,18 @@ def test_folders_that_hold_no_finished_evaluation_are_refused(played, tmp_path, 
     (tmp_path / "objects.jsonl").write_text((played / "objects.jsonl").read_text().splitlines()[0] + "\n")
     assert main([str(tmp_path)]) == 2
     assert "to the end first" in capsys.readouterr().err
+    for odd in ("[]", '{"run": 3}', '{"run": []}\n{}', '{"run": {}}\nnonsense\n{}'):
+        (tmp_path / "objects.jsonl").write_text(odd + "\n")
+        assert main([str(tmp_path)]) == 2
+        assert "not what an evaluation writes" in capsys.readouterr().err
+    header = json.loads((played / "objects.jsonl").read_text().splitlines()[0])["run"]
+    for run, text in (
+        ({"method": "grabcut"}, "not of training.evaluate"),
+        (header | {"target_iou": 0.8}, "80% IoU only"),
+    ):
+        (tmp_path / "objects.jsonl").write_text(json.dumps({"run": run}) + "\n")
+        assert main([str(tmp_path)]) == 2
+        assert text in capsys.readouterr().err
     (tmp_path / "objects.jsonl").write_text("[]\n")
     assert main([str(tmp_path)]) == 2
     assert "not what an evaluation writes" in capsys.readouterr().err

@@ -47,16 +47,35 @@ def test_samples_and_hours_add_up_without_pauses(runs, tmp_path, capsys):
         ("2", "60", "0.1", ""),
         ("2", "60", "", "6"),
     ]
-    assert [float(row["hours"]) for row in rows] == pytest.approx([n / 3600 for n in (6, 12, 18, 24, 30)], abs=6e-4)
+    assert [float(row["hours"]) for row in rows] == pytest.approx([n / 3600 for n in (6, 6, 12, 18, 18)], abs=6e-4)
     printed = capsys.readouterr().out
     assert "| 2 | 60 | 0.01 | 3 | 4.5 | 6 | 0.2 | 0.6 | 0.8 |" in printed
     assert "60 samples in 0.01 hours" in printed
+    assert main([*runs, "--every", "10", "--csv", str(table)]) == 0  # a line a step
+    assert [row["samples"] for row in csv.DictReader(table.open()) if row["loss"]] == [
+        "10",
+        "20",
+        "30",
+        "40",
+        "50",
+        "60",
+    ]
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_last_line_cut_by_a_kill_is_dropped(runs, capsys):
+    with open(f"{runs[1]}/log.jsonl", "a") as file:
+        file.write('{"seen": 30, "ti')
+    assert main(runs) == 0
+    assert "60 samples" in capsys.readouterr().out
 
 
 def test_folders_without_a_log_are_refused(runs, tmp_path, capsys):
     assert main([*runs, str(tmp_path)]) == 2
     assert "there is no" in capsys.readouterr().err
-    (tmp_path / "log.jsonl").write_text('{"seen": 1}\n')
-    assert main([str(tmp_path)]) == 2
-    assert "no log of a training run" in capsys.readouterr().err
+    step = {"seen": 1, "time": 1}
+    validation = {"noc90": 3}
+    for odd in ({"seen": 1}, step, {**step, "validation": validation}, {**step, "validation": 3}, [1]):
+        (tmp_path / "log.jsonl").write_text(json.dumps(odd) + "\n")
+        assert main([str(tmp_path)]) == 2
+        assert "no log of a training run" in capsys.readouterr().err

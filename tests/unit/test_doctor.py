@@ -113,13 +113,14 @@ def test_a_misspelt_setting_is_told_with_what_was_meant(doctor, monkeypatch):
     assert doctor().state("variables") == "ok"
     monkeypatch.setenv("ICMFORMER_WEIGHT", "mine")
     monkeypatch.setenv("icmformer_profile", "exact")
-    monkeypatch.setenv("ICMFORMER_NONSENSE", "1")
+    for name in ("ICMFORMER_NONSENSE", "ICMFORMER_TIMEOUT"):
+        monkeypatch.setenv(name, "1")
     report = doctor()
     assert report.state("variables") == "warning"
     told = report.told("variables")
     assert "ICMFORMER_WEIGHT (meant ICMFORMER_WEIGHTS?)" in told
     assert "icmformer_profile (meant ICMFORMER_PROFILE?)" in told
-    assert "ICMFORMER_NONSENSE" in told
+    assert "ICMFORMER_NONSENSE, ICMFORMER_TIMEOUT, ICMFORMER_WEIGHT (" in told  # nothing is guessed for two of them
     assert "QUEUE" not in told
 
 

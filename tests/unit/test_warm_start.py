@@ -4,6 +4,8 @@ import torch
 from icmformer.errors import WeightsError
 from icmformer.models import build_network
 from icmformer.warm_start import warm_start
+from icmformer.weights import load, save
+from training.start import starting_network
 
 VIT = {
     "family": "icmformer-vit",
@@ -165,3 +167,12 @@ def test_another_architecture_is_refused_and_nothing_changes():
         with pytest.raises(WeightsError, match="another architecture"):
             warm_start(network, source)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+def test_a_file_of_bytes_starts_a_network_as_its_folder_does(tmp_path):
+    starter = load("starter")
+    folder = save(tmp_path / "bytes", starter.config, starter.state_dict, "bytes", stored="int8")
+    by_file, told = starting_network(starter.config, str(folder / "model.safetensors"))
+    assert " 0 fresh; 0 of the source unused" in told
+    expected = load(folder).state_dict
+    assert all(torch.equal(value, expected[name]) for name, value in by_file.state_dict().items())

@@ -15,6 +15,7 @@ from icmformer import weights
 from icmformer.errors import WeightsError
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping, network_config
+from icmformer.packing import unpack
 
 NAME = "icmformer_vit_tiny224"
 
@@ -71,7 +72,7 @@ def test_bytes_are_a_quarter_and_half_a_step_off_at_most(network, tmp_path):
     folder = weights.save(tmp_path / "bytes", NAME, state, "bytes", stored="int8")
     found = weights.load(folder).state_dict
     assert found.keys() == state.keys()
-    large = [name for name, tensor in state.items() if tensor.ndim > 1 and tensor.numel() >= 1024]
+    large = [n for n, tensor in state.items() if tensor.ndim > 1 and len(tensor) > 1 and tensor.numel() >= 1024]
     for name, tensor in state.items():
         assert found[name].dtype == tensor.dtype
         if name in large:
@@ -90,9 +91,33 @@ def test_bytes_are_a_quarter_and_half_a_step_off_at_most(network, tmp_path):
     assert all(torch.allclose(twice[name], found[name], rtol=1e-6, atol=0) for name in found)
 
 
+def test_a_network_that_has_scales_of_its_own_is_stored_as_bytes_too(tmp_path):
+    hybrid = weights.load("starter")
+    large = {**hybrid.state_dict}
+    assert any(name.endswith(".scale") for name in large)
+    found = weights.load(weights.save(tmp_path / "h", hybrid.config, large, "h", stored="int8")).state_dict
+    assert found.keys() == large.keys()
+    assert all(torch.allclose(found[name], large[name], atol=float(large[name].abs().max()) / 250) for name in large)
+    packed = load_file(tmp_path / "h" / "model.safetensors")
+    save_file({f"module.{name}": tensor for name, tensor in packed.items()}, tmp_path / "h.safetensors")
+    assert unpack(load_file(tmp_path / "h.safetensors")).keys() == {f"module.{name}" for name in large}
+    with pytest.raises(ValueError, match="not 'half'"):
+        weights.save(tmp_path / "no", hybrid.config, large, "no", stored="half")
+
+
+def test_folders_of_the_first_format_load(native):
+    config = json.loads((native / "config.json").read_text())
+    del config["second_look"]
+    (native / "config.json").write_text(json.dumps(config | {"format": 1}))
+    files = ("config.json", "model.safetensors")
+    sums = "".join(f"{hashlib.sha256((native / file).read_bytes()).hexdigest()}  {file}\n" for file in files)
+    (native / "SHA256SUMS").write_text(sums)
+    assert not weights.load(native).second_look
+
+
 def test_rows_of_zeros_are_stored_as_bytes(network, tmp_path):
     state = {**network.state_dict()}
-    name = next(k for k, v in state.items() if v.ndim > 1 and v.numel() >= 1024)
+    name = next(k for k, v in state.items() if v.ndim > 1 and len(v) > 1 and v.numel() >= 1024)
     state[name] = torch.zeros_like(state[name])
     found = weights.load(weights.save(tmp_path / "zeros", NAME, state, "zeros", stored="int8"))
     assert torch.equal(found.state_dict[name], state[name])
