@@ -32,14 +32,21 @@ def photo():
     return np.ascontiguousarray(data.rocket()[110:410, 100:551])
 
 
-def test_these_clicks_move_mask_and_region(photo, exact):
+@pytest.mark.parametrize("second_look", [False, True])
+def test_these_clicks_move_mask_and_region(photo, second_look):
     """What the tests below compare is not all alike."""
-    replies = [exact.segment(photo, CLICKS[:count]) for count in range(1, 5)]
+    engine = Engine(looking(second_look))
+    replies = [engine.segment(photo, CLICKS[:count]) for count in range(1, 5)]
     shares = [reply.mask.mean() for reply in replies]
     assert all(0.002 < share < 0.9 for share in shares)
     assert len(set(shares)) == 4
-    assert replies[0].roi == FRAME
+    assert (replies[0].roi == FRAME) is not second_look
     assert replies[1].roi != FRAME
+
+
+def looking(again):
+    """The trained weights, looking once or twice at what a first click found."""
+    return dataclasses.replace(weights.load(TRAINED), second_look=again)
 
 
 def fresh(profile="exact", caches=None, runtime="auto"):
@@ -119,15 +126,16 @@ def counting_passes(engine):
     return passes
 
 
-def test_one_more_click_costs_one_more_pass(photo):
-    engine = fresh("exact", Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)))
+@pytest.mark.parametrize("second_look", [False, True])
+def test_one_more_click_costs_one_more_pass(photo, second_look):
+    engine = Engine(looking(second_look), caches=Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)))
     passes = counting_passes(engine)
     for count in range(1, len(CLICKS) + 1):
         engine.segment(photo, CLICKS[:count])
-        assert len(passes) == count
+        assert len(passes) == count + second_look
     engine.segment(photo, CLICKS)
     engine.segment(photo, CLICKS[:2])
-    assert len(passes) == len(CLICKS)
+    assert len(passes) == len(CLICKS) + second_look
 
 
 def test_the_mirror_pass_happens_in_exact_and_not_in_fast(photo):
@@ -196,12 +204,12 @@ def test_weights_may_zoom_further_in_than_the_published_ones(photo):
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_second_look_is_part_of_the_answer_with_any_caches(photo, ordered):
-    again = dataclasses.replace(weights.load(TRAINED), second_look=True)
+    again = looking(True)
     warm = Engine(again)
     for count in range(1, len(CLICKS) + 1):
         cold = Engine(again, caches=Caches()).segment(photo, CLICKS[:count], ordered=ordered)
         assert warm.segment(photo, CLICKS[:count], ordered=ordered) == cold
-    once = Engine(dataclasses.replace(again, second_look=False)).segment(photo, CLICKS[:1])
+    once = Engine(looking(False)).segment(photo, CLICKS[:1])
     assert once.roi == FRAME
     looked = warm.segment(photo, CLICKS[:1])
     assert looked.roi != FRAME
@@ -230,7 +238,8 @@ def test_a_previous_mask_with_nothing_over_one_half_is_as_good_as_none(photo, ex
         assert exact.segment(photo, box=box, previous_mask=blank) == exact.segment(photo, box=box)
 
 
-def test_a_reply_passed_back_goes_on_where_it_stopped(photo, exact):
+def test_a_reply_passed_back_goes_on_where_it_stopped(photo):
+    exact = Engine(looking(False))
     first = exact.segment(photo, CLICKS[:1])
     further = exact.segment(photo, CLICKS[:2], previous_mask=first.probability, ordered=False)
     assert further != first
