@@ -2,7 +2,8 @@
 
 Takes from OUT, which `training.evaluate` wrote, the objects that need the most clicks (those that never get there
 first, by their IoU), makes their masks after so many clicks again and draws what is right (grey), missed (red) and too
-much (blue), with the clicks in their order. --photos draws over the photos, which may not be yours to pass on.
+much (blue), with the clicks in their order, each as close as it fits. --photos draws over the photos, which may not be
+yours to pass on.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from icmformer import Click, Engine
 from icmformer.errors import ConfigError
 from icmformer.imageio import write_image
 from icmformer.inference.clicker import Clicker
+from icmformer.inference.zoom import ZoomSettings, bounding_box, expand, whole
 from icmformer.models import network_config
 from icmformer.types import BoolMask, RGBImage
 from icmformer.weights import load
@@ -34,6 +36,8 @@ _RIGHT, _MISSED, _EXTRA = (200, 200, 200), (225, 50, 45), (40, 95, 230)
 _POSITIVE, _NEGATIVE = (0, 130, 50), (0, 0, 0)
 _TILE = 200
 _COLUMNS = 6
+_MARGIN = 1.25
+_LEAST = 64
 
 
 def worst(
@@ -81,6 +85,16 @@ def error_map(photo: RGBImage | None, truth: Truth, mask: BoolMask, clicks: Sequ
         cv2.circle(tile, at, 6, _POSITIVE if click.positive else _NEGATIVE, -1, cv2.LINE_AA)
         _text(tile, str(number), (at[0] - 3, at[1] + 3), 0.3, (255, 255, 255))
     return tile
+
+
+def close_up(truth: Truth, mask: BoolMask, clicks: Sequence[Click]) -> tuple[slice, slice]:
+    """The rows and columns that hold object, mask and clicks, with a margin; no fewer than 64 pixels."""
+    height, width = truth.shape
+    seen = (truth == 1) | mask
+    for click in clicks:
+        seen[click.pixel(height, width)] = True
+    box = bounding_box(seen) or whole(height, width)
+    return expand(box, height, width, ZoomSettings(expansion_ratio=_MARGIN, min_crop_size=_LEAST)).slices
 
 
 def sheet(tiles: Sequence[tuple[RGBImage, str]]) -> RGBImage:
@@ -141,7 +155,10 @@ def _draw(args: argparse.Namespace) -> int:
         image, truth = item.load()
         clicks = [Click(c + 0.5, r + 0.5, bool(p)) for r, c, p in row["clicks"][: args.clicks]]
         mask = engine.segment(image, clicks, ordered=run["served"] != "unordered").mask
-        picture = error_map(image.pixels if args.photos else None, truth, mask, clicks)
+        rows, columns = close_up(truth, mask, clicks)
+        shifted = [Click(c.x - columns.start, c.y - rows.start, c.positive) for c in clicks]
+        photo = image.pixels[rows, columns] if args.photos else None
+        picture = error_map(photo, truth[rows, columns], mask[rows, columns], shifted)
         others += mask_digest(mask) != row["masks"][len(clicks) - 1]
         tiles.append((picture, f"{item.name[:16]} {Clicker(truth).iou(mask):.2f} > {row['ious'][-1]:.2f}"))
     write_image(args.picture, sheet(tiles))

@@ -13,7 +13,7 @@ from tests.conftest import TINY, TRAINED
 from training.breakdown import groups_of, main, tables
 from training.data.benchmarks import EvalObject, ShardObject, load_benchmark
 from training.evaluate import main as evaluate
-from training.worst import error_map, sheet, worst
+from training.worst import close_up, error_map, sheet, worst
 from training.worst import main as draw
 
 
@@ -136,6 +136,16 @@ def test_an_error_map_shows_right_missed_and_too_much():
     over = error_map(photo, truth, mask, [])
     assert over[25, 80].tolist() == over[5, 5].tolist() == [90, 90, 90]
     assert over[25, 40, 0] > over[25, 40, 1]
+
+
+def test_a_close_up_holds_object_mask_and_clicks():
+    truth = a_mask(300, 400, slice(100, 140), slice(200, 300))
+    mask = np.zeros((300, 400), bool)
+    mask[90:120, 210:220] = True
+    rows, columns = close_up(truth, mask, [Click(320.5, 110.5, False)])
+    # 50 rows from 90 on and 121 columns from 200 on, a quarter wider; at least 64 rows
+    assert (rows.start, rows.stop) == (82, 147)
+    assert (columns.start, columns.stop) == (184, 337)
 
 
 def test_a_sheet_has_six_in_a_row():
