@@ -151,11 +151,11 @@ def locate(path: str | Path) -> Path:
     named = available()
     if str(path) in named:
         return named[str(path)]
-    folders = "\n  ".join(map(str, search_path()))
+    folders = ", ".join(map(str, search_path()))
     known = ", ".join(sorted(named)) or "none"
     raise WeightsError(
-        f"no weights {str(path)!r}: no such path, and no such name (known: {known}) in\n  {folders}\n"
-        f"Give a path, set ICMFORMER_WEIGHTS_PATH, or use {RANDOM_PREFIX}VARIANT for untrained weights"
+        f"no weights {str(path)!r}: no such path, and no such name (known: {known}) in {folders}; "
+        f"give a path, set ICMFORMER_WEIGHTS_PATH, or use {RANDOM_PREFIX}VARIANT for untrained weights"
     )
 
 

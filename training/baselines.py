@@ -134,7 +134,10 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m training.baselines", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--dataset", required=True, choices=list(BENCHMARKS), help="benchmark, or folder, label-maps, shard"
+        "--dataset",
+        required=True,
+        choices=list(BENCHMARKS),
+        help="benchmark; folder, label-maps; shard, mosaic, never-trained",
     )
     parser.add_argument("--root", type=Path, required=True, help="the data set's own folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results, a folder a method below it")

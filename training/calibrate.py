@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from icmformer import Engine, IcmformerError
+from icmformer.errors import ConfigError
 from icmformer.inference.clicker import Clicker
 from icmformer.inference.engine import SHARPNESS, THRESHOLD, expected_iou
 from icmformer.inference.profiles import PROFILES
@@ -94,6 +95,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", choices=list(PROFILES), default="fast", help="fast (default) or exact")
     args = parser.parse_args(argv)
     try:
+        if args.limit < 1 or args.clicks < 1:
+            raise ConfigError("--limit and --clicks start at 1")
         engine = Engine.from_weights(args.weights, "cpu", args.profile)
         patches, ious = masks_of(engine, args.dataset, args.root, args.limit, args.clicks)
     except (IcmformerError, OSError) as error:

@@ -308,9 +308,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", help="name or path of the weights (default: starter)")
     parser.add_argument(
-        "--dataset", required=True, choices=list(BENCHMARKS), help="benchmark, or folder, label-maps, shard"
+        "--dataset",
+        required=True,
+        choices=list(BENCHMARKS),
+        help="benchmark; folder, label-maps; shard, mosaic, never-trained",
     )
-    parser.add_argument("--root", type=Path, required=True, help="the data set's own folder")
+    parser.add_argument("--root", type=Path, required=True, help="the data set's own folder, or the zip shard")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
     parser.add_argument("--profile", choices=list(PROFILES), help="exact (default) or fast")

@@ -2,8 +2,8 @@
 
 Takes from OUT, which `training.evaluate` wrote, the objects that need the most clicks (those that never get there
 first, by their IoU), makes their masks after so many clicks again and draws what is right (grey), missed (red) and too
-much (blue), with the clicks in their order, each as close as it fits. --photos draws over the photos, which may not be
-yours to pass on.
+much (blue), with the clicks in their order, each as close as it fits. --photos draws over the photos, where what
+is right stays as it is; they may not be yours to pass on.
 """
 
 from __future__ import annotations

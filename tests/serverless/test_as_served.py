@@ -9,26 +9,23 @@ from tests.conftest import TRAINED
 from tests.serverless.conftest import call
 from training.cvat_client import answered_by
 from training.data.benchmarks import load_benchmark
-from training.evaluate import trace
 from training.metrics import click_count
-from training.play import play
+from training.play import play, protocol
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_grabcut_takes_the_protocols_clicks_and_a_cold_workers_masks_are_a_warm_ones(make_context, exact, shared):
     warm, cold = make_context(exact), make_context(exact, cold=True)
-    network = exact.weights.build()
-    side = network.config.img_size
-    served, published = [], []
+    served, ordered = [], []
     for item in load_benchmark("GrabCut", shared / "data" / "eval" / "GrabCut"):
         image, truth = item.load()
         plays = [play(answered_by(lambda body, c=c: call(c, body)[1], image), truth) for c in (warm, cold)]
         assert plays[0].masks == plays[1].masks, item.name
         served.append(plays[0].ious)
-        published.append(trace(network, image.pixels, truth, {"target_size": (side, side)}).ious)
+        ordered.append(play(protocol(exact.path, image), truth).ious)
     assert len(served) == 50
-    ours, theirs = click_count(served, 0.9, 20).noc, click_count(published, 0.9, 20).noc
+    ours, theirs = click_count(served, 0.9, 20).noc, click_count(ordered, 0.9, 20).noc
     print(f"{TRAINED}: NoC@90 {ours:.3f} through the handler, {theirs:.3f} by the protocol")
     assert ours == pytest.approx(theirs, rel=0.05)
     kept = [facts["image_kept"] for _, _, facts in cold.logger.lines]

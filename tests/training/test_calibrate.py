@@ -35,5 +35,8 @@ def test_the_command_prints_them(shard_root, capsys):
     arguments = ["--root", str(shard_root / "tiny.zip"), "--limit", "2", "--clicks", "2"]
     assert main(arguments) == 0
     assert "4 masks, mean IoU" in capsys.readouterr().out
+    for wrong in (["--limit", "0"], ["--clicks", "-1"]):
+        assert main([*arguments, *wrong]) == 2
+        assert "start at 1" in capsys.readouterr().err
     assert main(["--root", str(shard_root / "none.zip")]) == 2
     assert "error:" in capsys.readouterr().err
