@@ -1,8 +1,8 @@
 """`python -m serverless.warm_up --job 17`: has the function see a job's frames before the annotators come.
 
 Clicks once in the middle of every frame, through CVAT itself, and forgets the masks: CVAT then has the frame at hand,
-and the function has it decoded and encoded, so that an annotator's first click is as quick as the later ones. Nothing
-is written to the job. Needs cvat-sdk.
+and the function has it decoded and encoded, so that an annotator's first click is as quick as the later ones, but for
+small objects, which some weights look at twice. Nothing is written to the job. Needs cvat-sdk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serverless.warm_up",
         description="Has CVAT's interactor see the frames of a job or task before annotators click: first clicks are "
-        "then as quick as later ones. Nothing is written to the job.",
+        "then as quick as later ones, but for small objects, which some weights look at twice. Nothing is written to "
+        "the job.",
         epilog="Frames are seen from the last to the first. How many stay warm is up to ICMFORMER_IMAGE_CACHE_MB and "
         "ICMFORMER_FEATURE_CACHE_MB of the function; each of its workers and replicas has caches of its own, and a "
         "frame warms the one that it meets.",

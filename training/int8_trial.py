@@ -80,7 +80,7 @@ def played(backend: OpenVINOBackend, weights: Weights, objects: Sequence[EvalObj
     """The protocol on each object."""
     side = network_config(weights.config).img_size
     zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
-    path = ClickPath(SplitRunner(backend, ByteLRU(256 << 20)), zoom, flip=False)
+    path = ClickPath(SplitRunner(backend, ByteLRU(256 << 20)), zoom, flip=False, second_look=weights.second_look)
     traces = []
     for item in tqdm(objects, unit="object", desc=what, disable=None):
         image, truth = item.load()

@@ -36,7 +36,7 @@ def main(weights: str) -> None:
     roi, size = answer.roi, answer.patch.shape
     points = map_clicks(CLICKS, roi, size)
     disks = disk_maps(points, *size, radius=5 * size[0] / 224)[0].numpy()
-    previous = crop(before.probability, roi, size)
+    previous = crop(before.map.full(), roi, size)
     prompt = np.stack([previous * 0.6 + disks[1], previous * 0.6 + disks[0], previous * 0.6], axis=2).clip(0, 1)
     clicks = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in CLICKS]
 
@@ -51,7 +51,7 @@ def main(weights: str) -> None:
     axes[2].set_title("3  prompt stream: previous mask,\npositive and negative disks")
     axes[3].imshow(answer.patch, cmap="magma", vmin=0, vmax=1)
     axes[3].set_title("4  probabilities: the mean of this view\nand its mirror image")
-    axes[4].imshow(overlay(image.pixels, state.probability > 0.49, clicks))
+    axes[4].imshow(overlay(image.pixels, state.map.full() > 0.49, clicks))
     axes[4].add_patch(frame(roi))
     axes[4].set_title("5  pasted into the frame, cut at 0.49;\nthe next click's previous mask")
     for axis in axes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -305,9 +305,9 @@ class Engine:
         answer = self._kept(image, start_key, key)
         if answer is not None:
             return answer
-        state = start
+        state, path = start, replace(self.path, second_look=False)  # further passes are looks enough
         for _ in range(passes if start.map is None else 1):
-            answer = self.path.advance(image, state, clicks, timings)
+            answer = path.advance(image, state, clicks, timings)
             state = answer.state()
         assert answer is not None
         self._keep(image, start_key, key, answer)
