@@ -187,11 +187,14 @@ def test_negative_clicks_alone_give_an_empty_mask(photo, exact):
     assert result == exact.segment(photo, [Click(1, 1, positive=False)], ordered=False)
 
 
-def test_negative_clicks_before_the_first_positive_one_count_with_it(photo, exact):
+def test_negative_clicks_before_the_first_positive_one_count_with_it(photo):
     """There is nothing to show for them alone, so the first pass sees them together with the first positive click."""
     negative, positive = Click(230.5, 140.5, positive=False), Click(200.5, 120.5)
     profile = dataclasses.replace(PROFILES["exact"], unordered_passes=1)
-    together = fresh(profile, Caches()).segment(photo, [positive, negative], ordered=False)
+    exact = Engine(looking(False))
+    together = Engine(looking(False), profile=profile, caches=Caches()).segment(
+        photo, [positive, negative], ordered=False
+    )
     first = exact.segment(photo, [negative, positive])
     assert first == together
     assert first != exact.segment(photo, [positive])
