@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 LIST = Path(__file__).with_suffix(".txt")
-HELD_OUT_SETS = frozenset({"dsb2018", "solar", "facade"})
+HELD_OUT_SETS = frozenset({"dsb2018", "solar", "facade", "virus_em"})
 """Sets that no network is trained on, to see how it does on kinds of photos it has never met."""
 
 
