@@ -8,6 +8,7 @@ import shutil
 import tempfile
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that wait must not spin
+os.environ["OMP_NUM_THREADS"] = os.environ["ICMFORMER_THREADS"] = "1"  # tests, and what they start, run side by side
 if "ICMFORMER_CACHE_DIR" not in os.environ:  # what tests convert does not belong into the user's cache
     os.environ["ICMFORMER_CACHE_DIR"] = tempfile.mkdtemp(prefix="icmformer-tests-")
     atexit.register(shutil.rmtree, os.environ["ICMFORMER_CACHE_DIR"], ignore_errors=True)
@@ -21,6 +22,7 @@ from skimage import data
 
 from icmformer import Engine
 
+pytest_plugins = ["tests.budget"]
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 TINY = "random:icmformer_vit_tiny224"
@@ -29,9 +31,9 @@ TRAINED = "starter"
 """The bundled weights, for tests in which masks and regions must move."""
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # whatever the test before left behind: commands set it for their process
 
 
 @pytest.fixture(scope="session")

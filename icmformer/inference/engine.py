@@ -70,6 +70,11 @@ class Engine:
         caches: Where features and states are kept; by default in memory, bounded by the settings.
         runtime: auto (OpenVINO on a CPU where it is installed), torch or openvino.
         settings: Of the environment, unless given: cache folder, passes shared by requests, compiling.
+        backend: `backend` of another engine with the same network, device, runtime and precision, so that nothing is
+            built or compiled again.
+
+    Attributes:
+        backend: What runs the network.
 
     Raises:
         DeviceError: A device that is not there.
@@ -84,6 +89,7 @@ class Engine:
         caches: Caches | None = None,
         runtime: str = "auto",
         settings: Settings | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.weights = weights
         self.profile = find_profile(profile)
@@ -92,12 +98,13 @@ class Engine:
         self.caches = caches or Caches.bounded(settings)
         self.runtime = find_runtime(runtime, self.device)
         side = network_config(weights.config).img_size
-        self._runner = SplitRunner(self._backend(side, settings), self.caches.features, weights.identity)
+        self.backend = backend or self._build(side, settings)
+        self._runner = SplitRunner(self.backend, self.caches.features, weights.identity)
         zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
         self.path = ClickPath(self._runner, zoom, self.profile.flip, weights.second_look)
-        self._identity: Hashable = (weights.identity, self.profile, self._runner.backend.identity)
+        self._identity: Hashable = (weights.identity, self.profile, self.backend.identity)
 
-    def _backend(self, side: int, settings: Settings) -> Backend:
+    def _build(self, side: int, settings: Settings) -> Backend:
         if self.runtime == "openvino":
             low = self.profile.low_precision and has_bf16(self.device)
             return OpenVINOBackend(self.weights, low, torch.get_num_threads(), settings.cache_dir)

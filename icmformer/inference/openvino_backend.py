@@ -121,20 +121,36 @@ class OpenVINOBackend:
 
     def _kept_models(self, shape: tuple[int, int, int]) -> tuple[Any, Any] | None:
         folder = self._folder(shape)
+        models = self._read(folder)
+        if models:
+            with contextlib.suppress(OSError):  # of a cache that cannot be written
+                os.utime(folder)  # what was used last is kept longest
+        return models
+
+    def _read(self, folder: Path) -> tuple[Any, Any] | None:
         try:
             encode, decode = (self._core.read_model(folder / f"{half}.xml") for half in ("encode", "decode"))
         except (RuntimeError, OSError):  # not there, or damaged: made anew
             return None
-        with contextlib.suppress(OSError):  # of a cache that cannot be written
-            os.utime(folder)  # what was used last is kept longest
         return encode, decode
+
+    def _save(self, models: tuple[Any, Any], folder: Path) -> None:
+        for model, half in zip(models, ("encode", "decode"), strict=True):
+            self._openvino.save_model(model, folder / f"{half}.xml", compress_to_fp16=False)
 
     def _converted(self, shape: tuple[int, int, int]) -> tuple[Any, Any]:
         network = self._weights.build(copy=False)
         both = halves(network, shape[0], shape[1:])
         models = self._convert(both.encode, (both.image,)), self._convert(both.decode, both.prompt)
         self._keep(models, self._folder(shape))
-        return self._kept_models(shape) or models
+        return self._kept_models(shape) or self._as_read(models) or models
+
+    def _as_read(self, models: tuple[Any, Any]) -> tuple[Any, Any] | None:
+        """Models as they come from a file, which differ in last bits from those just made: with a cache or without."""
+        with contextlib.suppress(OSError, RuntimeError), tempfile.TemporaryDirectory() as folder:
+            self._save(models, Path(folder))
+            return self._read(Path(folder))  # mapped into memory: the files may go
+        return None
 
     def _convert(self, half: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         from openvino.frontend import FrontEndManager
@@ -161,8 +177,7 @@ class OpenVINOBackend:
         except OSError:
             return
         try:
-            for model, half in zip(models, ("encode", "decode"), strict=True):
-                self._openvino.save_model(model, temporary / f"{half}.xml", compress_to_fp16=False)
+            self._save(models, temporary)
             if folder.exists():  # damaged, or put there meanwhile
                 shutil.rmtree(folder, ignore_errors=True)
             os.replace(temporary, folder)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from demo.studio import free_port
 from icmformer.models import build_network, network_config
+from tests.commands import run_module
 from tests.conftest import ROOT
 from tests.docs.commands import NEEDS, WHAT_RUNS, blocks, what_runs
 
@@ -51,24 +52,28 @@ def test_no_entry_is_without_a_command():
 
 
 @cache
-def help_of(*program):
-    done = subprocess.run([*program, "--help"], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+def help_of(program, *words):
+    if program == "cvat-cli":
+        command = [Path(sys.executable).with_name(program), *words, "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    else:
+        done = run_module(program, *words, "--help")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def program_of(words):
-    """The command whose --help lists the options of a documented one; None for programs that are not ours."""
+    """Module and subcommand whose --help lists the options of a documented command; None for programs not ours."""
     words = [word for word in words if "=" not in word or word.startswith("-")]
     if words[0].endswith("python") and words[1] == "-m" and words[2] != "pytest":
         sub = words[3:4] if words[2] == "training.data.download" and words[3:4] else []
-        return sys.executable, "-m", words[2], *sub
+        return words[2], *sub
     if words[0] == "torchrun":
-        return sys.executable, "-m", "training.train"
+        return ("training.train",)
     if words[0] == "icmformer":
-        return sys.executable, "-m", "icmformer", *words[1 : 3 if words[1] in ("weights", "clicks") else 2]
+        return "icmformer", *words[1 : 3 if words[1] in ("weights", "clicks") else 2]
     if words[0] == "cvat-cli":
-        return str(Path(sys.executable).with_name("cvat-cli")), "function", words[4]
+        return "cvat-cli", "function", words[4]
     return None
 
 

@@ -6,6 +6,7 @@ import json
 import logging.config
 import threading
 import time
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -48,6 +49,13 @@ def png(pixels):
     return out.getvalue()
 
 
+@cache
+def picture(name):
+    """One of scikit-image's as a file, encoded once."""
+    return png(getattr(data, name)())
+
+
+@cache
 def rotated():
     """The cat stored on its side, with the tag that turns it up again: 451 x 300 to be seen, 300 x 451 stored."""
     exif = Image.Exif()
@@ -65,14 +73,14 @@ class Studio(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = {
-            "/data/upload/1/cat.png": png(data.chelsea()),
-            "/data/upload/1/cup.png": png(data.coffee()),
+            "/data/upload/1/cat.png": picture("chelsea"),
+            "/data/upload/1/cup.png": picture("coffee"),
             "/data/upload/1/turned.png": rotated(),
-            "/data/upload/1/two words ü.png": png(data.chelsea()),
-            "/data/local-files/?d=shelf/cat.png": png(data.chelsea()),
+            "/data/upload/1/two words ü.png": picture("chelsea"),
+            "/data/local-files/?d=shelf/cat.png": picture("chelsea"),
             "/data/upload/1/text.png": b"no image at all",
-            "/data/upload/1/cut.png": png(data.chelsea())[:20000],
-            "/bucket/cat.png": png(data.chelsea()),
+            "/data/upload/1/cut.png": picture("chelsea")[:20000],
+            "/bucket/cat.png": picture("chelsea"),
         }
         self.asked = []  # (path, Authorization)
         self.token_needed = None
@@ -136,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", "99999")
             self.end_headers()
-            return self.wfile.write(png(data.chelsea())[:5000])
+            return self.wfile.write(picture("chelsea")[:5000])
         if path == "/data/upload/1/slow.png":
             time.sleep(3)
         if path == "/data/upload/1/endless.png":

@@ -2,9 +2,7 @@
 
 import http.client
 import json
-import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +11,7 @@ import urllib.request
 import pytest
 
 from demo.studio import Process, free_port
+from tests.commands import run_module
 from tests.conftest import ROOT
 from tests.ls_backend.conftest import body, click
 from tests.ls_backend.test_soak import ask
@@ -157,16 +156,10 @@ def test_callers_who_never_finish_their_request_hold_nobody_up_for_long(start, t
         (("--host", "192.0.2.1"), {}, "cannot listen on 192.0.2.1"),
     ],
 )
-def test_what_cannot_work_is_told_in_a_line_before_anything_starts(options, environment, text):
-    done = subprocess.run(
-        [sys.executable, "-m", "ls_backend", *options],
-        env={**os.environ, **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_what_cannot_work_is_told_in_a_line_before_anything_starts(options, environment, text, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = run_module("ls_backend", *options)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert text in done.stderr
@@ -174,15 +167,13 @@ def test_what_cannot_work_is_told_in_a_line_before_anything_starts(options, envi
     assert "gunicorn" not in done.stderr
 
 
-def test_check_tells_whether_label_studio_is_there_and_takes_the_token(studio):
+def test_check_tells_whether_label_studio_is_there_and_takes_the_token(studio, monkeypatch):
     studio.files |= {"/api/version/": b"{}", "/api/current-user/whoami": b"{}"}
 
     def check(token):
-        environment = {**os.environ, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": token}
-        command = [sys.executable, "-m", "ls_backend", "--check"]
-        return subprocess.run(
-            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-        )
+        monkeypatch.setenv("LABEL_STUDIO_URL", studio.url)
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
+        return run_module("ls_backend", "--check")
 
     assert check("abc").returncode == 0
     studio.token_needed = "Token abc"

@@ -24,6 +24,7 @@ from skimage import data
 from demo.studio import free_port
 from icmformer import Box, Click, LoadedImage
 from icmformer.cli.main import main as icmformer_command
+from tests.commands import run_module
 from tests.conftest import ROOT
 from tests.serverless.conftest import coded, payload, points_of
 from training.evaluate import main as evaluate
@@ -239,8 +240,7 @@ def test_a_worker_that_takes_too_long_or_dies_is_replaced(odd):
     ],
 )
 def test_what_cannot_work_is_told(options, text):
-    command = [sys.executable, "-m", "serverless.local", "--port", "0", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = run_module("serverless.local", "--port", "0", *options)
     assert done.returncode == 2
     assert text in done.stderr
 

@@ -92,7 +92,7 @@ def cvat(make_context, monkeypatch, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), CVAT)
     server.context, server.asked, server.broken = make_context(), [], set()
     server.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setenv("CVAT_ACCESS_TOKEN", "good")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))

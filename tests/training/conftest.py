@@ -5,8 +5,11 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from icmformer import weights
+from icmformer.models import build_network
 from training.config import parse_config
 
 TINY_RUN = {
@@ -32,6 +35,15 @@ TINY_RUN = {
 @pytest.fixture
 def tiny_config():
     return parse_config(TINY_RUN)
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory):
+    """Weights of a plain ViT so small that a click takes milliseconds: for tests of what surrounds the network."""
+    torch.manual_seed(0)
+    network = TINY_RUN["network"]
+    state = build_network(network).state_dict()
+    return str(weights.save(tmp_path_factory.mktemp("weights") / "miniature", network, state, "miniature"))
 
 
 @pytest.fixture(scope="session")

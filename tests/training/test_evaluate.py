@@ -14,7 +14,7 @@ import pytest
 from icmformer import Caches, Click, Engine
 from icmformer.imageio import write_image, write_mask
 from icmformer.inference.clicker import Clicker
-from tests.conftest import ROOT, TINY, TRAINED
+from tests.conftest import ROOT, TRAINED
 from training.data.benchmarks import load_benchmark
 from training.evaluate import main, target_size
 from training.play import LooseClicker
@@ -35,10 +35,16 @@ def pairs(tmp_path_factory):
     return root
 
 
-def run(pairs, out, *options, weights=TINY):
-    code = main(["--weights", weights, "--dataset", "folder", "--root", str(pairs), "--out", str(out), *options])
-    assert code == 0
-    return json.loads((out / "results.json").read_text())
+@pytest.fixture
+def run(miniature):
+    """Plays a folder and reads its results."""
+
+    def run(pairs, out, *options, weights=miniature):
+        code = main(["--weights", weights, "--dataset", "folder", "--root", str(pairs), "--out", str(out), *options])
+        assert code == 0
+        return json.loads((out / "results.json").read_text())
+
+    return run
 
 
 def rows(out):
@@ -46,7 +52,7 @@ def rows(out):
     return {row["name"]: (row["clicks"], row["ious"]) for row in map(json.loads, lines)}
 
 
-def test_results_hold_what_was_promised(pairs, tmp_path):
+def test_results_hold_what_was_promised(pairs, tmp_path, run, miniature):
     results = run(pairs, tmp_path, "--overlays")
     assert results["objects"] == 4
     assert results["noc"].keys() == results["nof"].keys() == {"80", "85", "90", "95"}
@@ -54,14 +60,14 @@ def test_results_hold_what_was_promised(pairs, tmp_path):
     assert results["noc"]["90"] == np.mean([len(r[1]) if r[1][-1] >= 0.9 else 20 for r in rows(tmp_path).values()])
     assert results["miou"] is None
     assert results["auc"] is None
-    assert results["weights"]["name"] == TINY
+    assert results["weights"]["name"] == "miniature"
     assert len(results["weights"]["sha256"]) == 64
     assert results["seconds_per_click"] > 0
     assert (tmp_path / "curve.png").stat().st_size > 5000
     assert len(list((tmp_path / "overlays").glob("*.jpg"))) == 4
 
 
-def test_all_clicks_give_curve_and_area(pairs, tmp_path):
+def test_all_clicks_give_curve_and_area(pairs, tmp_path, run):
     results = run(pairs, tmp_path, "--all-clicks", "--limit", "2")
     assert len(results["miou"]) == 20
     assert results["miou"][0] == pytest.approx(results["miou_at_1"])
@@ -69,7 +75,7 @@ def test_all_clicks_give_curve_and_area(pairs, tmp_path):
     assert results["noc"]["95"] is not None
 
 
-def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, capsys):
+def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, capsys, run, miniature):
     run(pairs, tmp_path / "whole")
     run(pairs, tmp_path / "cut")
     log = tmp_path / "cut" / "objects.jsonl"
@@ -81,7 +87,7 @@ def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, 
         main(
             [
                 "--weights",
-                TINY,
+                miniature,
                 "--dataset",
                 "folder",
                 "--root",
@@ -98,13 +104,13 @@ def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, 
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_keeps_what_was_played_and_says_how_to_go_on(pairs, tmp_path, jobs):
+def test_ctrl_c_keeps_what_was_played_and_says_how_to_go_on(pairs, tmp_path, jobs, miniature):
     command = [
         sys.executable,
         "-m",
         "training.evaluate",
         "--weights",
-        TINY,
+        miniature,
         "--dataset",
         "folder",
         "--root",
@@ -125,7 +131,7 @@ def test_ctrl_c_keeps_what_was_played_and_says_how_to_go_on(pairs, tmp_path, job
     assert len(rows(tmp_path)) >= 1
 
 
-def test_two_processes_give_the_same_figures_as_one(pairs, tmp_path):
+def test_two_processes_give_the_same_figures_as_one(pairs, tmp_path, run):
     one, two = run(pairs, tmp_path / "1"), run(pairs, tmp_path / "2", "--jobs", "2")
     assert rows(tmp_path / "1") == rows(tmp_path / "2")
     assert {k: v for k, v in one.items() if k != "seconds_per_click"} == {
@@ -133,14 +139,14 @@ def test_two_processes_give_the_same_figures_as_one(pairs, tmp_path):
     }
 
 
-def test_ordered_clicks_as_served_are_the_protocol(pairs, tmp_path):
+def test_ordered_clicks_as_served_are_the_protocol(pairs, tmp_path, run):
     run(pairs, tmp_path / "protocol", weights=TRAINED)
     run(pairs, tmp_path / "served", "--as-served", "ordered", weights=TRAINED)
     assert rows(tmp_path / "protocol") == rows(tmp_path / "served")
 
 
 @pytest.mark.parametrize("profile", ["exact", "fast"])
-def test_unordered_clicks_as_served_are_what_a_cold_engine_says(pairs, tmp_path, profile):
+def test_unordered_clicks_as_served_are_what_a_cold_engine_says(pairs, tmp_path, profile, run):
     run(pairs, tmp_path, "--as-served", "unordered", "--profile", profile, "--limit", "1", weights=TRAINED)
     clicks, ious = rows(tmp_path)["0"]
     image, truth = load_benchmark("folder", pairs)[0].load()
@@ -159,13 +165,13 @@ def test_weights_for_448_play_davis_at_672():
     assert target_size("auto", "SBD", 448) == (448, 448)
 
 
-def test_the_same_folder_is_not_taken_for_another_data_set(pairs, tmp_path, capsys):
+def test_the_same_folder_is_not_taken_for_another_data_set(pairs, tmp_path, capsys, run, miniature):
     run(pairs, tmp_path / "out", "--limit", "2")
     other = tmp_path / "other"
     shutil.copytree(pairs, other)
     command = [
         "--weights",
-        TINY,
+        miniature,
         "--dataset",
         "folder",
         "--root",
@@ -179,7 +185,7 @@ def test_the_same_folder_is_not_taken_for_another_data_set(pairs, tmp_path, caps
     assert "another run" in capsys.readouterr().err
 
 
-def test_an_object_without_pixels_is_skipped_by_name(pairs, tmp_path, capsys):
+def test_an_object_without_pixels_is_skipped_by_name(pairs, tmp_path, capsys, run):
     root = tmp_path / "data"
     shutil.copytree(pairs, root)
     write_mask(root / "masks" / "2.png", np.zeros((160, 200), bool))
@@ -189,18 +195,21 @@ def test_an_object_without_pixels_is_skipped_by_name(pairs, tmp_path, capsys):
     assert "skipped 2" in capsys.readouterr().err
 
 
-def test_an_out_that_is_a_file_is_one_line(pairs, tmp_path, capsys):
+def test_an_out_that_is_a_file_is_one_line(pairs, tmp_path, capsys, miniature):
     (tmp_path / "file").write_text("")
-    assert main(["--weights", TINY, "--dataset", "folder", "--root", str(pairs), "--out", str(tmp_path / "file")]) == 2
+    assert (
+        main(["--weights", miniature, "--dataset", "folder", "--root", str(pairs), "--out", str(tmp_path / "file")])
+        == 2
+    )
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_a_box_start_is_measured(pairs, tmp_path):
+def test_a_box_start_is_measured(pairs, tmp_path, run):
     results = run(pairs, tmp_path, "--box", "ellipse+centre", "--limit", "2", weights=TRAINED)
     assert 0.3 < results["miou_at_box"] <= 1
 
 
-def test_a_loose_annotator_clicks_inside_the_error_and_repeats_himself_by_seed(pairs, tmp_path):
+def test_a_loose_annotator_clicks_inside_the_error_and_repeats_himself_by_seed(pairs, tmp_path, run):
     published = run(pairs, tmp_path / "middle", weights=TRAINED)
     loose = ["--click-spread", "1"]
     seeds = {"a": "1", "b": "1", "c": "2"}
@@ -216,7 +225,7 @@ def test_a_loose_annotator_clicks_inside_the_error_and_repeats_himself_by_seed(p
         assert [row, column, positive] != rows(tmp_path / "middle")[item.name][0][0]
 
 
-def test_the_second_look_is_played_or_not_whatever_the_weights_say(tmp_path):
+def test_the_second_look_is_played_or_not_whatever_the_weights_say(tmp_path, run):
     rows_, columns = np.mgrid[:900, :1200]
     disk = (rows_ - 300) ** 2 + (columns - 800) ** 2 < 60**2  # small in its picture
     image = np.where(disk[..., None], np.array((220, 180, 40)), np.array((40, 70, 110))).astype(np.uint8)
@@ -276,8 +285,8 @@ def test_zoom_modes(mode, dataset, size):
         (["--as-served", "ordered", "--mode", "fixed448"], "own input size"),
     ],
 )
-def test_mistakes_are_one_line_and_status_two(pairs, tmp_path, capsys, options, text):
-    base = ["--weights", TINY, "--dataset", "folder", "--root", str(pairs), "--out", str(tmp_path / "o")]
+def test_mistakes_are_one_line_and_status_two(pairs, tmp_path, capsys, options, text, miniature):
+    base = ["--weights", miniature, "--dataset", "folder", "--root", str(pairs), "--out", str(tmp_path / "o")]
     assert main([*base, *options]) == 2
     error = capsys.readouterr().err
     assert text in error
@@ -285,10 +294,21 @@ def test_mistakes_are_one_line_and_status_two(pairs, tmp_path, capsys, options, 
 
 
 @pytest.mark.slow
-def test_grabcut_runs_whole(shared, tmp_path):
+def test_grabcut_runs_whole(shared, tmp_path, miniature):
     root = shared / "data" / "eval" / "GrabCut"
     code = main(
-        ["--weights", TINY, "--dataset", "GrabCut", "--root", str(root), "--out", str(tmp_path), "--profile", "fast"]
+        [
+            "--weights",
+            miniature,
+            "--dataset",
+            "GrabCut",
+            "--root",
+            str(root),
+            "--out",
+            str(tmp_path),
+            "--profile",
+            "fast",
+        ]
     )
     assert code == 0
     assert json.loads((tmp_path / "results.json").read_text())["objects"] == 50

@@ -46,19 +46,39 @@ def quick(tmp_path_factory):
     """The command's options for a run of seconds."""
     export = write_rings(tmp_path_factory.mktemp("rings"), 6)
     options = ["--annotations", str(export), "--held-out", "0.34", "--batch", "4", "--objects", "2", "--workers", "0"]
-    return [*options, "--threads", "2"]
+    return [*options, "--threads", "1"]
 
 
 def page_of(out):
     return (out / "report.html").read_text()
 
 
-def test_a_run_splits_trains_plays_and_reports(quick, tmp_path, capsys):
+def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(quick, tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
-    status = main([*quick, "--out", str(out), "--samples", "8"])
+    command = [*quick, "--out", str(out), "--samples", "8"]
+    with monkeypatch.context() as patch:
+        patch.setattr("training.train.Run._over", lambda self: self.trainer.seen >= 4)
+        assert main(command) == 130
+    told = capsys.readouterr()
+    assert "4 photos with 8 objects to train on, 2 with 4 set aside" in told.out
+    assert "run the same command to go on" in told.err
+    assert not (out / "report.html").exists()
+
+    files = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    for options, text in (
+        (["--samples", "16"], "other samples"),
+        (["--lr", "1e-5"], "other learning rate"),
+        (["--held-out", "0.5"], "other held out"),
+    ):
+        assert main([*command, *options]) == 2
+        assert f"holds another run ({text})" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == files
+
+    status = main(command)
     told = capsys.readouterr().out
     assert status in (0, NOT_PROMOTED)
-    assert "4 photos with 8 objects to train on, 2 with 4 set aside" in told
+    assert "going on after 4 samples" in told
+    assert torch.load(out / "run" / "checkpoint.pt", weights_only=True)["state"]["seen"] == 8
     before = json.loads((out / "before" / "results.json").read_text())
     tried = {crop: json.loads((out / f"after-{crop}" / "results.json").read_text()) for crop in (200, 48)}
     best = min(tried, key=lambda crop: tried[crop]["noc"]["90"])
@@ -80,21 +100,8 @@ def test_a_run_splits_trains_plays_and_reports(quick, tmp_path, capsys):
     assert f"{after['noc']['90']:.2f}" in page
     assert page.count("<img") >= 2
     # again: nothing is trained or played anew, the verdict is the same
-    assert main([*quick, "--out", str(out), "--samples", "8"]) == status
+    assert main(command) == status
     assert "going on after 8 samples" in capsys.readouterr().out
-
-
-def test_a_stopped_run_goes_on(quick, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "run"
-    monkeypatch.setattr("training.train.Run._over", lambda self: self.trainer.seen >= 4)
-    assert main([*quick, "--out", str(out), "--samples", "12"]) == 130
-    assert "run the same command to go on" in capsys.readouterr().err
-    assert not (out / "report.html").exists()
-    monkeypatch.undo()
-    assert main([*quick, "--out", str(out), "--samples", "12"]) in (0, NOT_PROMOTED)
-    assert "going on after 4 samples" in capsys.readouterr().out
-    state = torch.load(out / "run" / "checkpoint.pt", weights_only=True)["state"]
-    assert state["seen"] == 12
 
 
 def test_the_parts_share_no_photo_and_are_the_same_every_time(tmp_path):
@@ -140,22 +147,7 @@ def test_mistakes_are_told(quick, tmp_path, capsys, options, text):
     assert text in capsys.readouterr().err
 
 
-def test_other_settings_in_the_same_folder_are_refused_and_nothing_changes(quick, tmp_path, capsys, monkeypatch):
-    out = tmp_path / "run"
-    monkeypatch.setattr("training.train.Run._over", lambda self: self.trainer.seen >= 4)
-    assert main([*quick, "--out", str(out), "--samples", "12"]) == 130
-    files = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
-    for options, text in (
-        (["--samples", "16"], "other samples"),
-        (["--samples", "12", "--lr", "1e-5"], "other learning rate"),
-        (["--samples", "12", "--held-out", "0.5"], "other held out"),
-    ):
-        assert main([*quick, "--out", str(out), *options]) == 2
-        assert f"holds another run ({text})" in capsys.readouterr().err
-    assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == files
-
-
-def test_what_outlines_nothing_is_counted_and_left_out(quick, tmp_path, capsys):
+def test_what_outlines_nothing_is_counted_and_left_out(quick, miniature, tmp_path, capsys):
     folder = write_rings(tmp_path / "rings", 4)
     shape = '<polygon points="30,30;70,30;70,70;30,70"/><box xtl="1" ytl="1" xbr="50" ybr="50"/>'
     names = sorted(p.name for p in (folder / "images").iterdir())
@@ -166,7 +158,7 @@ def test_what_outlines_nothing_is_counted_and_left_out(quick, tmp_path, capsys):
     )
     (folder / "images" / "export.xml").write_text(f"<annotations>{images}</annotations>")
     options = [*quick, "--annotations", str(folder / "images" / "export.xml"), "--out", str(tmp_path / "run")]
-    assert main([*options, "--samples", "8"]) in (0, NOT_PROMOTED)
+    assert main([*options, "--samples", "8", "--weights", miniature]) in (0, NOT_PROMOTED)
     told = capsys.readouterr().out
     assert "2 photos with 2 objects to train on, 1 with 1 set aside" in told
     assert "skipped, since they outline nothing: 4 x box" in told

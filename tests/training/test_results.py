@@ -8,7 +8,6 @@ from PIL import Image
 from scipy.io import savemat
 
 from icmformer.imageio import write_image, write_mask
-from tests.conftest import TINY
 from training.results import PUBLISHED, main
 
 
@@ -48,9 +47,9 @@ def data(tmp_path_factory):
     return root
 
 
-def test_all_six_are_played_and_set_beside_what_was_published(data, tmp_path, capsys):
+def test_all_six_are_played_and_set_beside_what_was_published(miniature, data, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["--weights", TINY, "--data", str(data), "--out", str(out), "--profile", "fast"]) == 0
+    assert main(["--weights", miniature, "--data", str(data), "--out", str(out), "--profile", "fast"]) == 0
     text = (out / "results.md").read_text()
     header = next(line for line in text.splitlines() if line.startswith("| | trained on"))
     names = ["GrabCut", "Berkeley", "DAVIS", "SBD", "PascalVOC", "COCO_MVal"]
@@ -64,8 +63,8 @@ def test_all_six_are_played_and_set_beside_what_was_published(data, tmp_path, ca
     assert "not to be compared: GrabCut 2 of 50, Berkeley 2 of 100" in text
 
 
-def test_a_stopped_run_goes_on_and_a_part_says_so(data, tmp_path, capsys):
-    command = ["--weights", TINY, "--data", str(data), "--out", str(tmp_path), "--profile", "fast", "--limit", "1"]
+def test_a_stopped_run_goes_on_and_a_part_says_so(miniature, data, tmp_path, capsys):
+    command = ["--weights", miniature, "--data", str(data), "--out", str(tmp_path), "--profile", "fast", "--limit", "1"]
     assert main([*command, "--sets", "DAVIS"]) == 0
     told = capsys.readouterr().out
     assert "not there: GrabCut, Berkeley, SBD, PascalVOC, COCO_MVal" in told
@@ -75,11 +74,20 @@ def test_a_stopped_run_goes_on_and_a_part_says_so(data, tmp_path, capsys):
     assert "not to be compared" in (tmp_path / "results.md").read_text()
 
 
-def test_a_set_that_cannot_be_read_does_not_keep_the_others(data, tmp_path, capsys):
+def test_a_set_that_cannot_be_read_does_not_keep_the_others(miniature, data, tmp_path, capsys):
     (tmp_path / "data" / "DAVIS").mkdir(parents=True)
     (tmp_path / "data" / "Berkeley").symlink_to(data / "Berkeley")
     (tmp_path / "data" / "COCO_MVal").symlink_to(data / "COCO_MVal")
-    command = ["--weights", TINY, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--profile", "fast"]
+    command = [
+        "--weights",
+        miniature,
+        "--data",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "out"),
+        "--profile",
+        "fast",
+    ]
     assert main(command) == 2
     assert "DAVIS could not be played" in capsys.readouterr().err
     assert "| Berkeley | 2 |" in (tmp_path / "out" / "results.md").read_text()

@@ -14,6 +14,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from icmformer import weights
+from tests.commands import run_module
 from tests.conftest import ROOT
 from tests.training.conftest import TINY_RUN
 from tests.training.test_samples import write_pair
@@ -41,8 +42,10 @@ def command(shard_root, tmp_path):
     return make
 
 
-def run(line):
-    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False, timeout=240)
+def run_here(line):
+    """The command of a line, in this process."""
+    assert line[:3] == MODULE
+    return run_module(*line[2:])
 
 
 def log_of(out, key="loss"):
@@ -62,23 +65,23 @@ def weights_of(out, key="network"):
 
 def test_the_command_trains_goes_on_and_exports(command, tmp_path):
     line, out = command("run")
-    done = run(line)
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "starts from random values; 5 photos" in done.stdout
     assert "saved after 12 samples" in done.stdout
     assert list(log_of(out)) == [2, 4, 6, 8, 10, 12]
-    assert "going on after 12" in run(line).stdout
+    assert "going on after 12" in run_here(line).stdout
     assert export([str(out), "-o", str(tmp_path / "w")]) == 0
     made = weights.load(tmp_path / "w")
     assert made.about["samples"] == 12
     line, out = command("second", TINY_RUN, "--start", str(tmp_path / "w"))
-    assert "0 fresh" in run(line).stdout
+    assert "0 fresh" in run_here(line).stdout
 
 
 def test_a_run_measures_and_shows_itself(command, shard_root):
     raw = {**TINY_RUN, "validation": {"every": 6, "shard": "tiny.zip", "limit": 2}, "pictures": 8}
     line, out = command("watched", raw)
-    done = run(line)
+    done = run_here(line)
     assert done.returncode == 0, done.stderr
     measured = log_of(out, "validation")
     assert list(measured) == [6, 12]
@@ -105,7 +108,7 @@ def test_a_run_measures_and_shows_itself(command, shard_root):
 
 def test_speed_and_waiting_are_logged_and_steps_can_be_profiled(command):
     line, out = command("profiled", {**TINY_RUN, "samples": 16}, "--profile-steps", "2")
-    done = run(line)
+    done = run_here(line)
     assert done.returncode == 0, done.stderr
     for row in map(json.loads, (out / "log.jsonl").read_text().splitlines()):
         assert row["samples_per_second"] > 0
@@ -121,22 +124,23 @@ def shard_net(best, out):
     return out / "w"
 
 
-@pytest.mark.parametrize("when", [3, 7])
-def test_kill_9_and_resume_gives_the_weights_of_a_run_that_was_not_killed(command, when):
+def test_kill_9_and_resume_gives_the_weights_of_a_run_that_was_not_killed(command):
+    """Killed in its first steps, and again when it went on."""
     raw = {**TINY_RUN, "samples": 20}
     line, whole = command("whole", raw, "--save-minutes", "0")
-    assert run(line).returncode == 0
+    assert run_here(line).returncode == 0
     line, killed = command("killed", raw, "--save-minutes", "0")
-    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = killed / "log.jsonl"
-    deadline = time.monotonic() + 120
-    while not log.exists() or len(log.read_text().splitlines()) < when:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = run(line)
+    for steps in (3, 7):
+        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not log.exists() or len(log.read_text().splitlines()) < steps:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = run_here(line)
     assert "going on after" in done.stdout
     for key in ("network", "average"):
         ours, theirs = weights_of(killed, key), weights_of(whole, key)
@@ -162,40 +166,36 @@ def test_a_signal_to_all_of_a_run_saves_and_says_so(command, number):
 
 
 def test_a_time_budget_ends_a_run_that_can_go_on(command):
-    line, _ = command("short", {**TINY_RUN, "samples": 4000}, "--time-budget", "0.02")
-    done = run(line)
+    line, _ = command("short", {**TINY_RUN, "samples": 4000}, "--time-budget", "0.002")
+    done = run_here(line)
     assert done.returncode == 0, done.stderr
     assert "saved after" in done.stdout
-    assert "going on after" in run(line).stdout
+    assert "going on after" in run_here(line).stdout
+
+
+PROBE = """
+import pathlib, training.train
+assert training.train.main() == 0
+threads = pathlib.Path("/proc/self/task").glob("*/comm")
+print("threads:", *sorted({t.read_text().strip() for t in threads}))
+"""
 
 
 @pytest.mark.parametrize("extras", [False, True])
-def test_two_processes_train_as_one_with_the_doubled_batch(command, extras):
+def test_two_processes_train_as_one_with_the_doubled_batch(command, extras, tmp_path):
+    """No thread of their group outlives the run: one that releases a tensor at exit would end it with SIGABRT."""
+    (tmp_path / "probe.py").write_text(PROBE)
     network = {**TINY_RUN["network"], "published_extras": extras}
     raw = {**TINY_RUN, "network": network, "batch": 4, "samples": 24, "dropout": 0.0}
     line, alone = command("alone", raw)
-    assert run(line).returncode == 0
-    line, together = command("together", raw, start=[*TORCHRUN, "-m", "training.train"])
-    done = run(line)
+    assert run_here(line).returncode == 0
+    line, together = command("together", raw, start=[*TORCHRUN, str(tmp_path / "probe.py")])
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     one, two = log_of(alone), log_of(together)
     assert list(one) == list(two) == [4, 8, 12, 16, 20, 24]
     assert max(abs(one[k] - two[k]) for k in one) < 1e-4
     assert one[4] != one[24]
-
-
-def test_no_thread_of_the_process_group_outlives_the_run(command, tmp_path):
-    """One that releases a tensor while the interpreter shuts down would end the process with SIGABRT."""
-    probe = tmp_path / "probe.py"
-    probe.write_text(
-        "import pathlib, training.train\n"
-        "assert training.train.main() == 0\n"
-        "threads = pathlib.Path('/proc/self/task').glob('*/comm')\n"
-        "print('threads:', *sorted({t.read_text().strip() for t in threads}))\n"
-    )
-    line, _ = command("left", {**TINY_RUN, "samples": 4}, start=[*TORCHRUN, str(probe)])
-    done = run(line)
-    assert done.returncode == 0, done.stderr
     told = [line for line in done.stdout.splitlines() if line.startswith("threads:")]
     assert len(told) == 2
     assert not [line for line in told if "gloo" in line], told
@@ -219,7 +219,7 @@ def test_no_thread_of_the_process_group_outlives_the_run(command, tmp_path):
 def test_mistakes_are_told_without_a_traceback(command, shard_root, raw, options, text):
     write_pair(shard_root / "sizes", "a", np.zeros((20, 30, 3), np.uint8), np.ones((20, 20), np.uint8))
     line, _ = command("wrong", raw, *options)
-    done = run(line)
+    done = run_here(line)
     assert done.returncode == 2
     assert any(line.startswith("error: ") for line in done.stderr.splitlines())
     assert text in done.stderr

@@ -12,6 +12,7 @@ import pytest
 from icmformer import Box, Click, Engine
 from icmformer.cli.main import main
 from icmformer.imageio import read_mask, write_image, write_mask
+from tests.commands import run_module
 from tests.conftest import TINY
 from tests.unit.test_geometry import rasterise
 
@@ -178,8 +179,10 @@ def test_doctor_works_where_a_package_is_broken_and_others_say_so(tmp_path, pack
 
 
 def test_the_installed_command_runs_and_helps():
+    for words in (["--help"], ["segment", "--help"], ["weights", "convert", "--help"]):
+        done = run_module("icmformer", *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("usage: icmformer")
     command = [sys.executable, "-m", "icmformer"]
-    for words in (["--help"], ["segment", "--help"], ["weights", "convert", "--help"], ["--version"]):
-        done = subprocess.run([*command, *words], capture_output=True, text=True, check=True)
-        assert done.stdout.strip()
+    assert subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2

@@ -17,6 +17,7 @@ from icmformer.inference.profiles import PROFILES
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping
 from tests.conftest import TINY, TRAINED
+from tests.engines import engine
 from training.data.benchmarks import load_benchmark
 from training.evaluate import trace
 from training.overfit import write_photos
@@ -35,8 +36,8 @@ def photo():
 @pytest.mark.parametrize("second_look", [False, True])
 def test_these_clicks_move_mask_and_region(photo, second_look):
     """What the tests below compare is not all alike."""
-    engine = Engine(looking(second_look))
-    replies = [engine.segment(photo, CLICKS[:count]) for count in range(1, 5)]
+    exact = engine(second_look=second_look)
+    replies = [exact.segment(photo, CLICKS[:count]) for count in range(1, 5)]
     shares = [reply.mask.mean() for reply in replies]
     assert all(0.002 < share < 0.9 for share in shares)
     assert len(set(shares)) == 4
@@ -44,23 +45,14 @@ def test_these_clicks_move_mask_and_region(photo, second_look):
     assert replies[1].roi != FRAME
 
 
-def looking(again):
-    """The trained weights, looking once or twice at what a first click found."""
-    return dataclasses.replace(weights.load(TRAINED), second_look=again)
-
-
-def fresh(profile="exact", caches=None, runtime="auto"):
-    return Engine.from_weights(TRAINED, profile=profile, caches=caches, runtime=runtime)
-
-
 @pytest.mark.parametrize("profile", list(PROFILES))
 @pytest.mark.parametrize("ordered", [True, False])
 def test_warm_and_cold_replies_are_the_same_bits(photo, profile, ordered):
-    warm = fresh(profile, Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)))
+    warm = engine(profile, Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)))
     for count in range(1, len(CLICKS) + 1):
         warm.segment(photo, CLICKS[:count], ordered=ordered)
         warm.segment(photo, CLICKS[:count][::-1], ordered=ordered)
-        cold = fresh(profile, Caches())
+        cold = engine(profile, Caches())
         assert warm.segment(photo, CLICKS[:count], ordered=ordered) == cold.segment(
             photo, CLICKS[:count], ordered=ordered
         )
@@ -69,7 +61,7 @@ def test_warm_and_cold_replies_are_the_same_bits(photo, profile, ordered):
 
 
 def test_ordered_clicks_give_the_published_protocols_masks(photo):
-    exact = Engine(looking(False), caches=Caches(), runtime="torch")
+    exact = engine(caches=Caches(), runtime="torch", second_look=False)
     truth = np.zeros(photo.shape[:2], np.int32)
     truth[60:220, 120:330] = 1
     network = exact.weights.build()
@@ -127,41 +119,40 @@ def test_it_is_found_more_often_than_by_positive_clicks_first(fast, photo):
 @pytest.mark.parametrize("passes", [1, 2, 3])
 def test_clicks_fed_together_have_no_order_at_all(photo, passes):
     profile = dataclasses.replace(PROFILES["fast"], unordered_passes=passes)
-    engine = fresh(profile, Caches())
-    reply = engine.segment(photo, CLICKS, ordered=False)
-    assert reply == engine.segment(photo, CLICKS[::-1], ordered=False)
+    together = engine(profile, Caches())
+    reply = together.segment(photo, CLICKS, ordered=False)
+    assert reply == together.segment(photo, CLICKS[::-1], ordered=False)
     if passes == 1:
         assert reply.roi == (0, photo.shape[0] - 1, 0, photo.shape[1] - 1)
 
 
-def counting_passes(engine):
-    """A list that grows by one with each pass of the network."""
+def counting_passes(counted, monkeypatch):
+    """A list that gets the batch of each pass of an engine's network."""
     passes = []
-    decode = engine._runner.backend.decode
-    engine._runner.backend.decode = lambda *args: passes.append(1) or decode(*args)
+    decode = counted.backend.decode
+    monkeypatch.setattr(counted.backend, "decode", lambda f, m, p: passes.append(len(p)) or decode(f, m, p))
     return passes
 
 
 @pytest.mark.parametrize("second_look", [False, True])
-def test_one_more_click_costs_one_more_pass(photo, second_look):
-    engine = Engine(looking(second_look), caches=Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)))
-    passes = counting_passes(engine)
+def test_one_more_click_costs_one_more_pass(photo, second_look, monkeypatch):
+    exact = engine(caches=Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)), second_look=second_look)
+    passes = counting_passes(exact, monkeypatch)
     for count in range(1, len(CLICKS) + 1):
-        engine.segment(photo, CLICKS[:count])
+        exact.segment(photo, CLICKS[:count])
         assert len(passes) == count + second_look
-    engine.segment(photo, CLICKS)
-    engine.segment(photo, CLICKS[:2])
+    exact.segment(photo, CLICKS)
+    exact.segment(photo, CLICKS[:2])
     assert len(passes) == len(CLICKS) + second_look
 
 
-def test_the_mirror_pass_happens_in_exact_and_not_in_fast(photo):
-    widths = {}
+def test_the_mirror_pass_happens_in_exact_and_not_in_fast(photo, monkeypatch):
+    batches = {}
     for profile in PROFILES:
-        engine = fresh(profile, Caches())
-        decode = engine._runner.backend.decode
-        engine._runner.backend.decode = lambda f, m, p, d=decode, k=profile: widths.setdefault(k, len(p)) and d(f, m, p)
-        engine.segment(photo, CLICKS[:1])
-    assert widths == {"exact": 2, "fast": 1}
+        asked = engine(profile, Caches(), second_look=False)
+        batches[profile] = counting_passes(asked, monkeypatch)
+        asked.segment(photo, CLICKS[:1])
+    assert batches == {"exact": [2], "fast": [1]}
 
 
 def test_the_exact_profile_treats_left_and_right_alike(photo):
@@ -171,9 +162,9 @@ def test_the_exact_profile_treats_left_and_right_alike(photo):
 
     def asymmetry(flip: bool) -> float:
         profile = dataclasses.replace(PROFILES["exact"], flip=flip)
-        engine = fresh(profile, Caches())
-        straight = engine.segment(photo, [click])
-        turned = engine.segment(turned_photo, [Click(width - click.x, click.y)])
+        asked = engine(profile, Caches())
+        straight = asked.segment(photo, [click])
+        turned = asked.segment(turned_photo, [Click(width - click.x, click.y)])
         return float(((straight.probability - turned.probability[:, ::-1]) ** 2).mean() ** 0.5)
 
     assert asymmetry(flip=True) < asymmetry(flip=False) / 2
@@ -191,10 +182,8 @@ def test_negative_clicks_before_the_first_positive_one_count_with_it(photo):
     """There is nothing to show for them alone, so the first pass sees them together with the first positive click."""
     negative, positive = Click(230.5, 140.5, positive=False), Click(200.5, 120.5)
     profile = dataclasses.replace(PROFILES["exact"], unordered_passes=1)
-    exact = Engine(looking(False))
-    together = Engine(looking(False), profile=profile, caches=Caches()).segment(
-        photo, [positive, negative], ordered=False
-    )
+    exact = engine(second_look=False)
+    together = engine(profile, Caches(), second_look=False).segment(photo, [positive, negative], ordered=False)
     first = exact.segment(photo, [negative, positive])
     assert first == together
     assert first != exact.segment(photo, [positive])
@@ -202,33 +191,32 @@ def test_negative_clicks_before_the_first_positive_one_count_with_it(photo):
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_previous_mask_is_corrected_within_its_own_roi(photo, ordered):
-    engine = fresh("exact", Caches())
+    exact = engine(caches=Caches())
     previous = np.zeros(photo.shape[:2], bool)
     previous[20:60, 30:90] = True
-    result = engine.segment(photo, [Click(50.5, 40.5)], previous_mask=previous, ordered=ordered)
+    result = exact.segment(photo, [Click(50.5, 40.5)], previous_mask=previous, ordered=ordered)
     assert result.roi == (0, 140, 0, 160)  # centre 39.5 and 59.5, side 201 at least, cut to the photo
     assert not result.mask[141:].any()
-    as_float = engine.segment(photo, [Click(50.5, 40.5)], previous_mask=previous.astype(np.float64), ordered=ordered)
+    as_float = exact.segment(photo, [Click(50.5, 40.5)], previous_mask=previous.astype(np.float64), ordered=ordered)
     assert result == as_float
-    assert result != engine.segment(photo, [Click(50.5, 40.5)], ordered=ordered)
+    assert result != exact.segment(photo, [Click(50.5, 40.5)], ordered=ordered)
 
 
 def test_weights_may_zoom_further_in_than_the_published_ones(photo):
     previous = np.zeros(photo.shape[:2], bool)
     previous[20:60, 30:90] = True  # 1.4 x 40 rows, 1.4 x 60 columns around 39.5 and 59.5
-    closer = dataclasses.replace(weights.load(TINY), min_crop_size=70)
-    result = Engine(closer, caches=Caches()).segment(photo, [Click(50.5, 40.5)], previous_mask=previous)
+    closer = engine(caches=Caches(), of=TINY, min_crop_size=70)
+    result = closer.segment(photo, [Click(50.5, 40.5)], previous_mask=previous)
     assert result.roi == (4, 74, 18, 102)
 
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_second_look_is_part_of_the_answer_with_any_caches(photo, ordered):
-    again = looking(True)
-    warm = Engine(again)
+    warm = engine(second_look=True)
     for count in range(1, len(CLICKS) + 1):
-        cold = Engine(again, caches=Caches()).segment(photo, CLICKS[:count], ordered=ordered)
+        cold = engine(caches=Caches(), second_look=True).segment(photo, CLICKS[:count], ordered=ordered)
         assert warm.segment(photo, CLICKS[:count], ordered=ordered) == cold
-    once = Engine(looking(False)).segment(photo, CLICKS[:1])
+    once = engine(second_look=False).segment(photo, CLICKS[:1])
     assert once.roi == FRAME
     looked = warm.segment(photo, CLICKS[:1])
     assert looked.roi != FRAME
@@ -258,7 +246,7 @@ def test_a_previous_mask_with_nothing_over_one_half_is_as_good_as_none(photo, ex
 
 
 def test_a_reply_passed_back_goes_on_where_it_stopped(photo):
-    exact = Engine(looking(False))
+    exact = engine(second_look=False)
     first = exact.segment(photo, CLICKS[:1])
     further = exact.segment(photo, CLICKS[:2], previous_mask=first.probability, ordered=False)
     assert further != first
@@ -288,10 +276,10 @@ def test_a_box_sets_the_region(photo, exact):
 
 
 @pytest.mark.parametrize(("clicks", "passes"), [([], 1), (CLICKS[:1], 2), (CLICKS[1:2], 2), (CLICKS[:2], 3)])
-def test_a_box_costs_one_pass_and_each_click_one_more(photo, clicks, passes):
-    engine = fresh("fast", Caches())
-    counted = counting_passes(engine)
-    engine.segment(photo, clicks, box=Box(150, 60, 330, 260))
+def test_a_box_costs_one_pass_and_each_click_one_more(photo, clicks, passes, monkeypatch):
+    fast = engine("fast", Caches())
+    counted = counting_passes(fast, monkeypatch)
+    fast.segment(photo, clicks, box=Box(150, 60, 330, 260))
     assert len(counted) == passes
 
 
@@ -340,16 +328,16 @@ def test_clean_up_touches_the_mask_only(photo, exact):
 
 
 def test_prefetching_spares_the_first_click_its_encoding(photo):
-    engine = fresh("fast", Caches(ByteLRU(1 << 28)))
-    engine.prefetch(photo)
-    assert "encode" not in engine.segment(photo, CLICKS[:1]).timings
-    assert "encode" in fresh("fast", Caches()).segment(photo, CLICKS[:1]).timings
+    fast = engine("fast", Caches(ByteLRU(1 << 28)))
+    fast.prefetch(photo)
+    assert "encode" not in fast.segment(photo, CLICKS[:1]).timings
+    assert "encode" in engine("fast", Caches()).segment(photo, CLICKS[:1]).timings
 
 
 def test_engines_may_share_caches_without_mixing(photo):
     caches = Caches(ByteLRU(1 << 28), ByteLRU(1 << 28))
-    shared = [fresh(profile, caches).segment(photo, CLICKS) for profile in PROFILES]
-    alone = [fresh(profile, Caches()).segment(photo, CLICKS) for profile in PROFILES]
+    shared = [engine(profile, caches).segment(photo, CLICKS) for profile in PROFILES]
+    alone = [engine(profile, Caches()).segment(photo, CLICKS) for profile in PROFILES]
     assert shared == alone
 
 
@@ -367,30 +355,30 @@ def test_a_shared_cache_tells_networks_of_the_same_values_apart(photo, tmp_path)
 
 
 def test_a_callers_autocast_changes_nothing(photo):
-    expected = fresh("exact", Caches()).segment(photo, CLICKS)
+    expected = engine("exact", Caches()).segment(photo, CLICKS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert fresh("exact", Caches()).segment(photo, CLICKS) == expected
+        assert engine("exact", Caches()).segment(photo, CLICKS) == expected
 
 
 def test_writing_to_the_array_later_changes_nothing(photo, exact):
     mine = photo.copy()
     loaded = LoadedImage.from_array(mine)
     mine[:] = 0
-    assert fresh("exact", Caches()).segment(loaded, CLICKS) == exact.segment(photo, CLICKS)
+    assert engine("exact", Caches()).segment(loaded, CLICKS) == exact.segment(photo, CLICKS)
 
 
 def test_eight_threads_get_the_single_callers_replies(photo):
-    engine = fresh("fast", Caches(ByteLRU(3 << 20), ByteLRU(1 << 20)))  # small: evictions while others read
+    fast = engine("fast", Caches(ByteLRU(3 << 20), ByteLRU(1 << 20)))  # small: evictions while others read
     photos = [LoadedImage.from_array(np.roll(photo, 40 * n, axis=1)) for n in range(4)]
     expected = {
-        (n, count): fresh("fast", Caches()).segment(photos[n], CLICKS[:count]) for n in range(4) for count in (1, 2, 3)
+        (n, count): engine("fast", Caches()).segment(photos[n], CLICKS[:count]) for n in range(4) for count in (1, 2, 3)
     }
     wrong = []
 
     def work(seed: int) -> None:
         for i in range(6):
             key = (seed + i) % 4, 1 + (seed * 5 + i) % 3
-            if engine.segment(photos[key[0]], CLICKS[: key[1]]) != expected[key]:
+            if fast.segment(photos[key[0]], CLICKS[: key[1]]) != expected[key]:
                 wrong.append(key)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
@@ -402,10 +390,10 @@ def test_eight_threads_get_the_single_callers_replies(photo):
 
 
 def test_serving_changes_nothing_in_the_network(photo):
-    engine = fresh("exact", Caches(), "torch")
-    before = {k: v.clone() for k, v in engine._runner.backend.network.state_dict().items()}
-    engine.segment(photo, CLICKS)
-    assert all(torch.equal(before[k], v) for k, v in engine._runner.backend.network.state_dict().items())
+    exact = engine(caches=Caches(), runtime="torch")
+    before = {k: v.clone() for k, v in exact.backend.network.state_dict().items()}
+    exact.segment(photo, CLICKS)
+    assert all(torch.equal(before[k], v) for k, v in exact.backend.network.state_dict().items())
 
 
 def test_the_score_is_the_expected_iou():
@@ -435,6 +423,6 @@ def test_what_is_not_there_says_so():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_cpus_logits(photo):
-    on_cpu, on_gpu = fresh("exact", Caches()), Engine.from_weights(TRAINED, "cuda", "exact", Caches())
+    on_cpu, on_gpu = engine("exact", Caches()), Engine.from_weights(TRAINED, "cuda", "exact", Caches())
     first, second = (engine.segment(photo, CLICKS) for engine in (on_cpu, on_gpu))
     np.testing.assert_allclose(first.probability, second.probability, rtol=0, atol=1e-4)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from skimage import data
 
-from icmformer import Box, Caches, Click, Engine
+from icmformer import Box, Caches, Click
 from icmformer.inference.cache import ByteLRU
+from tests.engines import engine
 
 CAT = data.chelsea()
 BOX = Box(100, 60, 300, 240)
@@ -22,9 +23,9 @@ MIDDLE, OFF = Click(200.5, 150.5), Click(150.5, 100.5, False)
 def test_a_click_in_the_middle_of_the_box_is_not_the_boxs_own(profile, ordered, first):
     prompts = {"by hand": [MIDDLE, OFF], "by the box": [OFF]}
     (second,) = prompts.keys() - {first}
-    warm = Engine.from_weights("starter", profile=profile)
+    warm = engine(profile)
     warm.segment(CAT, prompts[first], BOX, ordered=ordered)
-    cold = Engine.from_weights("starter", profile=profile, caches=Caches())
+    cold = engine(profile, Caches())
     for name in (second, first):
         expected = cold.segment(CAT, prompts[name], BOX, ordered=ordered)
         assert np.array_equal(warm.segment(CAT, prompts[name], BOX, ordered=ordered).probability, expected.probability)
@@ -44,36 +45,36 @@ class Together(ByteLRU):
 
 
 def test_a_photo_that_several_ask_for_at_once_is_encoded_once(monkeypatch):
-    engine = Engine.from_weights("starter", profile="fast", caches=Caches(features=Together(1 << 26, 6)))
-    encoded, backend = [], engine._runner.backend
+    fast = engine("fast", Caches(features=Together(1 << 26, 6)))
+    encoded, backend = [], fast.backend
     right = backend.encode
     monkeypatch.setattr(backend, "encode", lambda image: (encoded.append(1), right(image))[1])
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda n: engine.segment(CAT, [Click(170.5, 120.5)]), range(6)))
+        found = list(pool.map(lambda n: fast.segment(CAT, [Click(170.5, 120.5)]), range(6)))
     assert len(encoded) == 1
     assert all(np.array_equal(one.probability, found[0].probability) for one in found)
-    stats = engine.caches.features.stats()
+    stats = fast.caches.features.stats()
     assert (stats.hits, stats.misses) == (0, 6)
 
 
 def test_features_as_large_as_the_cache_are_kept_and_those_a_byte_larger_are_not():
     click = [Click(170.5, 120.5)]
-    size = Engine.from_weights("starter", profile="fast")
+    size = engine("fast")
     size.segment(CAT, click)
     entry = size.caches.features.stats().nbytes // size.caches.features.stats().entries
     for capacity, entries in ((entry, 1), (entry - 1, 0)):
-        engine = Engine.from_weights("starter", profile="fast", caches=Caches(features=ByteLRU(capacity)))
-        expected = engine.segment(CAT, click)
-        again = engine.segment(CAT, click)
-        assert engine.caches.features.stats().entries == entries
+        fast = engine("fast", Caches(features=ByteLRU(capacity)))
+        expected = fast.segment(CAT, click)
+        again = fast.segment(CAT, click)
+        assert fast.caches.features.stats().entries == entries
         assert ("encode" in again.timings) == (not entries)
         assert np.array_equal(again.probability, expected.probability)
 
 
 def test_a_cache_too_small_for_the_network_is_told_at_start(caplog):
     with caplog.at_level(logging.WARNING, "icmformer"):
-        Engine.from_weights("starter", profile="fast").warm_up()
+        engine("fast").warm_up()
         assert not caplog.records
-        Engine.from_weights("starter", profile="exact", caches=Caches(features=ByteLRU(1 << 20))).warm_up()
+        engine(caches=Caches(features=ByteLRU(1 << 20))).warm_up()
     (record,) = caplog.records
     assert "ICMFORMER_FEATURE_CACHE_MB" in record.getMessage()

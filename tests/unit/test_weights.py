@@ -316,7 +316,7 @@ def server(network, tmp_path):
     save_file(network.state_dict(), folder / "net.safetensors")
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{httpd.server_port}", folder / "net.safetensors"
         httpd.shutdown()
@@ -365,7 +365,7 @@ def test_a_redirect_to_where_the_first_address_could_not_lead_is_refused(monkeyp
 
     monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
         thread.start()
         with pytest.raises(WeightsError, match="https only"):
             weights.fetch(f"http://127.0.0.1:{httpd.server_port}/net.safetensors")

@@ -1,0 +1,125 @@
+"""What each test costs, and the limit on it: a pytest plugin.
+
+A test that is neither `slow` nor `e2e` may take LIMIT seconds, and so may what it sets up. Seconds in which the machine
+had no core to spare count only where the test itself computed in them: beside another load the limit is the same.
+
+`--costs FILE` writes the twenty dearest tests of a run as a Markdown table, as docs/contributing.md has it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+LIMIT = 20.0  # seconds
+_LISTED = 20
+_PRESSURE = Path("/proc/pressure/cpu")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds by three clocks.
+
+    Attributes:
+        wall: Of the clock on the wall.
+        cpu: Computed by this process and by those it started and waited for.
+        stalled: In which something on this machine waited for a core; 0 where the kernel does not count them.
+    """
+
+    wall: float
+    cpu: float
+    stalled: float
+
+    @classmethod
+    def now(cls) -> Spent:
+        return cls(time.monotonic(), sum(os.times()[:4]), _stalled())
+
+    def since(self, start: Spent) -> Spent:
+        return Spent(self.wall - start.wall, self.cpu - start.cpu, self.stalled - start.stalled)
+
+    @property
+    def own(self) -> float:
+        """Those that the test answers for."""
+        return max(self.cpu, self.wall - self.stalled)
+
+
+def _stalled() -> float:
+    try:
+        some = _PRESSURE.read_text().splitlines()[0]
+    except OSError:
+        return 0.0
+    return int(some.rpartition("total=")[2]) / 1e6
+
+
+def _limited(item: pytest.Item) -> bool:
+    return not any(item.get_closest_marker(name) for name in ("slow", "e2e", "gpu"))
+
+
+def _watched(item: pytest.Item, phase: str) -> Iterator[None]:
+    start = Spent.now()
+    result = yield
+    spent = Spent.now().since(start)
+    item.user_properties.append((f"{phase} wall", round(spent.wall, 3)))
+    item.user_properties.append((f"{phase} cpu", round(spent.cpu, 3)))
+    if _limited(item) and spent.own > LIMIT:
+        pytest.fail(
+            f"its {phase} took {spent.own:.0f} s ({spent.wall:.0f} s by the clock, {spent.cpu:.0f} s of computing); "
+            f"{LIMIT:.0f} s are allowed: make it quicker or mark it slow",
+            pytrace=False,
+        )
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item):
+    return (yield from _watched(item, "setup"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item):
+    return (yield from _watched(item, "call"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item):
+    return (yield from _watched(item, "teardown"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--costs", type=Path, metavar="FILE", help="write the dearest tests as a Markdown table")
+
+
+class Costs:
+    """Adds up what tests cost, from their reports."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.wall: dict[str, float] = defaultdict(float)
+        self.cpu: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when != "teardown":
+            return
+        for name, value in report.user_properties:
+            if name.endswith(" wall"):
+                self.wall[report.nodeid] += value
+            elif name.endswith(" cpu"):
+                self.cpu[report.nodeid] += value
+
+    def pytest_sessionfinish(self):
+        rows = ["| test | seconds | of them computing |", "|---|---|---|"]
+        for name in sorted(self.wall, key=lambda n: -self.wall[n])[:_LISTED]:
+            rows.append(f"| `{name.removeprefix('tests/')}` | {self.wall[name]:.1f} | {self.cpu[name]:.1f} |")
+        self.path.write_text("\n".join(rows) + "\n")
+
+
+def pytest_configure(config):
+    path = config.getoption("--costs")
+    if path and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Costs(path), "costs")
