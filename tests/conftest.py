@@ -45,6 +45,16 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def converted(tmp_path) -> Path:
+    """A cache folder of its own for a server, in which the networks that this session converted are already there."""
+    folder, kept = tmp_path / "cache", Path(os.environ["ICMFORMER_CACHE_DIR"], "openvino")
+    for place in (folder, kept):
+        place.mkdir(parents=True, exist_ok=True)
+    (folder / "openvino").symlink_to(kept)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def photo() -> np.ndarray:
     """A real photo, 451 x 300 pixels."""

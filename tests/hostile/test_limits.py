@@ -142,10 +142,10 @@ def test_files_of_the_backend(app, hostile_studio):
     ],
 )
 def test_labelling_configs_cost_no_more_than_their_length(config, text):
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(RequestError, match=text):
         read_config(config)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_large_labelling_config_is_read():

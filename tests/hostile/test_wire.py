@@ -49,7 +49,7 @@ def test_what_is_no_proper_http_is_refused_and_breaks_nothing(running, target, c
     logged = len(server.log.read_bytes())
     started = time.monotonic()
     status, told = wire.sent(server.port, case)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20  # it is answered or closed, and does not wait for what never comes
     assert status in getattr(case, target), told[:500]
     shown = told.decode("latin-1")
     assert not LEAKS.search(shown), shown
@@ -82,7 +82,7 @@ def test_clients_that_send_slowly_hold_nobody_up(running, target):
             started = time.monotonic()
             status, _, text = server.post(good)
             assert (status, servers.shapes(text)) == (200, right)
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 20  # less than the servers wait for a slow request
     finally:
         for connection in slow:
             connection.close()

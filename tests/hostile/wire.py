@@ -144,7 +144,7 @@ def cases() -> tuple[Case, ...]:
     )
 
 
-def sent(port: int, case: Case, wait: float = 10.0) -> tuple[int, bytes]:
+def sent(port: int, case: Case, wait: float = 25.0) -> tuple[int, bytes]:
     """Sends a case; the reply's status, 0 where there was none, and all of it."""
     told = b""
     with socket.create_connection(("127.0.0.1", port), 5) as connection:

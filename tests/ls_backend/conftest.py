@@ -146,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return self.wfile.write(picture("chelsea")[:5000])
         if path == "/data/upload/1/slow.png":
-            time.sleep(3)
+            time.sleep(6)
         if path == "/data/upload/1/endless.png":
             self.send_response(200)
             self.end_headers()

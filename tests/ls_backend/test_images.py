@@ -147,14 +147,15 @@ def test_what_was_checked_is_what_is_connected_to(monkeypatch, studio):
     ],
 )
 def test_what_cannot_be_had_is_told_apart(make_images, address, kind, text):
+    patience = {"seconds": 0.5} if text == "in time" else {}
     started = time.monotonic()
     with pytest.raises(kind, match=text):
-        make_images().load(address, "7")
-    assert time.monotonic() - started < 4
+        make_images(**patience).load(address, "7")
+    assert time.monotonic() - started < 5  # what drips goes on for ten seconds
 
 
 def test_many_who_want_what_does_not_come_wait_once(make_images):
-    images, errors = make_images(seconds=1.0), []
+    images, errors = make_images(seconds=1.0), []  # one after the other they would wait six
 
     def ask():
         with pytest.raises(FetchError) as caught:
@@ -167,7 +168,7 @@ def test_many_who_want_what_does_not_come_wait_once(make_images):
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 5
     assert len(errors) == 6
 
 

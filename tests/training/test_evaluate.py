@@ -140,8 +140,8 @@ def test_two_processes_give_the_same_figures_as_one(pairs, tmp_path, run):
 
 
 def test_ordered_clicks_as_served_are_the_protocol(pairs, tmp_path, run):
-    run(pairs, tmp_path / "protocol", weights=TRAINED)
-    run(pairs, tmp_path / "served", "--as-served", "ordered", weights=TRAINED)
+    run(pairs, tmp_path / "protocol", "--limit", "2", weights=TRAINED)
+    run(pairs, tmp_path / "served", "--as-served", "ordered", "--limit", "2", weights=TRAINED)
     assert rows(tmp_path / "protocol") == rows(tmp_path / "served")
 
 
@@ -210,15 +210,16 @@ def test_a_box_start_is_measured(pairs, tmp_path, run):
 
 
 def test_a_loose_annotator_clicks_inside_the_error_and_repeats_himself_by_seed(pairs, tmp_path, run):
-    published = run(pairs, tmp_path / "middle", weights=TRAINED)
-    loose = ["--click-spread", "1"]
+    short = ["--limit", "2", "--profile", "fast"]
+    published = run(pairs, tmp_path / "middle", *short, weights=TRAINED)
+    loose = [*short, "--click-spread", "1"]
     seeds = {"a": "1", "b": "1", "c": "2"}
     told = [run(pairs, tmp_path / out, *loose, "--seed", seed, weights=TRAINED) for out, seed in seeds.items()]
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
     assert [result["click_spread"] for result in (published, *told)] == [0, 1, 1, 1]
     run(pairs, tmp_path / "two", *loose, "--seed", "1", "--jobs", "2", weights=TRAINED)
     assert rows(tmp_path / "two") == rows(tmp_path / "a")
-    for item in load_benchmark("folder", pairs):
+    for item in load_benchmark("folder", pairs, 2):
         (row, column, positive), *_ = rows(tmp_path / "a")[item.name][0]
         assert positive
         assert item.load()[1][row, column] == 1

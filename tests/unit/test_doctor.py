@@ -429,12 +429,13 @@ def test_an_unwritable_home_is_no_traceback(doctor, monkeypatch):
     assert doctor().failed == ["cache folder"]
 
 
-def test_a_click_log_that_cannot_be_written(tmp_path):
+def test_a_click_log_that_cannot_be_written(doctor, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "clicks.jsonl", tmp_path):
-        done = command("--device", "cpu", ICMFORMER_CLICK_LOG=str(path))
-        assert done.returncode == 1
-        (line,) = [line for line in done.stdout.splitlines() if "FAILED" in line]
-        assert line.startswith("settings: FAILED: ICMFORMER_CLICK_LOG")
-    assert "all is well" in command("--device", "cpu", ICMFORMER_CLICK_LOG=str(tmp_path / "new" / "log.jsonl")).stdout
+        monkeypatch.setenv("ICMFORMER_CLICK_LOG", str(path))
+        report = doctor()
+        assert report.failed == ["settings"]
+        assert report.told("settings").startswith("ICMFORMER_CLICK_LOG")
+    monkeypatch.setenv("ICMFORMER_CLICK_LOG", str(tmp_path / "new" / "log.jsonl"))
+    assert doctor().failed == []
     assert not (tmp_path / "new").exists()

@@ -135,10 +135,10 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def test_bombs_are_refused_from_their_header():
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageTooLargeError):
         decode_image(png_of(30_000, 30_000))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     with pytest.raises(ImageTooLargeError, match="ICMFORMER_MAX_PIXELS"):
         decode_image(png_of(12_000, 12_000))
     with pytest.raises(ImageTooLargeError, match="1,000"):
