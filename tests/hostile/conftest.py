@@ -19,7 +19,7 @@ from serverless import main
 from serverless.interactor import Interactor
 from serverless.settings import FunctionSettings
 from tests.conftest import ROOT
-from tests.hostile import corpus
+from tests.hostile import corpus, servers, studio
 from tests.hostile.studio import HostileStudio
 from tests.serverless.conftest import Log
 
@@ -123,3 +123,34 @@ def is_told_well(text, kind=None):
     assert len(text) < 4000
     assert not LEAKS.search(text), text
     return kind is None or reply["kind"] == kind
+
+
+@pytest.fixture(scope="session")
+def running(hostile_studio, tmp_path_factory):
+    """Both real servers, started at once, each with a good request, its right answer and the server's processes."""
+    folder = tmp_path_factory.mktemp("servers")
+    both = {
+        "function": (servers.function(folder), json.dumps(corpus.function_body()).encode()),
+        "backend": (servers.backend(folder, environment(hostile_studio, folder)), studio.good_request()),
+    }
+    try:
+        for server, _ in both.values():
+            server.process.start()
+        for server, _ in both.values():
+            server.wait()
+        yield {
+            name: (server, good, servers.shapes(server.post(good)[2]), server.pids)
+            for name, (server, good) in both.items()
+        }
+    finally:
+        for server, _ in both.values():
+            server.stop()
+
+
+def check_it_goes_on(running, target):
+    """The processes of a server are those it began with, and a good request gets its right answer."""
+    server, good, right, pids = running[target]
+    status, _, text = server.post(good)
+    assert status == 200
+    assert servers.shapes(text) == right
+    assert server.pids == pids

@@ -10,7 +10,7 @@ import base64
 import copy
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -366,4 +366,20 @@ def entries() -> tuple[Entry, ...]:
     return (*(entry for group in groups for entry in group()), *_pictures())
 
 
-__all__ = ["BACKEND", "BOTH", "BRUSH", "FUNCTION", "SEVERAL", "Entry", "entries"]
+@cache
+def over_http(target: str, home: str = "http://127.0.0.1:8080") -> tuple[tuple[Entry, bytes], ...]:
+    """What any client can send to a target, with its bodies; less what servers may hang up on before it is sent.
+
+    A head that is too long the servers refuse themselves, before a login is looked at.
+    """
+    found = []
+    for entry in entries():
+        if entry.target in (target, BOTH) and entry.path.isascii():
+            content = entry.sent(home)
+            if len(content) < 2 << 20 and all(value.isprintable() for _, value in entry.headers):
+                too_long = any(len(value) > 8190 for _, value in entry.headers)
+                found.append((replace(entry, right=entry.right | {431}) if too_long else entry, content))
+    return tuple(found)
+
+
+__all__ = ["BACKEND", "BOTH", "BRUSH", "FUNCTION", "SEVERAL", "Entry", "entries", "over_http"]

@@ -121,17 +121,6 @@ def check(server, goods, hostile):
         assert secret not in log
 
 
-def hostile_requests(target, home=""):
-    """Bad requests for a target, less those so long that a server may hang up on them before they are sent."""
-    found = []
-    for entry in corpus.entries():
-        if entry.target in (target, corpus.BOTH) and entry.path.isascii():
-            content = entry.sent(home)
-            if len(content) < 2 << 20 and all(value.isprintable() for _, value in entry.headers):
-                found.append((entry, content))
-    return found
-
-
 @pytest.fixture(scope="module")
 def function_goods(photos):
     """Requests of CVAT and the shapes that are right, from an engine that keeps nothing."""
@@ -151,7 +140,7 @@ def test_the_function_outlives_bad_requests(function_goods, tmp_path):
     server = servers.function(tmp_path, **SMALL_CACHES)
     server.start()
     try:
-        check(server, [function_goods] * CLIENTS, hostile_requests(corpus.FUNCTION))
+        check(server, [function_goods] * CLIENTS, corpus.over_http(corpus.FUNCTION))
     finally:
         server.stop()
 
@@ -194,7 +183,7 @@ def test_the_backend_outlives_bad_requests(hostile_studio, backend_goods, tmp_pa
     server = servers.backend(tmp_path, environment(hostile_studio, tmp_path) | SMALL_CACHES)
     server.start()
     try:
-        check(server, backend_goods, hostile_requests(corpus.BACKEND, hostile_studio.url))
+        check(server, backend_goods, corpus.over_http(corpus.BACKEND, hostile_studio.url))
     finally:
         server.stop()
 

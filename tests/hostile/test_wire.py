@@ -6,40 +6,10 @@ import time
 
 import pytest
 
-from tests.hostile import servers, studio, wire
-from tests.hostile.conftest import LEAKS, SECRET, environment, is_told_well
+from tests.hostile import servers, wire
+from tests.hostile.conftest import LEAKS, SECRET, check_it_goes_on, is_told_well
 
 CASES = wire.cases()
-
-
-@pytest.fixture(scope="module")
-def running(hostile_studio, tmp_path_factory):
-    """Both servers, started at once, each with a good request and its right answer."""
-    folder = tmp_path_factory.mktemp("servers")
-    both = {
-        "function": (servers.function(folder), wire.good_to_function()),
-        "backend": (servers.backend(folder, environment(hostile_studio, folder)), studio.good_request()),
-    }
-    try:
-        for server, _ in both.values():
-            server.process.start()
-        for server, _ in both.values():
-            server.wait()
-        yield {
-            name: (server, good, servers.shapes(server.post(good)[2]), server.pids)
-            for name, (server, good) in both.items()
-        }
-    finally:
-        for server, _ in both.values():
-            server.stop()
-
-
-def check_it_goes_on(running, target):
-    server, good, right, pids = running[target]
-    status, _, text = server.post(good)
-    assert status == 200
-    assert servers.shapes(text) == right
-    assert server.pids == pids
 
 
 @pytest.mark.parametrize("target", ["function", "backend"])

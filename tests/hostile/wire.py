@@ -162,8 +162,3 @@ def sent(port: int, case: Case, wait: float = 25.0) -> tuple[int, bytes]:
             pass
     words = told.split(b" ", 2)
     return (int(words[1]) if told.startswith(b"HTTP/") and words[1].isdigit() else 0), told
-
-
-def good_to_function() -> bytes:
-    """A click on the small picture."""
-    return json.dumps(function_body()).encode()

@@ -1,6 +1,7 @@
 """A server that hands out images as Label Studio does, and a backend that fetches from it."""
 
 import base64
+import contextlib
 import io
 import json
 import logging.config
@@ -100,8 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         for name, value in headers.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
+        with contextlib.suppress(OSError):  # of who did not wait for it
+            self.end_headers()
+            self.wfile.write(content)
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

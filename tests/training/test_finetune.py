@@ -42,18 +42,20 @@ def write_rings(folder, count, seed=0):
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def quick(tmp_path_factory, miniature):
     """The command's options for a run of seconds."""
     export = write_rings(tmp_path_factory.mktemp("rings"), 6)
     options = ["--annotations", str(export), "--held-out", "0.34", "--batch", "4", "--objects", "1", "--workers", "0"]
-    return [*options, "--threads", "1"]
+    return [*options, "--threads", "1", "--weights", miniature]
 
 
 def page_of(out):
     return (out / "report.html").read_text()
 
 
-def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(quick, tmp_path, capsys, monkeypatch):
+def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
+    quick, miniature, tmp_path, capsys, monkeypatch
+):
     out = tmp_path / "run"
     command = [*quick, "--out", str(out), "--samples", "8"]
     with monkeypatch.context() as patch:
@@ -90,8 +92,8 @@ def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(quick, t
     assert made.name == "run"
     assert made.about["fine_tuning"]["samples"] == 8
     assert made.min_crop_size == best == after["min_crop_size"]  # the better of the two, measured
-    assert made.about["fine_tuning"]["from"] == "starter"
-    assert made.about["parent"] == weights.load("starter").about
+    assert made.about["fine_tuning"]["from"] == "miniature"
+    assert made.about["parent"] == weights.load(miniature).about
     assert "may be chance" in page_of(out)  # one object tells little
     Engine(made)
     page = (out / "report.html").read_text()
@@ -147,7 +149,7 @@ def test_mistakes_are_told(quick, tmp_path, capsys, options, text):
     assert text in capsys.readouterr().err
 
 
-def test_what_outlines_nothing_is_counted_and_left_out(quick, miniature, tmp_path, capsys):
+def test_what_outlines_nothing_is_counted_and_left_out(quick, tmp_path, capsys):
     folder = write_rings(tmp_path / "rings", 4)
     shape = '<polygon points="30,30;70,30;70,70;30,70"/><box xtl="1" ytl="1" xbr="50" ybr="50"/>'
     names = sorted(p.name for p in (folder / "images").iterdir())
@@ -158,7 +160,7 @@ def test_what_outlines_nothing_is_counted_and_left_out(quick, miniature, tmp_pat
     )
     (folder / "images" / "export.xml").write_text(f"<annotations>{images}</annotations>")
     options = [*quick, "--annotations", str(folder / "images" / "export.xml"), "--out", str(tmp_path / "run")]
-    assert main([*options, "--samples", "8", "--weights", miniature]) in (0, NOT_PROMOTED)
+    assert main([*options, "--samples", "8"]) in (0, NOT_PROMOTED)
     told = capsys.readouterr().out
     assert "2 photos with 2 objects to train on, 1 with 1 set aside" in told
     assert "skipped, since they outline nothing: 4 x box" in told
