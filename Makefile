@@ -31,11 +31,14 @@ endif
 	$(BIN)/python -m pip install --progress-bar on --constraint $(CONSTRAINTS) --editable '.[test,lint]'
 	@touch $@
 
-test: $(STAMP) ## run the tests (minutes)
-	$(BIN)/python -m pytest
+# Tests that run side by side, each on one core; more of a run's options go into ARGS.
+JOBS ?= 2
+
+test: $(STAMP) ## run the tests (minutes); make test JOBS=4 ARGS=tests/unit
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take longer
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest -m slow --timeout 1800 -n $(JOBS) $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check .
