@@ -38,7 +38,7 @@ test: $(STAMP) ## run the tests (minutes); make test JOBS=4 ARGS=tests/unit
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take longer
-	$(BIN)/python -m pytest -m slow --timeout 1800 -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout 1800 -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check .

@@ -51,6 +51,15 @@ def test_no_entry_is_without_a_command():
         assert any(re.fullmatch(pattern, command) for _, command in COMMANDS), pattern
 
 
+def test_the_table_of_the_dearest_tests_is_of_tests_that_there_are():
+    rows = re.findall(
+        r"^\| `([\w/]+\.py)::(\w+)(?:\[.*\])?` \| [\d.]+ \|", (ROOT / "docs/contributing.md").read_text(), re.M
+    )
+    assert len(rows) == 20
+    for path, name in rows:
+        assert re.search(rf"^def {name}\(", (ROOT / "tests" / path).read_text(), re.M), f"{path}::{name}"
+
+
 @cache
 def help_of(program, *words):
     if program == "cvat-cli":

@@ -17,5 +17,5 @@ def test_the_photos_and_their_outlines_belong_together(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_tiny_network_learns_five_photos_by_heart(tmp_path, capsys):
-    assert main(["--out", str(tmp_path)]) == 0
+    assert main(["--out", str(tmp_path), "--threads", "1"]) == 0
     assert "knows its photos" in capsys.readouterr().out
