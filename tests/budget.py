@@ -1,14 +1,16 @@
 """What each test costs, and the limit on it: a pytest plugin.
 
-A test that is neither `slow` nor `e2e` may take LIMIT seconds, and so may what it sets up; more on a machine that is
+A test that is not `slow`, `e2e` or `gpu` may take LIMIT seconds, and so may what it sets up; more on a machine that is
 slower than the one that the limit was set on. Seconds in which no core was free count only where the test itself
-computed in them, so that the limit means the same beside another load.
+computed in them, so that the limit means the same beside another load; where the kernel does not tell of them,
+only computing counts. What is taken down is not counted: it is what several tests shared.
 
 `--costs FILE` writes the twenty dearest tests of a run as a Markdown table, as docs/contributing.md has it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import defaultdict
@@ -23,7 +25,7 @@ import torch
 LIMIT = 20.0  # seconds, on an EPYC with AVX-512
 _TASK = 0.16  # seconds that `_task` takes there
 _LISTED = 20
-_PRESSURE = Path("/proc/pressure/cpu")
+_PRESSURE = (Path("/sys/fs/cgroup/cpu.pressure"), Path("/proc/pressure/cpu"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Spent:
     Attributes:
         wall: Of the clock on the wall.
         cpu: Computed by this process and by those it started and waited for.
-        stalled: In which something on this machine waited for a core; 0 where the kernel does not count them.
+        stalled: In which something here waited for a core; all of them where the kernel does not count them.
     """
 
     wall: float
@@ -54,11 +56,10 @@ class Spent:
 
 
 def _stalled() -> float:
-    try:
-        some = _PRESSURE.read_text().splitlines()[0]
-    except OSError:
-        return 0.0
-    return int(some.rpartition("total=")[2]) / 1e6
+    for file in _PRESSURE:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            return int(file.read_text().splitlines()[0].rpartition("total=")[2]) / 1e6
+    return time.monotonic()
 
 
 def _task() -> float:
@@ -106,11 +107,6 @@ def pytest_runtest_call(item):
     return (yield from _watched(item, "call"))
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item):
-    return (yield from _watched(item, "teardown"))
-
-
 def pytest_addoption(parser):
     parser.addoption("--costs", type=Path, metavar="FILE", help="write the dearest tests as a Markdown table")
 
@@ -124,7 +120,7 @@ class Costs:
         self.cpu: dict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report):
-        if report.when != "teardown":
+        if report.when != "teardown":  # which has what was noted before it
             return
         for name, value in report.user_properties:
             if name.endswith(" wall"):

@@ -13,6 +13,7 @@ if "ICMFORMER_CACHE_DIR" not in os.environ:  # what tests convert does not belon
     os.environ["ICMFORMER_CACHE_DIR"] = tempfile.mkdtemp(prefix="icmformer-tests-")
     atexit.register(shutil.rmtree, os.environ["ICMFORMER_CACHE_DIR"], ignore_errors=True)
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,9 @@ TRAINED = "starter"
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # whatever the test before left behind: commands set it for their process
+def _one_thread() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)  # commands set it for their process, which here goes on
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +65,13 @@ def photo() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def exact() -> Engine:
-    return Engine.from_weights(TRAINED, profile="exact")
+    from tests.engines import engine
+
+    return engine("exact")
 
 
 @pytest.fixture(scope="session")
 def fast() -> Engine:
-    return Engine.from_weights(TRAINED, profile="fast")
+    from tests.engines import engine
+
+    return engine("fast")

@@ -2,9 +2,11 @@
 
 import json
 import os
+import socket
 import threading
 import time
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from icmformer.cli.main import main
@@ -65,11 +67,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+@cache
 def nobody():
-    """An address at which nothing listens."""
-    server = Server({})
-    server.end()
-    return server.url
+    """An address at which nothing listens, and nothing will while tests run: its port is taken."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    _TAKEN.append(taken)
+    return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+_TAKEN = []  # open to the end
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,30 @@
 """Engines on networks that a session of tests loads and compiles once."""
 
+import os
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 from icmformer import Engine, weights
-from icmformer.inference.profiles import find_profile
+from icmformer.inference.profiles import find_device, find_profile, find_runtime
+from icmformer.settings import Settings
 from tests.conftest import TRAINED
 
-
-@cache
-def load(name=TRAINED):
-    """Weights by name, read once."""
-    return weights.load(name)
+SETTINGS = Settings(cache_dir=Path(os.environ["ICMFORMER_CACHE_DIR"]))
+"""The session's, whatever the test that asks first has made of the environment."""
 
 
 @cache
-def _backend(name, low_precision, runtime):
-    return Engine(load(name), profile="fast" if low_precision else "exact", runtime=runtime).backend
+def _first(name, low_precision, runtime):
+    profile = "fast" if low_precision else "exact"
+    return Engine(weights.load(name), "cpu", profile, runtime=runtime, settings=SETTINGS)
 
 
-def engine(profile="exact", caches=None, runtime="auto", of=TRAINED, **changes):
+def engine(profile="exact", caches=None, runtime="auto", of=TRAINED, **served):
     """A new engine, with caches of its own.
 
-    `changes` are fields of its weights that leave the network as it is: how it is served.
+    `served` are fields of its weights that leave the network as it is.
     """
     profile = find_profile(profile)
-    served = replace(load(of), **changes) if changes else load(of)
-    return Engine(served, "cpu", profile, caches, runtime, backend=_backend(of, profile.low_precision, runtime))
+    first = _first(of, profile.low_precision, find_runtime(runtime, find_device("cpu")))
+    return first.beside(caches, profile, replace(first.weights, **served))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Hashable, Sequence
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from icmformer import memory
-from icmformer.errors import PromptError
+from icmformer.errors import ConfigError, PromptError
 from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
 from icmformer.inference.backend import Backend, TorchBackend
@@ -70,8 +71,6 @@ class Engine:
         caches: Where features and states are kept; by default in memory, bounded by the settings.
         runtime: auto (OpenVINO on a CPU where it is installed), torch or openvino.
         settings: Of the environment, unless given: cache folder, passes shared by requests, compiling.
-        backend: `backend` of another engine with the same network, device, runtime and precision, so that nothing is
-            built or compiled again.
 
     Attributes:
         backend: What runs the network.
@@ -89,7 +88,6 @@ class Engine:
         caches: Caches | None = None,
         runtime: str = "auto",
         settings: Settings | None = None,
-        backend: Backend | None = None,
     ) -> None:
         self.weights = weights
         self.profile = find_profile(profile)
@@ -98,11 +96,39 @@ class Engine:
         self.caches = caches or Caches.bounded(settings)
         self.runtime = find_runtime(runtime, self.device)
         side = network_config(weights.config).img_size
-        self.backend = backend or self._build(side, settings)
+        self.backend = self._build(side, settings)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Puts caches and click path around the backend."""
+        weights, side = self.weights, network_config(self.weights.config).img_size
         self._runner = SplitRunner(self.backend, self.caches.features, weights.identity)
         zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
         self.path = ClickPath(self._runner, zoom, self.profile.flip, weights.second_look)
         self._identity: Hashable = (weights.identity, self.profile, self.backend.identity)
+
+    def beside(
+        self, caches: Caches | None = None, profile: str | Profile | None = None, weights: Weights | None = None
+    ) -> Engine:
+        """Another engine on the same network, which is neither loaded nor compiled again.
+
+        Args:
+            caches: Its own; by default in memory, bounded by the settings.
+            profile: Another one of the same precision.
+            weights: The same network, to be served otherwise: its least region, its second look.
+
+        Raises:
+            ConfigError: Another network, or a profile that computes in another precision.
+        """
+        profile, weights = find_profile(profile or self.profile), weights or self.weights
+        if profile.low_precision != self.profile.low_precision:
+            raise ConfigError(f"the profile {profile.name} does not compute in the precision of {self.profile.name}")
+        if (weights.sha256, weights.config) != (self.weights.sha256, self.weights.config):
+            raise ConfigError(f"the weights {weights.name} are another network than {self.weights.name}")
+        other = copy.copy(self)
+        other.weights, other.profile, other.caches = weights, profile, caches or Caches.bounded()
+        other._connect()
+        return other
 
     def _build(self, side: int, settings: Settings) -> Backend:
         if self.runtime == "openvino":

@@ -47,7 +47,8 @@ class OpenVINOBackend:
         weights: The network.
         low_precision: Use bf16, where the processor has it; else fp32, whatever OpenVINO would prefer.
         threads: CPU threads.
-        cache_dir: Where converted networks are kept; nothing is kept where it cannot be written.
+        cache_dir: Where converted networks are kept. Nothing is kept where it cannot be written; the network then goes
+            through the temporary folder at each start.
         count_times: Have OpenVINO count the time of each layer, for `layer_times`.
 
     Raises:

@@ -109,7 +109,10 @@ def test_the_answers_of_one_and_nothing_lost_when_one_is_killed(replicas, tmp_pa
     clients = [threading.Thread(target=client, args=(place,)) for place in range(CLIENTS)]
     for thread in clients:
         thread.start()
-    time.sleep(12)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 12 or len(served) <= 4 * OBJECTS:
+        assert time.monotonic() - begun < 240
+        time.sleep(0.1)
     killed = time.monotonic()
     os.killpg(backends[0].child.pid, signal.SIGKILL)
     backends[0].child.wait()

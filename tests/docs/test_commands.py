@@ -123,6 +123,21 @@ def test_targets_of_make_run_what_there_is(target):
         assert (ROOT / script).is_file()
 
 
+def test_make_passes_on_how_many_tests_run_at_a_time_and_which():
+    for target, selected in (("test", ""), ("test-slow", "-m slow")):
+        done = subprocess.run(
+            ["make", "--dry-run", "-o", ".venv/.installed", target, "JOBS=4", "ARGS=-p randomly tests/unit"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (line,) = done.stdout.splitlines()
+        assert line.startswith(f".venv/bin/python -m pytest {selected}".rstrip())
+        assert " -n 4 " in line
+        assert line.endswith(" -p randomly tests/unit")
+
+
 @pytest.fixture
 def workshop(tmp_path):
     """A folder like a clone, whose files are those of this one, so that what commands write stays apart."""

@@ -367,18 +367,17 @@ def entries() -> tuple[Entry, ...]:
 
 
 @cache
-def over_http(target: str, home: str = "http://127.0.0.1:8080") -> tuple[tuple[Entry, bytes], ...]:
-    """What any client can send to a target, with its bodies; less what servers may hang up on before it is sent.
+def over_http(target: str) -> tuple[Entry, ...]:
+    """What any client can send to a target; less what servers may hang up on before it is sent.
 
     A head that is too long the servers refuse themselves, before a login is looked at.
     """
     found = []
     for entry in entries():
-        if entry.target in (target, BOTH) and entry.path.isascii():
-            content = entry.sent(home)
-            if len(content) < 2 << 20 and all(value.isprintable() for _, value in entry.headers):
-                too_long = any(len(value) > 8190 for _, value in entry.headers)
-                found.append((replace(entry, right=entry.right | {431}) if too_long else entry, content))
+        sendable = entry.path.isascii() and all(value.isprintable() for _, value in entry.headers)
+        if entry.target in (target, BOTH) and sendable and len(entry.make()) < 2 << 20:
+            too_long = any(len(value) > 8190 for _, value in entry.headers)
+            found.append(replace(entry, right=entry.right | {431}) if too_long else entry)
     return tuple(found)
 
 

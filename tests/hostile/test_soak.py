@@ -112,7 +112,7 @@ def check(server, goods, hostile):
     )
     print(f"memory {first / 1e6:.0f} MB in the first half, {second / 1e6:.0f} in the second, {most / 1e6:.0f} at most")
     assert len(tally.waits) > 5 * tally.bad
-    assert tally.bad > SECONDS / 6
+    assert tally.bad > CLIENTS  # each sent some
     assert second < 1.05 * first + 10e6
     assert most < LIMIT
     log = server.log.read_text(errors="replace")
@@ -140,7 +140,9 @@ def test_the_function_outlives_bad_requests(function_goods, tmp_path):
     server = servers.function(tmp_path, **SMALL_CACHES)
     server.start()
     try:
-        check(server, [function_goods] * CLIENTS, corpus.over_http(corpus.FUNCTION))
+        check(
+            server, [function_goods] * CLIENTS, [(entry, entry.sent()) for entry in corpus.over_http(corpus.FUNCTION)]
+        )
     finally:
         server.stop()
 
@@ -181,9 +183,10 @@ def backend_goods(app, studio_photos):
 
 def test_the_backend_outlives_bad_requests(hostile_studio, backend_goods, tmp_path):
     server = servers.backend(tmp_path, environment(hostile_studio, tmp_path) | SMALL_CACHES)
+    hostile = [(entry, entry.sent(hostile_studio.url)) for entry in corpus.over_http(corpus.BACKEND)]
     server.start()
     try:
-        check(server, backend_goods, corpus.over_http(corpus.BACKEND, hostile_studio.url))
+        check(server, backend_goods, hostile)
     finally:
         server.stop()
 

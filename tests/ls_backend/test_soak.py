@@ -32,7 +32,6 @@ def server(studio, tmp_path):
     environment = {
         "LABEL_STUDIO_URL": studio.url,
         "ICMFORMER_CACHE_DIR": str(tmp_path),
-        "ICMFORMER_THREADS": "2",
         "ICMFORMER_STATE_CACHE_MB": "16",
         "ICMFORMER_FEATURE_CACHE_MB": "64",
         "ICMFORMER_IMAGE_CACHE_MB": "64",

@@ -56,7 +56,7 @@ def make_context(fast):
     def make(engine=fast, cold=False, max_pixels=10**8, **settings):
         context = nuclio_sdk.Context(logger=Log(), worker_id=0)
         if cold:
-            engine = type(engine)(engine.weights, "cpu", engine.profile, Caches())
+            engine = engine.beside(Caches())
         images = ByteLRU(0 if cold else 1 << 28)
         context.user_data.interactor = Interactor(engine, images, FunctionSettings(**settings), max_pixels)
         return context

@@ -73,6 +73,7 @@ def test_the_driver_offers_it_as_an_interactor_with_clicks_and_an_optional_box(d
 
 def test_its_masks_are_the_engines_and_a_frame_is_loaded_once(driver, fast):
     before = Media.loads
+    frame = 5  # which no other test asks for
     for positive, negative, box in (
         ([(170.5, 120.5)], [], []),
         ([(170.5, 120.5), (230, 180)], [(20, 20)], []),
@@ -81,7 +82,7 @@ def test_its_masks_are_the_engines_and_a_frame_is_loaded_once(driver, fast):
     ):
         clicks = [Click(*p) for p in positive] + [Click(*p, False) for p in negative]
         expected = fast.segment(CAT, clicks, Box(110, 60, 340, 270) if box else None, ordered=False).mask
-        np.testing.assert_array_equal(mask_of(ask(driver, positive, negative, box)), expected)
+        np.testing.assert_array_equal(mask_of(ask(driver, positive, negative, box, frame)), expected)
     assert Media.loads == before + 1
 
 

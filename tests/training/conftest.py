@@ -43,7 +43,8 @@ def miniature(tmp_path_factory):
     torch.manual_seed(0)
     network = TINY_RUN["network"]
     state = build_network(network).state_dict()
-    return str(weights.save(tmp_path_factory.mktemp("weights") / "miniature", network, state, "miniature"))
+    about = {"trained": "not at all"}
+    return str(weights.save(tmp_path_factory.mktemp("weights") / "miniature", network, state, "miniature", about))
 
 
 @pytest.fixture(scope="session")

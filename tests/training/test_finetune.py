@@ -104,6 +104,25 @@ def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
     assert main(command) == status
     assert "going on after 8 samples" in capsys.readouterr().out
 
+    measure = finetune._measure
+    for clicks, crop, promoted in (
+        ({"before": 10, 200: 10, 48: 10.5}, 200, False),
+        ({"before": 10, 200: 9, 48: 7}, 48, True),
+        ({"before": 10, 200: 8.25, 48: 9}, 200, True),
+    ):
+        figures = {"before": clicks["before"]} | {f"after-{size}": clicks[size] for size in (200, 48)}
+
+        def played(path, name, args, folder, figures=figures):
+            results = measure(path, name, args, folder)
+            return {**results, "noc": {**results["noc"], "90": figures[folder.name]}}
+
+        monkeypatch.setattr(finetune, "_measure", played)
+        assert main(command) == (0 if promoted else NOT_PROMOTED)
+        assert weights.load(out / ("weights" if promoted else "candidate")).min_crop_size == crop
+        assert f"{clicks[crop]:.2f} after" in capsys.readouterr().out
+        assert f"{clicks[crop]:.2f}" in page_of(out)
+        assert ("Promoted." in page_of(out)) == promoted
+
 
 def test_the_parts_share_no_photo_and_are_the_same_every_time(tmp_path):
     folder = Folder(write_rings(tmp_path / "rings", 9))

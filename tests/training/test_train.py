@@ -124,23 +124,40 @@ def shard_net(best, out):
     return out / "w"
 
 
-def test_kill_9_and_resume_gives_the_weights_of_a_run_that_was_not_killed(command):
+KILLED = """
+import os, signal, sys
+from training.monitor import Monitor
+step, left = Monitor.step, {left}
+def counted(*args):
+    global left
+    step(*args)
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+Monitor.step = counted
+from training.train import main
+main(sys.argv[1:])
+"""
+"""The command, killed after so many steps of its own."""
+
+
+def test_kill_9_and_resume_gives_the_weights_of_a_run_that_was_not_killed(command, tmp_path):
     """Killed in its first steps, and again when it went on."""
     raw = {**TINY_RUN, "samples": 20}
     line, whole = command("whole", raw, "--save-minutes", "0")
     assert run_here(line).returncode == 0
     line, killed = command("killed", raw, "--save-minutes", "0")
-    log = killed / "log.jsonl"
-    for steps in (3, 7):
-        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not log.exists() or len(log.read_text().splitlines()) < steps:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    told = []
+    for left in (3, 4):
+        (tmp_path / "killed.py").write_text(KILLED.format(left=left))
+        line_of_it = [sys.executable, str(tmp_path / "killed.py"), *line[len(MODULE) :]]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(line_of_it, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL
+        told.append(done.stdout)
     done = run_here(line)
+    assert "starts from" in told[0]
+    assert "going on after" in told[1]
     assert "going on after" in done.stdout
     for key in ("network", "average"):
         ours, theirs = weights_of(killed, key), weights_of(whole, key)
@@ -183,13 +200,18 @@ print("threads:", *sorted({t.read_text().strip() for t in threads}))
 
 @pytest.mark.parametrize("extras", [False, True])
 def test_two_processes_train_as_one_with_the_doubled_batch(command, extras, tmp_path):
-    """No thread of their group outlives the run: one that releases a tensor at exit would end it with SIGABRT."""
+    """With `extras` started as documented; without, by a script that also tells what is left of their group's threads.
+
+    One that releases a tensor at exit would end the run with SIGABRT.
+    """
     (tmp_path / "probe.py").write_text(PROBE)
     network = {**TINY_RUN["network"], "published_extras": extras}
     raw = {**TINY_RUN, "network": network, "batch": 4, "samples": 24, "dropout": 0.0}
     line, alone = command("alone", raw)
     assert run_here(line).returncode == 0
-    line, together = command("together", raw, start=[*TORCHRUN, str(tmp_path / "probe.py")])
+    line, together = command(
+        "together", raw, start=[*TORCHRUN, *(["-m", "training.train"] if extras else [str(tmp_path / "probe.py")])]
+    )
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     one, two = log_of(alone), log_of(together)
@@ -197,7 +219,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(command, extras, tmp_
     assert max(abs(one[k] - two[k]) for k in one) < 1e-4
     assert one[4] != one[24]
     told = [line for line in done.stdout.splitlines() if line.startswith("threads:")]
-    assert len(told) == 2
+    assert len(told) == (0 if extras else 2)
     assert not [line for line in told if "gloo" in line], told
 
 

@@ -32,7 +32,9 @@ def doctor(capsys, monkeypatch):
 
 def command(*words, **environment):
     """The real command, in an environment of its own."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "OMP_WAIT_POLICY", "ICMFORMER_CACHE_DIR")}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "ICMFORMER_CACHE_DIR")
+    }
     return subprocess.run(
         [sys.executable, "-m", "icmformer", "doctor", *words],
         env=kept | environment,

@@ -3,13 +3,17 @@
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from skimage import data
 
-from icmformer import Box, Caches, Click
+from icmformer import Box, Caches, Click, Engine, weights
+from icmformer.errors import ConfigError
 from icmformer.inference.cache import ByteLRU
+from icmformer.inference.profiles import PROFILES
+from tests.conftest import TINY
 from tests.engines import engine
 
 CAT = data.chelsea()
@@ -78,3 +82,26 @@ def test_a_cache_too_small_for_the_network_is_told_at_start(caplog):
         engine(caches=Caches(features=ByteLRU(1 << 20))).warm_up()
     (record,) = caplog.records
     assert "ICMFORMER_FEATURE_CACHE_MB" in record.getMessage()
+
+
+def test_engines_side_by_side_share_the_network_and_nothing_else():
+    click = [Click(170.5, 120.5)]
+    first = engine(caches=Caches(ByteLRU(1 << 26), ByteLRU(1 << 26)))
+    alone = Engine(first.weights, caches=Caches()).segment(CAT, click)
+    other = first.beside(Caches(ByteLRU(1 << 26)), replace(PROFILES["exact"], flip=False))
+    assert other.backend is first.backend
+    assert first.segment(CAT, click) == first.beside(Caches()).segment(CAT, click) == alone
+    assert not np.array_equal(other.segment(CAT, click).probability, alone.probability)
+    assert first.segment(CAT, click) == alone
+    assert other.caches.features.stats().misses
+    assert first.beside().caches.features.stats().entries == 0
+
+
+def test_what_another_engine_cannot_share_is_refused():
+    first = engine()
+    with pytest.raises(ConfigError, match="precision"):
+        first.beside(profile="fast")
+    with pytest.raises(ConfigError, match="another network"):
+        first.beside(weights=weights.load(TINY))
+    with pytest.raises(ConfigError, match="another network"):
+        first.beside(weights=replace(first.weights, sha256="0" * 64))

@@ -59,10 +59,10 @@ def made(config, **served):
     return Weights(config, dict(state), "made", "made", **served)
 
 
-def asked(photo, served=None, click=(200.5, 120.5), **options):
+def asked(photo, served=None):
     """The reply of a new engine to one click."""
     found = made(SMALL) if served is None else served
-    return Engine(found, caches=Caches(), runtime="openvino", **options).segment(photo, [Click(*click)])
+    return Engine(found, caches=Caches(), runtime="openvino").segment(photo, [Click(200.5, 120.5)])
 
 
 @pytest.mark.parametrize(
