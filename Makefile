@@ -7,7 +7,6 @@ TORCH_INDEX_URL ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SHARED ?= ../shared
 
 # Several processes may share the cores here: threads that wait must not spin.
 export OMP_WAIT_POLICY := passive
@@ -31,13 +30,13 @@ endif
 	$(BIN)/python -m pip install --progress-bar on --constraint $(CONSTRAINTS) --editable '.[test,lint]'
 	@touch $@
 
-# Tests that run side by side, each on one core; more of a run's options go into ARGS.
+# Tests that run side by side, each on one core; more options of pytest go into ARGS.
 JOBS ?= 2
 
-test: $(STAMP) ## run the tests (minutes); make test JOBS=4 ARGS=tests/unit
+test: $(STAMP) ## run the tests (4 to 10 minutes), or some: make test ARGS=tests/unit
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-test-slow: $(STAMP) ## run the tests that take longer
+test-slow: $(STAMP) ## run the tests that take longer (10 to 25 minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800 -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## check style and types
@@ -69,7 +68,7 @@ demo: $(STAMP) $(STUDIO_STAMP) ## a real Label Studio to click in (1.3 GB to ins
 
 e2e: $(STAMP) $(STUDIO_STAMP) ## drive a real Label Studio in a real browser
 	@command -v chromium >/dev/null || test -n "$(ICMFORMER_CHROMIUM)" || echo "No chromium found: install it (Debian: apt-get install chromium) or set ICMFORMER_CHROMIUM; browser tests will skip."
-	$(BIN)/python -m pytest -m e2e -rs
+	$(BIN)/python -m pytest -m e2e
 
 bench-rle: $(STUDIO_STAMP) ## our brush encoder against Label Studio's own
 	$(STUDIO)/bin/python demo/bench_rle.py

@@ -90,8 +90,9 @@ def _watched(item: pytest.Item, phase: str) -> Iterator[None]:
     item.user_properties.append((f"{phase} cpu", round(spent.cpu, 3)))
     if _limited(item) and spent.own > LIMIT and spent.own > limit():
         pytest.fail(
-            f"its {phase} took {spent.own:.1f} s ({spent.wall:.1f} s by the clock, {spent.cpu:.1f} s of computing); "
-            f"{limit():.0f} s are allowed: make it quicker or mark it slow",
+            f"over the limit of {limit():.0f} s: its {phase} took {spent.own:.1f} s ({spent.wall:.1f} s by the clock, "
+            f"{spent.cpu:.1f} s of computing, {spent.stalled:.1f} s in which no core was free). Make it quicker, or "
+            "mark it with @pytest.mark.slow; see docs/contributing.md",
             pytrace=False,
         )
     return result
@@ -108,7 +109,9 @@ def pytest_runtest_call(item):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--costs", type=Path, metavar="FILE", help="write the dearest tests as a Markdown table")
+    parser.addoption(
+        "--costs", type=Path, metavar="FILE", help=f"write the {_LISTED} dearest tests as a Markdown table (.md)"
+    )
 
 
 class Costs:
@@ -137,5 +140,8 @@ class Costs:
 
 def pytest_configure(config):
     path = config.getoption("--costs")
+    if path and path.suffix != ".md":
+        raise pytest.UsageError(f"--costs takes a file to write that ends in .md, got {path}")
     if path and not hasattr(config, "workerinput"):
+        path.parent.mkdir(parents=True, exist_ok=True)
         config.pluginmanager.register(Costs(path), "costs")

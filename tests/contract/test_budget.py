@@ -54,7 +54,7 @@ def test_who_takes_too_long_or_sets_up_too_much_fails_unless_marked(outcomes):
         def test_on_a_gpu(): Clock.take(wall=99, cpu=99)
     """)
     assert counts == {"passed": 4, "failed": 2, "errors": 1}
-    assert "its call took 21.0 s (21.0 s by the clock, 2.0 s of computing); 20 s are allowed" in told
+    assert "over the limit of 20 s: its call took 21.0 s (21.0 s by the clock, 2.0 s of computing, 0.0 s in" in told
     assert "its setup took 21.0 s" in told
 
 
@@ -76,6 +76,8 @@ def test_the_dearest_tests_are_written_as_a_table(outcomes, pytester):
     assert len(rows) == 22
     assert rows[2].endswith("::test_21` | 21.0 | 10.5 |")
     assert any(row.endswith("::test_server` | 6.5 | 4.0 |") for row in rows)  # with what it set up
+    outcomes("def test_none(): pass", "--costs", "test_mine.py")
+    assert not (pytester.path / "test_mine.py").exists()
 
 
 def test_the_limit_grows_with_the_time_that_a_fixed_task_takes(monkeypatch):
