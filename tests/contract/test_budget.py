@@ -76,8 +76,14 @@ def test_the_dearest_tests_are_written_as_a_table(outcomes, pytester):
     assert len(rows) == 22
     assert rows[2].endswith("::test_21` | 21.0 | 10.5 |")
     assert any(row.endswith("::test_server` | 6.5 | 4.0 |") for row in rows)  # with what it set up
-    outcomes("def test_none(): pass", "--costs", "test_mine.py")
-    assert not (pytester.path / "test_mine.py").exists()
+
+
+def test_a_table_that_would_take_a_tests_place_is_refused_before_anything_runs(pytester):
+    file = pytester.makepyfile("def test_mine(): pass")
+    result = pytester.runpytest_inprocess("-p", "tests.budget", "--costs", file)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --costs takes a file to write that ends in .md, got *.py"])
+    assert "test_mine" in file.read_text()
 
 
 def test_the_limit_grows_with_the_time_that_a_fixed_task_takes(monkeypatch):
