@@ -10,6 +10,17 @@ from icmformer.inference.profiles import find_device, find_profile, find_runtime
 from icmformer.settings import Settings
 from tests.conftest import TRAINED
 
+MINIATURE = {
+    "family": "icmformer-vit",
+    "img_size": 224,
+    "embed_dim": 24,
+    "depth": 4,
+    "num_heads": 2,
+    "neck_out_dims": [8, 8, 8, 8],
+    "head_channels": 8,
+    "published_extras": False,
+}
+"""A plain ViT so small that a click takes milliseconds: for tests of what surrounds the network."""
 SETTINGS = Settings(cache_dir=Path(os.environ["ICMFORMER_CACHE_DIR"]))
 """The session's, whatever the test that asks first has made of the environment."""
 

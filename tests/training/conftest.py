@@ -10,19 +10,11 @@ from PIL import Image
 
 from icmformer import weights
 from icmformer.models import build_network
+from tests.engines import MINIATURE
 from training.config import parse_config
 
 TINY_RUN = {
-    "network": {
-        "family": "icmformer-vit",
-        "img_size": 224,
-        "embed_dim": 24,
-        "depth": 4,
-        "num_heads": 2,
-        "neck_out_dims": [8, 8, 8, 8],
-        "head_channels": 8,
-        "published_extras": False,
-    },
+    "network": MINIATURE,
     "size": 224,
     "batch": 2,
     "samples": 12,
@@ -39,12 +31,11 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory):
-    """Weights of a plain ViT so small that a click takes milliseconds: for tests of what surrounds the network."""
+    """A folder of weights of the MINIATURE, untrained."""
     torch.manual_seed(0)
-    network = TINY_RUN["network"]
-    state = build_network(network).state_dict()
+    state = build_network(MINIATURE).state_dict()
     about = {"trained": "not at all"}
-    return str(weights.save(tmp_path_factory.mktemp("weights") / "miniature", network, state, "miniature", about))
+    return str(weights.save(tmp_path_factory.mktemp("weights") / "miniature", MINIATURE, state, "miniature", about))
 
 
 @pytest.fixture(scope="session")

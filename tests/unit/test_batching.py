@@ -19,6 +19,7 @@ from icmformer.inference.batching import Batcher
 from icmformer.models import ImageFeatures
 from icmformer.telemetry import Timings
 from icmformer.weights import load
+from tests.engines import MINIATURE
 
 CAT = data.chelsea()
 CLICKS = [[Click(60 + 40 * n, 40 + 25 * n), Click(400 - 40 * n, 250, n % 2 == 0)] for n in range(6)]
@@ -121,16 +122,15 @@ def test_filled_passes_give_the_logits_of_single_ones():
     torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
-PROGRAM = """
+PROGRAM = (
+    f"MINIATURE = {MINIATURE}\n"
+    + """
 import numpy as np, torch
 from concurrent.futures import ThreadPoolExecutor
 from icmformer.inference.backend import Precision, TorchBackend
 from icmformer.models import build_network
 torch.manual_seed(0)
-network = build_network({
-    "family": "icmformer-vit", "img_size": 224, "embed_dim": 24, "depth": 4, "num_heads": 2,
-    "neck_out_dims": [8, 8, 8, 8], "head_channels": 8,
-}).eval()
+network = build_network(MINIATURE).eval()
 cpu = torch.device("cpu")
 plain, compiled = TorchBackend(network, cpu, Precision()), TorchBackend(network, cpu, Precision(), compiled=True)
 image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -143,6 +143,7 @@ right = both(plain)
 assert all(torch.equal(found[0], other) for other in found)
 print(float((found[0] - right).abs().max()), float(right.abs().max()))
 """
+)
 
 
 @pytest.mark.slow
