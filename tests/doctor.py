@@ -68,15 +68,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @cache
-def nobody():
-    """An address at which nothing listens, and nothing will while tests run: its port is taken."""
+def _taken():
+    """A port that nothing listens at, and nothing will while tests run: it is taken."""
     taken = socket.socket()
     taken.bind(("127.0.0.1", 0))
-    _TAKEN.append(taken)
-    return f"http://127.0.0.1:{taken.getsockname()[1]}"
+    return taken
 
 
-_TAKEN = []  # open to the end
+def nobody():
+    """An address at which nothing listens."""
+    return f"http://127.0.0.1:{_taken().getsockname()[1]}"
 
 
 @dataclass(frozen=True)
