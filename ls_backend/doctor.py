@@ -11,7 +11,6 @@ from icmformer.diagnosis import Check, Fact, Options, Outcome, ask, failed, ok, 
 from icmformer.diagnosis.checks import NETWORK_SECONDS
 from icmformer.diagnosis.variables import names_in
 from ls_backend import settings
-from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError, RequestError
 from ls_backend.fetch import LabelStudio
 from ls_backend.labels import ImageTag, drawn_on, label_names, read_config
@@ -80,9 +79,7 @@ class _Studio:
     @cached_property
     def _studio(self) -> LabelStudio:
         """What the backend itself fetches with: its tokens, redirects and limits are those that are checked."""
-        own = self._own
-        policy = Policy.for_home(own.url, own.allowed_hosts)
-        return LabelStudio(own.url, own.api_key, policy, NETWORK_SECONDS, 16 << 20)
+        return LabelStudio.from_settings(self._own, NETWORK_SECONDS, 16 << 20)
 
     def _json(self, path: str) -> Any:
         try:
