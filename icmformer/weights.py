@@ -107,6 +107,8 @@ def load(path: str | Path) -> Weights:
     Raises:
         WeightsError: Not found, damaged, unsafe, or not fitting; the text says what to do.
     """
+    if not isinstance(path, str | Path):
+        raise WeightsError(f"weights are named by a path or a name, got {type(path).__name__}")
     if isinstance(path, str) and path.startswith(RANDOM_PREFIX):
         return _random(path.removeprefix(RANDOM_PREFIX))
     found = locate(path)

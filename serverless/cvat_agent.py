@@ -35,7 +35,7 @@ class InteractiveFunction:
 
     def preprocess_image(self, context: cvataa.InteractionFunctionContext, image: PIL.Image.Image) -> LoadedImage:
         """Decodes and encodes a frame; the agent keeps the result for the clicks that follow."""
-        loaded = LoadedImage.from_pil(image, self._max_pixels)
+        loaded = LoadedImage.from_pil(image, self._max_pixels, "cvat")
         self._interactor.engine.prefetch(loaded)
         return loaded
 

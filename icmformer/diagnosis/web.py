@@ -76,7 +76,7 @@ def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0
         asked = time.time()
         connection.request("GET", path, headers={"Accept": "application/json, */*", **(headers or {})})
         response = connection.getresponse()
-        offset = _offset(response.getheader("Date"), (asked + time.time()) / 2)
+        offset = clock_offset(response.getheader("Date"), (asked + time.time()) / 2)
         return Answer(response.status, response.read(_LIMIT), response.getheader("Location"), offset)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoAnswerError(f"{parts.scheme}://{host}:{port} {_cause(error)}") from error
@@ -84,7 +84,8 @@ def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0
         connection.close()
 
 
-def _offset(date: str | None, now: float) -> float | None:
+def clock_offset(date: str | None, now: float) -> float | None:
+    """Seconds by which a clock that shows `now` is ahead of a server's Date header; None where that tells nothing."""
     try:
         there = parsedate_to_datetime(date or "")
     except ValueError:

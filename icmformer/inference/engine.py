@@ -22,7 +22,7 @@ from icmformer.inference.cache import ByteLRU, Cache, NullCache
 from icmformer.inference.openvino_backend import OpenVINOBackend
 from icmformer.inference.pasted import ProbabilityMap, Whole
 from icmformer.inference.profiles import Profile, find_device, find_profile, find_runtime, has_bf16
-from icmformer.inference.prompts import as_box, checked_mask
+from icmformer.inference.prompts import as_box, as_clicks, checked_mask
 from icmformer.inference.runner import SplitRunner
 from icmformer.inference.session import Answer, ClickPath, State
 from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings, expand, whole
@@ -197,14 +197,17 @@ class Engine:
         Raises:
             ImageError: Not an RGB image.
             PromptError: Nothing to go by, or a prompt that does not fit the image.
+            ConfigError: `clean_up` is no CleanUp.
         """
+        if not isinstance(clean_up, CleanUp | None):
+            raise ConfigError(f"clean_up must be a CleanUp, got {type(clean_up).__name__}")
         timings = Timings()
         with timings.stage("total"):
             with timings.stage("hash"):
                 loaded = image if isinstance(image, LoadedImage) else LoadedImage.from_array(image)
             height, width = loaded.pixels.shape[:2]
             mask = None if previous_mask is None else checked_mask(previous_mask, height, width)
-            prompt = Prompt(tuple(clicks), as_box(box), mask, ordered)
+            prompt = Prompt(as_clicks(clicks), as_box(box), mask, bool(ordered))
             answer = self._answer(loaded, prompt, timings)
             with timings.stage("paste"):
                 found: ProbabilityMap = answer.map if answer else Whole(np.zeros((height, width), np.float32))
