@@ -184,6 +184,15 @@ def shapes_reply(mask: BoolMask) -> bytes:
     return json.dumps({"shapes": shapes}, separators=(",", ":")).encode()
 
 
+NOTHING: Mapping[str, bytes] = {"shapes": b'{"shapes":[]}', "mask": b'{"mask":[[0]],"points":[]}'}
+"""Reply form -> the JSON for a request that says nothing of where the object is: all points were deleted, say.
+
+CVAT's page before 2.60 traces the outline of a `mask` that comes without `points`, and fails where there is none. Given
+`points` it takes them for the outline: an empty one leaves no object to save and no error. It does read `mask`, one row
+and one column of it at least, and shows nothing of it without an outline.
+"""
+
+
 def mask_reply(mask: BoolMask) -> bytes:
     """The JSON of a reply to CVAT before 2.60: every row a list of 0 and 255."""
     height, width = mask.shape

@@ -183,7 +183,7 @@ def test_a_function_that_is_not_deployed_is_found(doctor, cvat, answer, text, re
     assert remedy in report.checks["cvat function"]["advice"]
 
 
-@pytest.mark.parametrize("reply", ["shapes"])
+@pytest.mark.parametrize("reply", ["shapes", "mask"])
 def test_the_function_is_asked_through_cvat_as_a_click_asks_it_but_without_points(doctor, cvat, reply):
     """CVAT adds the frame of that job; the real handler answers without a look at it."""
 
