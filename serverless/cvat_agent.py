@@ -46,7 +46,7 @@ class InteractiveFunction:
     def detect(
         self, context: cvataa.InteractionFunctionContext, pp_image: LoadedImage, prompts: cvataa.InteractionPrompts
     ) -> list[cvataa.InteractionResultShape]:
-        """One mask shape, or none for an empty mask.
+        """One mask shape, or one for each part where that is set; none for an empty mask.
 
         Raises:
             PromptError: A prompt that does not fit the image.
@@ -55,8 +55,8 @@ class InteractiveFunction:
         corners = prompts.bounding_box and (*prompts.bounding_box[0], *prompts.bounding_box[1])
         clicks, box = codec.to_prompt(tuple(prompts.pos_points), tuple(prompts.neg_points), corners, height, width)
         mask, _, _ = self._interactor.segment(pp_image, clicks, box)
-        points = codec.encode_shape(mask)
-        return [cvataa.InteractionResultShape(type="mask", points=points)] if points else []
+        shapes = codec.encode_mask(mask, self._interactor.settings.parts)
+        return [cvataa.InteractionResultShape(type="mask", points=points) for points in shapes]
 
 
 def create(weights: str = "", device: str = "", profile: str = "", box: bool = False) -> InteractiveFunction:

@@ -82,7 +82,8 @@ class _Cvat:
         return ask(f"{self.url}{path}", headers, seconds, body)
 
     def check_settings(self) -> Outcome:
-        return ok(f"replies in the form {self._own.reply!r}")
+        parts = ", one for each part of a mask" if self._own.parts else ""
+        return ok(f"replies in the form {self._own.reply!r}{parts}")
 
     def check_reached(self) -> Outcome:
         answer = self._ask("/api/server/about", token=False)

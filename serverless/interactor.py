@@ -127,7 +127,7 @@ class Interactor:
 
     def _encode(self, mask: BoolMask) -> bytes:
         if self.settings.reply == "shapes":
-            return codec.shapes_reply(mask)
+            return codec.shapes_reply(mask, self.settings.parts)
         if (
             not mask.any()
         ):  # the page says that this failed, and keeps the mask of the clicks before: better than silence

@@ -183,6 +183,17 @@ def test_old_cvat_is_told_that_clicks_found_nothing(make_context, monkeypatch):
     assert (status, reply["kind"]) == (422, "nothing found")
 
 
+def test_a_click_on_a_second_part_is_a_shape_of_its_own(make_context, monkeypatch):
+    two = np.zeros((300, 451), bool)
+    two[10:60, 10:60] = two[100:120, 200:260] = True
+    monkeypatch.setattr(Interactor, "segment", lambda *_: (two, 0.9, {}))
+    reply = call(make_context(parts=True), payload(FORMS["png"], CLICKS))[1]
+    assert len(reply["shapes"]) == 2
+    assert {(shape["type"], len(shape["attributes"])) for shape in reply["shapes"]} == {("mask", 0)}
+    np.testing.assert_array_equal(decode_reply(reply, 300, 451), two)
+    assert len(call(make_context(), payload(FORMS["png"], CLICKS))[1]["shapes"]) == 1
+
+
 def test_masks_are_tidied_on_request(make_context, fast):
     clean_up = CleanUp(keep_clicked=True, fill_holes=500)
     image = LoadedImage.from_bytes(base64.b64decode(FORMS["png"]))
