@@ -1,11 +1,15 @@
 """What Nuclio, CVAT and Docker are told: the rules of their contracts, and one version everywhere."""
 
+import base64
+import io
+import json
 import os
 import re
 import subprocess
 
 import pytest
 import yaml
+from PIL import Image, ImageSequence
 
 import icmformer
 from tests.conftest import ROOT
@@ -15,7 +19,7 @@ FILES = {
     "serverless/function-gpu.yaml": "gpu",
     "serverless/function.yaml": "cpu",
 }
-READ_BY_CVAT = {"name", "type", "version", "spec", "min_pos_points", "min_neg_points", "help_message"}
+READ_BY_CVAT = {"name", "type", "version", "spec", "min_pos_points", "min_neg_points", "help_message", "animated_gif"}
 """No startswith_box: it demands a box; and no startswith_box_optional: it is on at first, a click then does nothing."""
 
 
@@ -47,6 +51,22 @@ def test_cvat_can_read_the_annotations(function):
     assert (annotations["min_pos_points"], annotations["min_neg_points"]) == ("0", "0")
     assert function[1]["metadata"]["name"] not in ("pth-facebookresearch-sam-vit-h",)
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", function[1]["metadata"]["name"])
+
+
+def test_the_picture_of_the_tooltip_is_the_one_in_the_docs_and_moves(function):
+    annotations = function[1]["metadata"]["annotations"]
+    kind, _, coded = annotations["animated_gif"].partition(",")
+    assert kind == "data:image/webp;base64"
+    content = base64.b64decode(coded, validate=True)
+    assert content == (ROOT / "docs/figures/cvat_help.webp").read_bytes()
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.width <= 320
+        frames = {frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(picture)}
+        assert len(frames) >= 5
+        assert picture.info["loop"] == 0
+    # nuctl hands them to Docker in one command line: of Linux's 128 KiB, and of Windows' 32 KiB
+    assert len(json.dumps(annotations)) < 20 << 10
+    assert "'" not in "".join(annotations.values())
 
 
 def test_what_annotators_are_told_is_what_the_page_does(function):
