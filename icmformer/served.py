@@ -101,6 +101,8 @@ def decode_reply(reply: Any, height: int, width: int) -> BoolMask:
         ServerError: Neither of them.
     """
     try:
+        if "mask" in reply and "points" in reply and reply["points"] == []:  # nothing clicked, in the form of old CVAT
+            return np.zeros((height, width), bool)
         if "mask" in reply:
             mask: BoolMask = np.asarray(reply["mask"]) > 0
         else:

@@ -48,13 +48,14 @@ class Answer:
             return None
 
 
-def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0) -> Answer:
-    """One GET.
+def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0, body: Any = None) -> Answer:
+    """One GET; one POST where there is a body.
 
     Args:
         url: An http or https address.
         headers: Headers; they go to this server alone.
         seconds: Patience with each step.
+        body: Sent as JSON.
 
     Raises:
         NoAnswerError: No address, no connection, or no HTTP there; the text has the cause.
@@ -72,9 +73,12 @@ def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0
     else:
         connection = http.client.HTTPConnection(host, port, timeout=seconds)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    method, content, kind = "GET", None, {}
+    if body is not None:
+        method, content, kind = "POST", json.dumps(body), {"Content-Type": "application/json"}
     try:
         asked = time.time()
-        connection.request("GET", path, headers={"Accept": "application/json, */*", **(headers or {})})
+        connection.request(method, path, content, {"Accept": "application/json, */*", **kind, **(headers or {})})
         response = connection.getresponse()
         offset = clock_offset(response.getheader("Date"), (asked + time.time()) / 2)
         return Answer(response.status, response.read(_LIMIT), response.getheader("Location"), offset)
