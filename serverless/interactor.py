@@ -121,7 +121,7 @@ class Interactor:
         image = self._images.get(key)
         if image is not None:
             return image, True
-        image = LoadedImage.from_bytes(codec.decode_base64(coded), self._max_pixels, shown="cvat")
+        image = LoadedImage.from_bytes(codec.decode_base64(coded), self._max_pixels, shown_by="cvat")
         self._images.put(key, image)
         return image, False
 
