@@ -1,8 +1,8 @@
 """What a click within a pixel of a photo's edge finds: `python -m training.edges --weights W --root train-001.zip`.
 
 Of each object that reaches a corner, or the edge for six pixels or more, the pixel there is clicked: the corner's, or
-the middle one of the stretch. For each margin (see `ServingDefaults.click_margin`) the IoU of the mask with the object, and
-how often nothing is found, before the engine answers with a guess.
+the middle one of the stretch. For each margin (see `ServingDefaults.click_margin`) the IoU of the mask with the object,
+and how often nothing is found, before the engine answers with a guess.
 """
 
 from __future__ import annotations
@@ -63,12 +63,11 @@ def measure(
 
 def table(found: dict[str, dict[int, list[float]]]) -> str:
     """The figures as text."""
-    lines = [
-        f"{'where':<8} {'clicks':>6} " + "  ".join(f"margin {m:>2}: IoU, empty" for m in next(iter(found.values())))
-    ]
+    margins = [*next(iter(found.values()))]
+    lines = [f"{'where':<8} {'clicks':>6}  " + "  ".join(f"{f'margin {m}: IoU, none':>24}" for m in margins)]
     for place, by_margin in sorted(found.items()):
-        told = [f"{np.mean(i):>15.3f} {np.mean(np.array(i) == 0):>6.0%}" for i in by_margin.values()]
-        lines.append(f"{place:<8} {len(next(iter(by_margin.values()))):>6} " + "  ".join(told))
+        told = [f"{np.nan_to_num(ious).mean():>17.3f} {np.isnan(ious).mean():>6.1%}" for ious in by_margin.values()]
+        lines.append(f"{place:<8} {len(by_margin[margins[0]]):>6}  " + "  ".join(told))
     return "\n".join(lines)
 
 
