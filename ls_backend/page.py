@@ -22,6 +22,7 @@ _STEP = re.compile(r"\.?([^.\[\]]+)|\[([^.\[\]]+)\]")
 _PLACE = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
 _LONGEST = 1 << 20
 _DEEPEST = 50  # tags within tags: what is read from the text must not grow faster than the text
+_MOST_ENTRIES = 1000  # of one Repeater
 _MOST_TAGS = 400_000  # tags and attributes that Repeaters may make
 _MOST_TEXT = 8 << 20  # characters that Repeaters may read and write for it
 
@@ -182,7 +183,12 @@ class _Repeats:
         if self._data is None:
             return 1
         entries = task_value(tag.get("on") or "", self._data)
-        return len(entries) if isinstance(entries, list | str) else 0
+        count = len(entries) if isinstance(entries, list | str) else 0
+        if count > _MOST_ENTRIES:
+            raise RequestError(
+                f"a Repeater of the labelling config has {count} entries here; at most {_MOST_ENTRIES} are taken"
+            )
+        return count
 
     def _deeply(self, tag: Tag, flag: str, number: str) -> Tag:
         """A tag and all within it with an entry's number; what has no place for it is shared, not copied."""
