@@ -360,9 +360,10 @@ def _routes() -> Iterator[Entry]:
 @cache
 def entries() -> tuple[Entry, ...]:
     """All of them."""
-    from tests.hostile import studio
+    from tests.hostile import configs, studio
 
-    groups = (_texts, _types, _base64s, _prompts, _headers, _routes, studio.addresses, studio.configs, studio.contexts)
+    own = (_texts, _types, _base64s, _prompts, _headers, _routes)
+    groups = (*own, studio.addresses, configs.written, configs.filled, studio.contexts)
     return (*(entry for group in groups for entry in group()), *_pictures())
 
 

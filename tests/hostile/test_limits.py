@@ -31,6 +31,12 @@ PLAIN = (
     "config: labels within labels",
     "config: a value of 20,000 fields",
     "config: a value of a field 30 times",
+    "filled: a Repeater of a million entries",
+    "filled: Repeaters within Repeaters",
+    "filled: a Repeater of a long attribute",
+    "filled: a Repeater beside a long attribute",
+    "filled: a Repeater of 20,000 labels",
+    "filled: labels of both in 8,000 controls",
     "context: 50,000 regions",
 )
 ROOM = 160e6  # bytes: what a bad request may take beyond what the server holds
