@@ -13,7 +13,7 @@ from ls_backend import settings
 from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError, RequestError
 from ls_backend.fetch import LabelStudio
-from ls_backend.labels import ImageTag, drawn_on, label_names, page_of, read_config
+from ls_backend.labels import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
 from ls_backend.settings import BackendSettings, log_options
 
 VARIABLES = names_in(settings.__doc__)
@@ -185,6 +185,15 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
     """What an image of a config, which has been read, lacks, each with what to do."""
     found = []
+    controls = [tag for tag in page_of(config).tags() if tag.kind in _SMART | DRAWING]
+    found += [
+        (
+            f"{tag.get('name')!r} has no toName: Label Studio's page stays empty",
+            f'add toName="{image.name}" to it',
+        )
+        for tag in controls
+        if not tag.get("toname")
+    ]
     if not image.outputs:
         found.append(
             (
@@ -192,7 +201,7 @@ def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
                 f'add <BrushLabels name="mask" toName="{image.name}"> with the same labels as the smart tool',
             )
         )
-    tools = [tag for tag in page_of(config).tags() if tag.kind in _SMART and image.name in drawn_on(tag)]
+    tools = [tag for tag in controls if tag.kind in _SMART and image.name in drawn_on(tag)]
     smart = [tag for tag in tools if "true" in (tag.get("smart"), tag.get("smartonly"))]
     if not smart:
         found.append(

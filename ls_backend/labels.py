@@ -13,6 +13,8 @@ from ls_backend.page import FIELD, Tag, read_page, repeated, task_value
 
 _LABELLED = frozenset({"brushlabels", "polygonlabels"})
 _PLAIN = frozenset({"brush", "polygon"})
+DRAWING = _LABELLED | _PLAIN
+"""The controls that answers are drawn with."""
 _SMALL = 1 << 16  # characters of a config whose tags are kept
 _MOST_IMAGES = 1000
 _MOST_LABELS = 10_000  # of a list in a task
