@@ -63,9 +63,9 @@ class CleanUp:
         return filled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Polygon:
-    """One part of a mask.
+    """One part of a mask. Each is equal to itself alone.
 
     Attributes:
         exterior: (N, 2) float64 points (x, y) in continuous pixels, not closed, along the pixels' edges.

@@ -8,23 +8,30 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from icmformer.errors import ImageError, ImageTooLargeError, TruncatedImageError
+from icmformer.shown import Shown, to_rgb
 from icmformer.types import BoolMask, Click, FloatMap, RGBImage
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
+Image.init()  # registers the formats that Pillow does not know from the start
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM")
+    if name in Image.OPEN  # Pillow before 11.3 has no AVIF
+)
 """Formats opened, by Pillow's names. Others (PostScript and the like) are refused unread."""
 
 DEFAULT_MAX_PIXELS = 100_000_000
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"\0\0\0\x0cjP  ")
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", *_TIFF, b"GIF8", b"BM", b"\0\0\0\x0cjP  ")
 _RESCUE = """
 import io, sys
 from PIL import Image, ImageFile, ImageOps
@@ -37,11 +44,9 @@ ImageOps.exif_transpose(image).save(out, "TIFF")
 sys.stdout.buffer.write(out.getvalue())
 """
 _ORIENTATION = 0x0112
-_BAND = 1 << 20  # pixels converted at a time: what is on the way from file to array is then small beside the array
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")  # of JPEG, with a length after it, or the end of the image
 _START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
 _MOST_SCANS = 200  # of a JPEG file; progressive ones of cameras and tools have some ten
-_WIDE_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 class TruncatedImageWarning(UserWarning):
@@ -54,10 +59,10 @@ class LoadedImage:
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB, read-only.
-        digest: Equal only for equal content.
+        digest: Equal only for equal content; images are equal where it is.
     """
 
-    pixels: RGBImage
+    pixels: RGBImage = field(compare=False)
     digest: bytes
 
     @property
@@ -84,7 +89,7 @@ class LoadedImage:
         return LoadedImage(content, digest.digest())
 
     @staticmethod
-    def from_pil(image: Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS) -> LoadedImage:
+    def from_pil(image: Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS, shown: Shown = "plain") -> LoadedImage:
         """Takes a Pillow image, as `decode_image` takes a file's.
 
         Raises:
@@ -92,32 +97,41 @@ class LoadedImage:
             TruncatedImageError: A file behind it that ends early.
         """
         _check_size(image.size, max_pixels)
-        return LoadedImage.from_array(_to_rgb(_load(image)))
+        return LoadedImage.from_array(to_rgb(_load(image), shown))
 
     @staticmethod
-    def from_bytes(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> LoadedImage:
-        """Decodes an image file; see `decode_image`. The digest is the file's."""
-        digest = content_digest(data)
-        pixels = decode_image(data, max_pixels, allow_truncated)
+    def from_bytes(
+        data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False, shown: Shown = "plain"
+    ) -> LoadedImage:
+        """Decodes an image file; see `decode_image`. The digest is the file's, and that of how it is shown."""
+        pixels = decode_image(data, max_pixels, allow_truncated, shown)
+        digest = content_digest(data, shown)
         pixels.flags.writeable = False
         return LoadedImage(pixels, digest)
 
 
-def content_digest(data: bytes) -> bytes:
-    """Names the content of an image file."""
-    return hashlib.blake2b(data, digest_size=16, person=b"file").digest()
+def content_digest(data: bytes, shown: Shown = "plain") -> bytes:
+    """Names the content of an image file, and how it is shown."""
+    salt = b"" if shown == "plain" else shown.encode()
+    return hashlib.blake2b(data, digest_size=16, person=b"file", salt=salt).digest()
 
 
-def decode_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> RGBImage:
-    """Decodes an image file as annotation tools show it.
+def decode_image(
+    data: bytes,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_truncated: bool = False,
+    shown: Shown = "plain",
+) -> RGBImage:
+    """Decodes an image file.
 
-    EXIF rotation is applied; transparency is laid over white; CMYK, Lab, palette and gray become RGB; gray images of
-    more than 8 bits are scaled by their least and largest value; of animations the first frame is taken.
+    EXIF rotation is applied; CMYK, Lab, palette and gray become RGB; of animations the first frame is taken. What
+    becomes of transparency and of more than 8 bits, `shown` says: a mask must be of what the annotator sees.
 
     Args:
         data: The file's bytes.
         max_pixels: Largest image opened; checked on the header, before decoding.
         allow_truncated: Open a damaged file as far as it goes, with a `TruncatedImageWarning`.
+        shown: As which tool shows it; see `icmformer.shown`.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -127,27 +141,33 @@ def decode_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_trunca
         TruncatedImageError: The file ends early or its data is broken.
         ImageError: Not an image, or of a format that is not opened.
     """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(f"an image file is read from its bytes, got {type(data).__name__}")
+    data = bytes(data)
     try:
-        return _decode(data, max_pixels)
+        return _decode(data, max_pixels, shown)
     except TruncatedImageError as error:
         if allow_truncated:
-            return _decode_what_there_is(data, max_pixels, error)
+            return _decode_what_there_is(data, max_pixels, shown, error)
         raise
 
 
-def _decode(data: bytes, max_pixels: int) -> RGBImage:
+def _decode(data: bytes, max_pixels: int, shown: Shown) -> RGBImage:
     try:
-        Image.init()  # registers the formats that Pillow does not know from the start
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
             if image.format in ("JPEG", "MPO"):
                 _check_scans(data)
-            return _to_rgb(_load(image))
+            return to_rgb(_load(image), shown, image.format)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"the image is far too large: {error}") from error
     except UnidentifiedImageError as error:
+        if data.startswith(_TIFF) and (kind := _kind_of_tiff(data)):
+            raise ImageError(
+                f"a TIFF {kind} is not opened; store it as PNG, or as a TIFF of one or three bands of 8 bits"
+            ) from error
         if _starts_like_an_image(data):
             raise TruncatedImageError(f"the image file ends early or is damaged ({len(data):,} bytes)") from error
         known = ", ".join(FORMATS)
@@ -158,6 +178,24 @@ def _decode(data: bytes, max_pixels: int) -> RGBImage:
         if _starts_like_an_image(data):
             raise TruncatedImageError(f"the image file ends early or is damaged: {error}") from error
         raise ImageError(f"the image cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _kind_of_tiff(data: bytes) -> str:
+    """What a TIFF that Pillow cannot open says of itself; empty where it is too damaged to say."""
+    try:
+        file = io.BytesIO(data)
+        directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if b"+" in data[2:4] else 8))
+        file.seek(directory.next)
+        directory.load(file)
+        bands, bits = int(directory.get(277, 1)), directory.get(258, (1,))
+        kinds = directory.get(339, (1,))
+        width, height = int(directory[256]), int(directory[257])
+        _ = directory[273] if 273 in directory else directory[324]  # where the pixels are: near the end
+    except Exception:  # damaged directories make Pillow raise nearly anything
+        return ""
+    number = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}.get(kinds[0], "")
+    of_bits = f"{bits[0]} {number} bits" if number else f"{bits[0]} bits"
+    return f"of {width} x {height} pixels with {bands} {'band' if bands == 1 else 'bands'} of {of_bits}"
 
 
 def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False) -> LoadedImage:
@@ -174,7 +212,11 @@ def read_image(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated
 
 def _starts_like_an_image(data: bytes) -> bool:
     """Whether the first bytes are those of a format that is opened."""
-    return data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+    return (
+        data.startswith(_SIGNATURES)
+        or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+        or (data[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" in FORMATS)
+    )
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -214,54 +256,7 @@ def _check_scans(data: bytes) -> None:
         position += int.from_bytes(data[position : position + 2], "big")  # the segment; a scan's own data follow
 
 
-def _to_rgb(image: Image.Image) -> RGBImage:
-    width, height = image.size
-    convert = _conversion(image)
-    pixels = np.empty((height, width, 3), np.uint8)
-    for top, band in _bands(image):
-        pixels[top : top + band.size[1]] = convert(band)
-    return pixels
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """An image in bands of whole rows, each with its first row."""
-    width, height = image.size
-    rows = max(1, _BAND // width)
-    for top in range(0, height, rows):
-        yield top, image.crop((0, top, width, min(height, top + rows)))
-
-
-def _conversion(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """What makes (H, W, 3) RGB, or (H, W, 1) gray, of a band of the image."""
-    if image.mode in _WIDE_MODES:
-        return _scaling(image)
-    if image.mode == "LAB":
-        profile = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        return lambda band: np.asarray(ImageCms.applyTransform(band, profile))
-    if image.has_transparency_data:
-        return _over_white
-    return lambda band: np.asarray(band.convert("RGB"))
-
-
-def _over_white(band: Image.Image) -> NDArray[np.uint8]:
-    layer = band.convert("RGBA")
-    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-    return np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
-
-
-def _scaling(image: Image.Image) -> Callable[[Image.Image], NDArray[np.uint8]]:
-    """Scales numbers linearly to 0..255 by their least and largest finite value; a constant image becomes black."""
-    ends = [(float(n.min()), float(n.max())) for n in (_numbers(band) for _, band in _bands(image))]
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    factor = 255.0 / (high - low) if high > low else 0.0
-    return lambda band: np.rint((_numbers(band) - low) * factor).astype(np.uint8)[..., None]
-
-
-def _numbers(band: Image.Image) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(band).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _decode_what_there_is(data: bytes, max_pixels: int, error: TruncatedImageError) -> RGBImage:
+def _decode_what_there_is(data: bytes, max_pixels: int, shown: Shown, error: TruncatedImageError) -> RGBImage:
     """Pillow's tolerant mode is a switch for the whole process, so it is thrown in a process of its own."""
     command = [sys.executable, "-c", _RESCUE, *FORMATS]
     try:
@@ -269,7 +264,7 @@ def _decode_what_there_is(data: bytes, max_pixels: int, error: TruncatedImageErr
     except subprocess.SubprocessError:
         raise TruncatedImageError(f"{error}; nothing of it can be recovered") from error
     warnings.warn(f"opened as far as it goes: {error}", TruncatedImageWarning, stacklevel=3)
-    return decode_image(done.stdout, max_pixels)
+    return decode_image(done.stdout, max_pixels, shown=shown)
 
 
 def _swapped(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -291,7 +286,6 @@ def read_mask(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> FloatMap:
         ImageError: A file that is not an image, or too large a one.
     """
     try:
-        Image.init()
         with Image.open(path, formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
             values = np.asarray(_load(image).convert("RGB") if image.mode in ("P", "CMYK", "RGBA", "LA") else image)

@@ -12,7 +12,7 @@ is asked then tells of all. That variable is prometheus-client's own, and read b
 | icmformer_stage_seconds | stage | time of a prediction by the server's stages |
 | icmformer_network_seconds | stage | time within its stage `segment`, by the engine's |
 | icmformer_request_clicks | | clicks and boxes of a request |
-| icmformer_object_clicks | | clicks and boxes that an accepted mask took; where the tool tells |
+| icmformer_object_clicks | | clicks and boxes of a mask that was there when its annotation was first saved |
 | icmformer_waiting_requests | | requests that wait for the network |
 | icmformer_cache_bytes | cache | bytes kept |
 | icmformer_cache_hits_total, _misses_total, _evictions_total | cache | how the caches do |

@@ -12,8 +12,9 @@ import math
 import pickle
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ _INERT_CALLS = frozenset(
 """Calls that training scripts leave in their files beside the tensors; they come out as placeholders too."""
 _INERT_CLASSES = frozenset({("argparse", "Namespace")})
 _UNTRUSTED_CALL = "it would call {name}, and weights need no calls"
+_UNTRUSTED_STATE = "it would set the state of a {name}, and weights need none"
 
 
 class _PlaceholderType(type):
@@ -78,9 +80,6 @@ class Placeholder(metaclass=_PlaceholderType):
         self.state = None
         self.items = []
         return self
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.items.append((key, value))
@@ -117,8 +116,47 @@ _REBUILDERS: dict[tuple[str, str], Any] = {
 }
 
 
-class SafeUnpickler(pickle.Unpickler):
-    """Resolves names to tensor parts and containers, other packages' names to placeholders, and refuses the rest."""
+def _check_owner(owner: Any) -> None:
+    if not isinstance(owner, (dict, list, set, Placeholder)):
+        raise pickle.UnpicklingError(_UNTRUSTED_STATE.format(name=type(owner).__name__))
+
+
+def _filling(step: Callable[..., None], owner: Callable[[Any], Any]) -> Callable[..., None]:
+    """An instruction that puts things into a container, which it is seen to be first."""
+
+    def checked(unpickler: SafeUnpickler) -> None:
+        _check_owner(owner(unpickler))
+        step(unpickler)
+
+    return checked
+
+
+class SafeUnpickler(pickle._Unpickler):  # the one written in Python: what its instructions do can be looked at before
+    """Resolves names to tensor parts and containers, other packages' names to placeholders, and refuses the rest.
+
+    Containers and placeholders alone are filled, and placeholders alone get a state (pickle's BUILD): a tensor, a
+    function or a class would run code of its own with it, or be another one afterwards. Torch's state dicts bring a
+    state for their OrderedDict, which is passed over.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+    metastack: list[list[Any]]
+
+    def load_build(self) -> None:
+        """Takes the state off the stack, and gives it to what lies below where that is a placeholder."""
+        state, owner = self.stack.pop(), self.stack[-1]
+        _check_owner(owner)
+        if isinstance(owner, Placeholder):
+            owner.state = state
+        elif not isinstance(owner, collections.OrderedDict):
+            raise pickle.UnpicklingError(_UNTRUSTED_STATE.format(name=type(owner).__name__))
+
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.APPEND[0]] = _filling(dispatch[pickle.APPEND[0]], lambda self: self.stack[-2])
+    dispatch[pickle.SETITEM[0]] = _filling(dispatch[pickle.SETITEM[0]], lambda self: self.stack[-3])
+    for _code in (pickle.APPENDS, pickle.SETITEMS, pickle.ADDITEMS):
+        dispatch[_code[0]] = _filling(dispatch[_code[0]], lambda self: self.metastack[-1][-1])
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)

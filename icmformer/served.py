@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import http.client
 import io
+import ipaddress
 import json
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
@@ -72,12 +75,23 @@ def model_of(url: str) -> str:
 def _post(url: str, body: Mapping[str, Any], seconds: float) -> tuple[Any, str]:
     try:
         call = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(call, timeout=seconds) as reply:
+        with _opener(url).open(call, timeout=seconds) as reply:
             return json.loads(reply.read()), reply.headers.get("X-Icmformer-Model", "")
     except urllib.error.HTTPError as error:
         raise ServerError(f"{url} answered {error.code}: {error.read()[:300].decode(errors='replace')}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ServerError(f"{url} did not answer as a function does ({error}); is it an http:// address?") from error
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """The environment's proxies, but for a function on this machine or in its network: they would not find it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = socket.getaddrinfo(host, None)
+        private = any(not ipaddress.ip_address(str(info[4][0]).partition("%")[0]).is_global for info in found)
+    except (OSError, UnicodeError):  # a name that only the proxy knows, or nobody
+        private = False
+    return urllib.request.build_opener(*[urllib.request.ProxyHandler({})] if private else [])
 
 
 def decode_reply(reply: Any, height: int, width: int) -> BoolMask:
@@ -87,6 +101,8 @@ def decode_reply(reply: Any, height: int, width: int) -> BoolMask:
         ServerError: Neither of them.
     """
     try:
+        if "mask" in reply and "points" in reply and reply["points"] == []:  # nothing clicked, in the form of old CVAT
+            return np.zeros((height, width), bool)
         if "mask" in reply:
             mask: BoolMask = np.asarray(reply["mask"]) > 0
         else:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ from icmformer.errors import PromptError
 BoolMask = NDArray[np.bool_]
 FloatMap = NDArray[np.float32]
 RGBImage = NDArray[np.uint8]
+
+
+def _finite(value: Any) -> bool:
+    """Whether something is a number that can be a coordinate."""
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 @dataclass(frozen=True)
@@ -38,8 +47,11 @@ class Click:
     positive: bool = True
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.x) and math.isfinite(self.y)):
-            raise PromptError(f"a click needs finite coordinates, got x={self.x}, y={self.y}")
+        if not (_finite(self.x) and _finite(self.y)):
+            raise PromptError(f"a click needs finite coordinates, got x={self.x!r:.80}, y={self.y!r:.80}")
+        if not isinstance(self.positive, bool | np.bool_):
+            raise PromptError(f"a click is positive or not, True or False, got {self.positive!r:.80}")
+        object.__setattr__(self, "positive", bool(self.positive))
 
     def pixel(self, height: int, width: int) -> tuple[int, int]:
         """Returns the (row, column) of the pixel under the click in an image of `height` x `width` pixels.
@@ -74,8 +86,8 @@ class Box:
 
     def __post_init__(self) -> None:
         values = (self.x1, self.y1, self.x2, self.y2)
-        if not all(math.isfinite(v) for v in values):
-            raise PromptError(f"a box needs finite coordinates, got {values}")
+        if not all(map(_finite, values)):
+            raise PromptError(f"a box needs finite coordinates, got {values!r:.200}")
         left, right = sorted((self.x1, self.x2))
         top, bottom = sorted((self.y1, self.y2))
         if left == right or top == bottom:
@@ -99,9 +111,9 @@ class Box:
         return row_min, row_max, column_min, column_max
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
-    """All that an annotator has said about one object.
+    """All that an annotator has said about one object. Each is equal to itself alone.
 
     Attributes:
         clicks: In click order where `ordered`; else the order counts within each kind only.
@@ -153,3 +165,7 @@ class MaskResult:
             and self.score == other.score
             and self.roi == other.roi
         )
+
+    def __hash__(self) -> int:
+        """The same for equal results, whose probabilities need not be made for it."""
+        return hash((self.mask.shape, self.score, self.roi))

@@ -3,7 +3,7 @@
 The native form is a folder:
 
     config.json        {"format": 2, "name": ..., "network": {...}, "min_crop_size": 200, "second_look": false,
-                       "about": {...}}
+                       "click_margin": 0, "score_sharpness": 1.0, "about": {...}}
     model.safetensors  the state dict, stored as `icmformer.packing` says: fp32, fp16 or int8
     SHA256SUMS         of both, as `sha256sum -c` reads it
 
@@ -38,14 +38,13 @@ from icmformer.models.config import config_mapping
 from icmformer.models.published import published_config
 from icmformer.packing import Stored, pack, unpack
 from icmformer.safe_pickle import load_torch_file
+from icmformer.serving_defaults import AS_PUBLISHED, ServingDefaults
 from icmformer.settings import Settings
 
 FORMAT = 2
 _READS = (1, 2)  # the first had no int8
 CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
 RANDOM_PREFIX = "random:"
-MIN_CROP_SIZE = 200
-"""Least side of a zoomed region in pixels, as published: made for photos of 500 to 1,000 pixels."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -60,8 +59,7 @@ class Weights:
         sha256: Of the file the values came from; of the values themselves for random ones.
         path: Where they came from, or None.
         about: Free facts that travel with the weights (how they were trained, say).
-        min_crop_size: Least side in pixels of the region that a click zooms into.
-        second_look: Whether a first click's answer is looked at again, closer; see `ClickPath`.
+        serving: How clicks are played on it, and how its scores are read.
     """
 
     config: dict[str, Any]
@@ -70,16 +68,13 @@ class Weights:
     sha256: str
     path: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
-    min_crop_size: int = MIN_CROP_SIZE
-    second_look: bool = False
+    serving: ServingDefaults = AS_PUBLISHED
 
     @property
     def identity(self) -> str:
-        """Names network, values and zoom: equal only where all are."""
-        config = json.dumps(self.config, sort_keys=True)
-        zoom = "" if self.min_crop_size == MIN_CROP_SIZE else f" {self.min_crop_size}"
-        zoom += " second look" if self.second_look else ""
-        return hashlib.sha256(f"{self.sha256} {config}{zoom}".encode()).hexdigest()
+        """Names network, values and how they are served: equal only where all are."""
+        facts = json.dumps([self.sha256, self.config, self.serving.as_mapping()], sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()
 
     def build(self, copy: bool = True) -> ClickNetwork:
         """The network with these values, in evaluation mode, on the CPU.
@@ -107,6 +102,8 @@ def load(path: str | Path) -> Weights:
     Raises:
         WeightsError: Not found, damaged, unsafe, or not fitting; the text says what to do.
     """
+    if not isinstance(path, str | Path):
+        raise WeightsError(f"weights are named by a path or a name, got {type(path).__name__}")
     if isinstance(path, str) and path.startswith(RANDOM_PREFIX):
         return _random(path.removeprefix(RANDOM_PREFIX))
     found = locate(path)
@@ -166,8 +163,7 @@ def save(
     name: str,
     about: Mapping[str, Any] | None = None,
     stored: Stored = "fp32",
-    min_crop_size: int = MIN_CROP_SIZE,
-    second_look: bool = False,
+    serving: ServingDefaults = AS_PUBLISHED,
 ) -> Path:
     """Writes weights in the native form.
 
@@ -178,8 +174,7 @@ def save(
         name: For people.
         about: Free facts.
         stored: How: fp32, fp16 or int8.
-        min_crop_size: Least side in pixels of the region that a click zooms into.
-        second_look: Whether a first click's answer is looked at again, closer.
+        serving: How clicks are to be played on it, and its scores to be read.
 
     Returns:
         The folder.
@@ -191,7 +186,7 @@ def save(
     packed = pack(state_dict, stored)
     _check(Weights(mapping, unpack(packed), name, ""), stored)
     description: dict[str, Any] = {"format": FORMAT, "name": name, "network": mapping}
-    description |= {"min_crop_size": min_crop_size, "second_look": second_look, "about": dict(about or {})}
+    description |= {**serving.as_mapping(), "about": dict(about or {})}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
@@ -278,12 +273,10 @@ def _load_folder(folder: Path) -> Weights:
             f"{folder} has format {description.get('format')!r}, this version reads up to {FORMAT}; update icmformer"
         )
     model = folder / MODEL_FILE
-    crop = description.get("min_crop_size", MIN_CROP_SIZE)
-    if type(crop) is not int or crop < 1:
-        raise WeightsError(f"{folder / CONFIG_FILE}: min_crop_size must be a positive number of pixels, got {crop!r}")
-    second_look = description.get("second_look", False)
-    if type(second_look) is not bool:
-        raise WeightsError(f"{folder / CONFIG_FILE}: second_look must be true or false, got {second_look!r}")
+    try:
+        serving = ServingDefaults.of(description)
+    except ConfigError as error:
+        raise WeightsError(f"{folder / CONFIG_FILE}: {error}") from error
     return Weights(
         _known_config(mapping, folder),
         _read_safetensors(model),
@@ -291,8 +284,7 @@ def _load_folder(folder: Path) -> Weights:
         _sha256(model),
         folder,
         description.get("about", {}),
-        crop,
-        second_look,
+        serving,
     )
 
 

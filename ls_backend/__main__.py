@@ -12,9 +12,9 @@ from icmformer.errors import ConfigError, IcmformerError
 from icmformer.settings import Settings
 from icmformer.telemetry import log_config, shared_metrics
 from icmformer.weights import RANDOM_PREFIX, load, locate
-from ls_backend.addresses import Policy
 from ls_backend.errors import FetchError
 from ls_backend.fetch import LabelStudio
+from ls_backend.service import places
 from ls_backend.settings import BackendSettings, log_options
 
 _SPARE_THREADS = 8  # for those who ask how it is while clicks wait
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threads",
         default=variable("THREADS", "0"),
         help="requests that a process holds at once, working and waiting ($THREADS); 0, the default, fits them to "
-        "ICMFORMER_CONCURRENCY and ICMFORMER_QUEUE",
+        "ICMFORMER_CONCURRENCY and ICMFORMER_QUEUE, which is also the least, so that /health always answers",
     )
     parser.add_argument(
         "--check",
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             "fetched",
             file=sys.stderr,
         )
-    threads = threads or own.concurrency + own.queue + _SPARE_THREADS
+    threads = _threads(threads, places(settings, own) + own.queue)
     with shared_metrics(workers):
         _serve(args.host, port, workers, threads, own.queue_seconds + _GRACE_SECONDS, log_config(level, form))
     return 0
@@ -85,6 +85,17 @@ def _whole(args: argparse.Namespace, name: str, least: int, most: int) -> int:
     if not text.isdigit() or not least <= int(text) <= most:
         raise ConfigError(f"--{name} must be a whole number from {least} to {most}, got {text!r}")
     return int(text)
+
+
+def _threads(wanted: int, requests: int) -> int:
+    """Threads of a process: what its requests hold, working and waiting, and some for those who ask how it is."""
+    if wanted and wanted <= requests:
+        print(
+            f"warning: {wanted} threads leave none for /health once {requests} requests are there; "
+            f"{requests + _SPARE_THREADS} are used. A smaller ICMFORMER_QUEUE needs fewer",
+            file=sys.stderr,
+        )
+    return wanted if wanted > requests else requests + _SPARE_THREADS
 
 
 def _try_port(host: str, port: int) -> None:
@@ -103,7 +114,7 @@ def _check(settings: Settings, own: BackendSettings) -> int:
     print(f"weights         {load(settings.weights).name}")
     if not own.url:
         raise ConfigError("LABEL_STUDIO_URL is not set")
-    studio = LabelStudio(own.url, own.api_key, Policy.for_home(own.url, own.allowed_hosts), own.fetch_seconds, 1 << 20)
+    studio = LabelStudio.from_settings(own, limit=1 << 20)
     for what, path in (("Label Studio", "/api/version/"), ("token", "/api/current-user/whoami")):
         if what == "token" and not own.api_key:
             print("token           none: LABEL_STUDIO_API_KEY is not set; only public images can be fetched")

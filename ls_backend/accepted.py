@@ -1,20 +1,20 @@
-"""What annotators kept: Label Studio's webhook sends an annotation when it is saved, and our answers' ids are in it."""
+"""What annotators kept: Label Studio's webhook sends an annotation when it is saved, and our answers' ids are in it.
+
+Nothing is remembered from one save to the next: whichever replica hears of a save, it makes the same of it.
+"""
 
 from __future__ import annotations
 
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ls_backend.errors import RequestError
 
-_ACTIONS = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
+_CREATED, _UPDATED = "ANNOTATION_CREATED", "ANNOTATION_UPDATED"
 _OURS = re.compile(r"([0-9a-f]{16}n(\d{1,4}))(-\d+)?", re.ASCII)
 _MOST_REGIONS = 20_000
-_REMEMBERED = 50_000
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,16 @@ class Region:
 
 @dataclass(frozen=True)
 class Save:
-    """An annotation that was saved, with the masks in it that are ours."""
+    """An annotation that was saved.
+
+    Attributes:
+        annotation: Its number.
+        first: Whether it was saved for the first time, which Label Studio tells once; later saves repeat what it holds.
+        regions: The masks in it that are ours.
+    """
 
     annotation: int
+    first: bool
     regions: tuple[Region, ...]
 
 
@@ -48,7 +55,7 @@ def parse(body: Any) -> Save | None:
     """
     if not isinstance(body, Mapping):
         raise RequestError("the body must be a JSON object")
-    if body.get("action") not in _ACTIONS:
+    if body.get("action") not in (_CREATED, _UPDATED):
         return None
     annotation = body.get("annotation")
     if annotation is None:  # a webhook that is set to send no payload
@@ -65,25 +72,4 @@ def parse(body: Any) -> Save | None:
         if found and origin.startswith("prediction"):
             edited = origin != "prediction" or (found[1] in regions and regions[found[1]].edited)
             regions[found[1]] = Region(found[1], int(found[2]), edited)
-    return Save(annotation["id"], tuple(regions.values()))
-
-
-class Saves:
-    """Remembers what was in an annotation when it was saved last, as annotations are saved again and again."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._last: OrderedDict[int, tuple[Region, ...]] = OrderedDict()
-
-    def note(self, save: Save) -> tuple[list[Region], bool]:
-        """The masks that are new in this annotation, and whether anything of ours in it changed.
-
-        The oldest of some ten thousand annotations are forgotten.
-        """
-        with self._lock:
-            before = self._last.pop(save.annotation, ())
-            known = {region.id for region in before}
-            self._last[save.annotation] = save.regions
-            while len(self._last) > _REMEMBERED:
-                self._last.popitem(last=False)
-            return [region for region in save.regions if region.id not in known], before != save.regions
+    return Save(annotation["id"], body["action"] == _CREATED, tuple(regions.values()))

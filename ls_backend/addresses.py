@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ls_backend.errors import FetchError, RefusedHostError, RequestError
+from ls_backend.proxies import DIRECT, Proxies
 
 _PORTS = {"http": 80, "https": 443}
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+_NAME = re.compile(r"([a-z0-9_-]+\.)+(?!localhost)[a-z][a-z0-9-]*", re.ASCII)  # nothing that a proxy takes for a number
+_DECODINGS = 4  # of a path that is percent-encoded over and over
+_FILES = re.compile(r"/data/(upload|local-files)/|/storage-data/|/(tasks|projects)/\d+/(presign|resolve)/")
 
 
 @dataclass(frozen=True)
@@ -74,27 +79,102 @@ def brief(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What may be fetched.
+class Site:
+    """What answers below one address: an origin, and of its paths those below a sub-path.
 
     Attributes:
-        home: Label Studio's own origin; always allowed, private or not.
-        allowed_hosts: Other hosts: exact names, `*.example.org`, or `*`. Private addresses need their exact name here.
+        origin: Scheme, host and port.
+        path: The sub-path's names; none where the origin as a whole is meant.
     """
 
-    home: Origin | None
-    allowed_hosts: Sequence[str] = ()
+    origin: Origin
+    path: tuple[str, ...] = ()
 
     @staticmethod
-    def for_home(url: str, allowed_hosts: Sequence[str]) -> Policy:
+    def of(url: str) -> Site:
+        """The site at an address; errors as in `Origin.of`."""
+        return Site(Origin.of(url), tuple(name for name in split(url).path.split("/") if name))
+
+    def holds(self, url: str) -> bool:
+        """Whether an address is below this one however servers on the way read it.
+
+        They may decode `%2e`, resolve `..`, merge `//`, take a backslash for a slash, and drop what follows a
+        semicolon, or do none of it: another application of the same host must not be reached by any reading.
+        """
+        if Origin.of(url) != self.origin:
+            return False
+        return not self.path or all(names[: len(self.path)] == [*self.path] for names in _readings(split(url).path))
+
+    def below(self, url: str) -> str:
+        """What of an address that this site holds comes after its own, from the slash on, query included."""
+        parts = split(url)
+        path = "/" + "/".join(parts.path.split("/")[len(self.path) + 1 :])
+        return path + (f"?{parts.query}" if parts.query else "")
+
+
+def _readings(path: str) -> Iterator[list[str]]:
+    """The names in a path: as it stands, and as servers resolve it, which merge slashes or do not."""
+    yield path.split("/")[1:]
+    for _ in range(_DECODINGS):
+        before, path = path, unquote(path)
+        if path == before:
+            break
+    else:
+        yield []  # coded over and over: nobody's address
+    names = [name.partition(";")[0] for name in path.replace("\\", "/").split("/")[1:]]
+    yield _resolved(names)
+    yield _resolved([name for name in names if name])
+
+
+def _resolved(names: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        if name == "..":
+            del found[-1:]
+        elif name != ".":
+            found.append(name)
+    return found
+
+
+@dataclass(frozen=True)
+class Route:
+    """How to get to an address that may be fetched.
+
+    Attributes:
+        ips: Addresses of its host, in the order to try them; none where a proxy looks the name up.
+        port: Its port.
+        proxy: The proxy to go through; None for straight.
+    """
+
+    ips: tuple[str, ...]
+    port: int
+    proxy: str | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What may be fetched, and how.
+
+    Attributes:
+        home: Label Studio itself; always allowed, private or not.
+        allowed_hosts: Other hosts: exact names, `*.example.org`, or `*`. Private addresses need their exact name here.
+        proxies: For public hosts; private addresses are never asked for through one.
+    """
+
+    home: Site | None
+    allowed_hosts: Sequence[str] = ()
+    proxies: Proxies = DIRECT
+
+    @staticmethod
+    def for_home(url: str, allowed_hosts: Sequence[str], proxies: Proxies = DIRECT) -> Policy:
         """The policy around Label Studio's address; an empty one names none."""
-        return Policy(Origin.of(url) if url else None, allowed_hosts)
+        return Policy(Site.of(url) if url else None, allowed_hosts, proxies)
 
     def is_home(self, url: str) -> bool:
-        """Whether an address is Label Studio's own."""
-        return self.home is not None and Origin.of(url) == self.home
+        """Whether an address is Label Studio's own, sub-path included."""
+        return self.home is not None and self.home.holds(url)
 
-    def resolve(self, url: str, public_redirect: bool = False) -> tuple[list[str], int]:
+    def resolve(self, url: str, public_redirect: bool = False) -> Route:
         """Checks an address and resolves it once, so that what was checked is what is connected to.
 
         Args:
@@ -102,7 +182,7 @@ class Policy:
             public_redirect: Label Studio itself sent us there (a presigned address): any public host will do.
 
         Returns:
-            IP addresses, in the order to try them, and port.
+            Where to connect to, and through which proxy.
 
         Raises:
             RequestError: No address.
@@ -110,24 +190,55 @@ class Policy:
             FetchError: A name that does not resolve.
         """
         origin = Origin.of(url)
-        home = origin == self.home
+        home = self.is_home(url)
         by_name = home or origin.host in self.allowed_hosts
         if not (by_name or public_redirect or any(_fits(origin.host, pattern) for pattern in self.allowed_hosts)):
-            raise RefusedHostError(
-                f"images from {brief(origin.host)} are not fetched: it is not Label Studio's own address "
-                "(LABEL_STUDIO_URL); name it in ICMFORMER_ALLOWED_HOSTS to allow it"
-            )
-        host = split(url).hostname
-        try:
-            found = [str(info[4][0]) for info in socket.getaddrinfo(host, origin.port, type=socket.SOCK_STREAM)]
-        except (OSError, UnicodeError) as error:
-            raise FetchError(f"the name {brief(origin.host)} does not resolve: {error}") from error
-        if not by_name and not all(_public(ip) for ip in found):
+            raise RefusedHostError(self._refusal(url, origin))
+        proxy = self.proxies.of(origin.scheme, origin.host, origin.port)
+        found = self._looked_up(url, origin, proxied=proxy is not None and (origin.scheme == "https" or not home))
+        public = all(_public(ip) for ip in found)
+        if not by_name and not public:
             raise RefusedHostError(
                 f"{brief(origin.host)} is at a private address, which is not fetched from; "
                 "name exactly this host in ICMFORMER_ALLOWED_HOSTS to allow it"
             )
-        return list(dict.fromkeys(found)), origin.port
+        return Route(found, origin.port, proxy if public else None)
+
+    def _looked_up(self, url: str, origin: Origin, proxied: bool) -> tuple[str, ...]:
+        """The addresses of a host; none where its name resolves nowhere here, and a proxy may know it.
+
+        Label Studio's own name is not left to a proxy over plain http: a token would go with it.
+        """
+        host = split(url).hostname or ""
+        try:
+            found = socket.getaddrinfo(host, origin.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            if proxied and isinstance(error, socket.gaierror) and _NAME.fullmatch(host):
+                return ()
+            raise FetchError(f"the name {brief(origin.host)} does not resolve: {error}") from error
+        return tuple(dict.fromkeys(str(info[4][0]) for info in found))
+
+    def _refusal(self, url: str, origin: Origin) -> str:
+        told = f"images from {brief(origin.host)} are not fetched: it is not Label Studio's own address"
+        if self.home is not None and origin == self.home.origin:
+            told += ", whose path in LABEL_STUDIO_URL it is not below"
+        elif looks_like_label_studio(url):
+            return (
+                f"{told} (LABEL_STUDIO_URL). If it is Label Studio by another name, put {base(url)} into "
+                "LABEL_STUDIO_ALIASES; if not, name the host in ICMFORMER_ALLOWED_HOSTS to allow it"
+            )
+        return f"{told} (LABEL_STUDIO_URL); name it in ICMFORMER_ALLOWED_HOSTS to allow it"
+
+
+def base(url: str) -> str:
+    """Scheme, host and port of an address, as an error may show them."""
+    parts = split(url)
+    return brief(f"{parts.scheme}://{parts.netloc}")
+
+
+def looks_like_label_studio(url: str) -> bool:
+    """Whether an address has a path as Label Studio's files have."""
+    return _FILES.search(split(url).path) is not None
 
 
 def _fits(host: str, pattern: str) -> bool:

@@ -6,8 +6,11 @@ import hmac
 import json
 import logging
 import re
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -25,6 +28,7 @@ _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _RETRY_SECONDS = 2
 _MOST_CONTAINERS = 500_000  # empty ones take 80 bytes of memory for three of a body
 _WEBHOOK_BYTES = 16 << 20  # a saved annotation; who sends it has shown no credentials
+_WEBHOOKS_BYTES = 32 << 20  # of all that are worked on at once
 
 
 def create_app(backend: Backend, settings: BackendSettings) -> Flask:
@@ -34,6 +38,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     metrics = Metrics(backend.engine, backend.caches, ERROR_KINDS)
     backend.gate.tell = metrics.waiting
 
+    webhooks = _Budget(_WEBHOOKS_BYTES, _WEBHOOK_BYTES)
     strangers: list[str] = []  # told of once
 
     def authorised() -> bool:
@@ -109,18 +114,20 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     def webhook() -> tuple[dict[str, Any], int]:
         """Label Studio tells of saved annotations here: which masks were kept says how many clicks they took.
 
-        It comes without credentials unless it is told to bring them. Where they are asked of others, what comes without
-        is not looked at, but not refused either.
+        The metric counts the masks of an annotation's first save, which is told once; so none is counted twice, by
+        whichever replicas. A webhook comes without credentials unless it is told to bring them. Where they are asked of
+        others, what comes without is not looked at, but not refused either.
         """
         if not authorised():
             if not strangers:
                 strangers.append(request.path)
                 log.warning("a webhook came without credentials and is not looked at: give it an Authorization header")
             return {"status": "ignored"}, 200
-        kept = backend.saved(_json_body())
-        for clicks in kept:
-            metrics.accepted(clicks)
-        return {"status": "noted" if kept else "ignored"}, 200
+        with webhooks.take(request.content_length):
+            save = backend.saved(_json_body())
+        for region in save.regions if save and save.first else ():
+            metrics.accepted(region.clicks)
+        return {"status": "noted" if save and save.regions else "ignored"}, 200
 
     @app.get("/metrics")
     def show_metrics() -> Response:
@@ -152,6 +159,37 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         return _error(500, "internal error", f"see the backend's log for request {g.get('request_id')}")
 
     return app
+
+
+class _Budget:
+    """Bytes of bodies that may be held at once.
+
+    Args:
+        most: Of all.
+        unsaid: What a body counts for that does not say how long it is.
+    """
+
+    def __init__(self, most: int, unsaid: int) -> None:
+        self._left, self._unsaid = most, unsaid
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def take(self, length: int | None) -> Iterator[None]:
+        """Counts a body for as long as it is worked on.
+
+        Raises:
+            BusyError: There is no room for it.
+        """
+        taken = self._unsaid if length is None else length
+        with self._lock:
+            if taken > self._left:
+                raise BusyError("saves are told faster than they are noted")
+            self._left -= taken
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._left += taken
 
 
 def _json_body() -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import cached_property
 from typing import Any
 
-from icmformer.diagnosis import Check, Fact, Options, Outcome, ask, failed, ok, skipped, warning
+from icmformer.diagnosis import Answer, Check, Fact, Options, Outcome, ask, clock_offset, failed, ok, skipped, warning
 from icmformer.diagnosis.checks import NETWORK_SECONDS
 from icmformer.diagnosis.variables import names_in
 from ls_backend import settings
-from ls_backend.addresses import Policy
+from ls_backend.addresses import shown
 from ls_backend.errors import FetchError, RequestError
-from ls_backend.fetch import LabelStudio
+from ls_backend.fetch import LabelStudio, request
 from ls_backend.labels import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
 from ls_backend.settings import BackendSettings, log_options
 
@@ -79,9 +80,7 @@ class _Studio:
     @cached_property
     def _studio(self) -> LabelStudio:
         """What the backend itself fetches with: its tokens, redirects and limits are those that are checked."""
-        own = self._own
-        policy = Policy.for_home(own.url, own.allowed_hosts)
-        return LabelStudio(own.url, own.api_key, policy, NETWORK_SECONDS, 16 << 20)
+        return LabelStudio.from_settings(self._own, NETWORK_SECONDS, 16 << 20)
 
     def _json(self, path: str) -> Any:
         try:
@@ -93,17 +92,40 @@ class _Studio:
 
     def check_settings(self) -> Outcome:
         own = self._own
-        return ok("as they should be" if own.url else "nothing wrong in them")
+        text = "as they should be" if own.url else "nothing wrong in them"
+        proxies = {shown(proxy) for proxy in (own.proxies.http, own.proxies.https) if proxy}
+        if proxies:
+            text += f"; images from public hosts come through {' and '.join(sorted(proxies))}, others directly"
+        return ok(text)
+
+    @cached_property
+    def _proxy(self) -> str | None:
+        """The proxy to Label Studio; one that is not found has none."""
+        try:
+            return self._studio.policy.resolve(self._own.url).proxy
+        except RequestError:
+            return None
+
+    def _ask(self, path: str) -> Answer:
+        """What Label Studio says to somebody without a token, asked the way that images are."""
+        url = self._own.url + path
+        if self._proxy is None:
+            return ask(url)
+        asked = time.time()
+        deadline = time.monotonic() + NETWORK_SECONDS
+        reply = request(url, self._studio.policy, deadline=deadline, limit=4 << 20)
+        offset = clock_offset(reply.date, (asked + time.time()) / 2)
+        return Answer(reply.status, reply.content, reply.location, offset)
 
     def check_reached(self) -> Outcome:
         url = self._own.url
         # Below a wrong sub-path Label Studio still tells its version and health; not who one is.
-        anybody = ask(f"{url}/api/current-user/whoami")
+        anybody = self._ask("/api/current-user/whoami")
         if anybody.status in (301, 302, 307, 308) and anybody.location:
             return failed(f"{url} redirects to {anybody.location.partition('?')[0]}", _ADDRESS)
         if anybody.status >= 500:
             return failed(f"{url} answers {anybody.status}: Label Studio or what is before it is down", "see its log")
-        said = ask(f"{url}/api/version/")
+        said = self._ask("/api/version/")
         about = said.json() if said.status == 200 else None
         if not isinstance(about, dict) or "release" not in about:
             return failed(f"what answers at {url} (status {said.status}) is not Label Studio", _ADDRESS)
@@ -113,7 +135,8 @@ class _Studio:
         facts: dict[str, Fact] = {"version": version}
         if said.clock_offset is not None:
             facts["clock_offset_s"] = said.clock_offset
-        return ok(f"{version} at {url}", **facts)
+        way = f", through the proxy {shown(self._proxy)}" if self._proxy else ""
+        return ok(f"{version} at {url}{way}", **facts)
 
     def check_token(self) -> Outcome:
         if not self._own.api_key:

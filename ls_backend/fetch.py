@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urljoin
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import urllib3
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import HTTPError, ProxyError
 
 from icmformer.errors import IcmformerError
-from ls_backend.addresses import Policy, brief, shown, split
+from ls_backend.addresses import Policy, Route, Site, base, brief, looks_like_label_studio, shown, split
 from ls_backend.errors import FetchError, TooLargeError
+from ls_backend.settings import BackendSettings
 
 _CONNECT_SECONDS = 5.0
 _PIECE = 1 << 16
@@ -27,12 +31,13 @@ PRESIGNED = re.compile(r"/(tasks|projects)/\d+/(presign|resolve)/$")
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server said: status, content and its type, and where a redirect leads."""
+    """What a server said: status, content and its type, where a redirect leads, and the server's clock."""
 
     status: int
     content: bytes
     content_type: str
     location: str | None
+    date: str | None = None
 
 
 def request(
@@ -49,7 +54,7 @@ def request(
 
     Args:
         url: Where.
-        policy: What is allowed.
+        policy: What is allowed, and which proxies there are.
         deadline: Monotonic time by which everything must be here.
         limit: Most bytes of content.
         headers: Headers.
@@ -61,76 +66,155 @@ def request(
         FetchError: No connection, no answer in time, a broken one.
         TooLargeError: More than `limit` bytes.
     """
-    ips, port = policy.resolve(url, public_redirect)
+    route = policy.resolve(url, public_redirect)
     parts = split(url)
-    host = parts.hostname or ""
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(host, port, context=ssl.create_default_context())
-    else:
-        connection = http.client.HTTPConnection(host, port)
-    # The addresses that were checked are those connected to: a second look-up of the name could say something else.
-    connection._create_connection = (  # type: ignore[attr-defined]
-        lambda *_: _connected(ips, port, deadline, url)
-    )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    ended = threading.Event()
+    # Through a proxy a plain request names the address in full.
+    target = url.partition("#")[0] if route.proxy and parts.scheme == "http" else path
+    watch = _Watch(url, deadline)
     try:
-        connection.connect()
-        # The reading end is shut at the deadline, whatever is being waited for: a slow drip of headers, say.
-        timer = threading.Timer(_left(deadline, url), _shut, (connection.sock, ended))
-        timer.daemon = True
-        timer.start()
-        connection.request("GET" if body is None else "POST", path, body, dict(headers or {}))
-        response = connection.getresponse()
-        length = response.getheader("Content-Length", "")
-        if length.isdigit() and int(length) > limit:
-            raise TooLargeError(
-                f"{shown(url)} has {int(length) >> 20} MB, more than the {limit >> 20} MB that are fetched"
+        with watch, _pool(url, route, watch) as pool:
+            response = pool.urlopen(
+                "GET" if body is None else "POST",
+                target,
+                body,
+                {"User-Agent": "icmformer", **(headers or {})},
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=urllib3.Timeout(connect=min(_CONNECT_SECONDS, watch.left), read=watch.left),
+                preload_content=False,
+                decode_content=False,
+                enforce_content_length=False,
             )
-        content = bytearray()
-        while piece := response.read1(_PIECE):
-            content += piece
-            if len(content) > limit:
-                raise TooLargeError(f"{shown(url)} has more than the {limit >> 20} MB that are fetched")
-        _left(deadline, url)
-        if length.isdigit() and len(content) < int(length):
-            raise FetchError(f"{shown(url)} ended after {len(content):,} of {int(length):,} bytes")
-        content_type = response.getheader("Content-Type", "")
-        return Reply(response.status, bytes(content), content_type, response.getheader("Location"))
+            content = _content(response, url, limit, watch)
+            told = response.headers.get
+            return Reply(response.status, content, told("Content-Type", ""), told("Location"), told("Date"))
     except IcmformerError:
         raise
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        _left(deadline, url)
-        why = brief(str(error)) or type(error).__name__  # what another server said may be in it
-        raise FetchError(f"{shown(url)} could not be fetched: {why}") from error
-    finally:
-        ended.set()
-        connection.close()
+    except (OSError, HTTPError, ValueError) as error:
+        watch.check()
+        raise FetchError(f"{shown(url)} could not be fetched: {_cause(error, route)}") from error
 
 
-def _connected(ips: Sequence[str], port: int, deadline: float, url: str) -> socket.socket:
-    """A connection to the first of some addresses that takes one."""
-    for place, ip in enumerate(ips, 1):
-        try:
-            return socket.create_connection((ip, port), min(_CONNECT_SECONDS, _left(deadline, url)))
-        except OSError:
-            if place == len(ips):
-                raise
-    raise FetchError(f"{shown(url)} has no address")
+def _content(response: urllib3.BaseHTTPResponse, url: str, limit: int, watch: _Watch) -> bytes:
+    """All of a reply's content, and no more than is let in."""
+    said = response.headers.get("Content-Length", "")
+    length = int(said) if said.isdigit() else None
+    if length is not None and length > limit:
+        raise TooLargeError(f"{shown(url)} has {length >> 20} MB, more than the {limit >> 20} MB that are fetched")
+    content = bytearray()
+    for piece in response.stream(_PIECE, decode_content=False):
+        content += piece
+        if len(content) > limit:
+            raise TooLargeError(f"{shown(url)} has more than the {limit >> 20} MB that are fetched")
+    watch.check()
+    if length is not None and len(content) < length:
+        raise FetchError(f"{shown(url)} ended after {len(content):,} of {length:,} bytes")
+    return bytes(content)
 
 
-def _shut(sock: socket.socket, ended: threading.Event) -> None:
-    if not ended.is_set():
+class _Watch:
+    """Ends a connection at the deadline, whatever is being waited for: a slow drip of headers, say."""
+
+    def __init__(self, url: str, deadline: float) -> None:
+        self._url, self._deadline = url, deadline
+        self._socket: socket.socket | None = None
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> None:
+        self.check()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            self._socket.close()
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        self.check()
+        return max(self._deadline - time.monotonic(), 0.001)
+
+    def check(self) -> None:
+        """Raises `FetchError` once it is too late."""
+        if time.monotonic() >= self._deadline:
+            raise FetchError(f"{shown(self._url)} did not come in time")
+
+    def over(self, connected: socket.socket) -> socket.socket:
+        """Takes a connection under watch, by a handle of its own: TLS takes the first one over."""
+        self._socket = connected.dup()
+        self._timer = threading.Timer(self.left, self._shut, (self._socket,))
+        self._timer.daemon = True
+        self._timer.start()
+        return connected
+
+    @staticmethod
+    def _shut(connected: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+            connected.shutdown(socket.SHUT_RDWR)
 
 
-def _left(deadline: float, url: str) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise FetchError(f"{shown(url)} did not come in time")
-    return left
+def _pool(url: str, route: Route, watch: _Watch) -> HTTPConnectionPool:
+    """Connections to where an address leads, with their sockets under watch."""
+    parts = split(url)
+    host = parts.hostname or ""
+    pool: HTTPConnectionPool
+    if route.proxy is not None:
+        proxy = urlsplit(route.proxy)
+        login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}" if proxy.username else None
+        manager = urllib3.ProxyManager(route.proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login))
+        pool = manager.connection_from_host(host, route.port, parts.scheme)
+    elif parts.scheme == "https":
+        pool = urllib3.HTTPSConnectionPool(host, route.port)
+    else:
+        pool = HTTPConnectionPool(host, route.port)
+    pool.ConnectionCls = _watched(pool.ConnectionCls, route, watch)
+    return pool
+
+
+def _watched(base: Any, route: Route, watch: _Watch) -> Any:
+    """A kind of connection whose sockets are those of the route.
+
+    The addresses that were checked are those connected to: a second look-up of the name could say something else.
+    """
+
+    class Watched(base):  # type: ignore[misc]
+        def _new_conn(self) -> socket.socket:
+            connected: socket.socket = _connected(route, watch) if route.proxy is None else super()._new_conn()
+            return watch.over(connected)
+
+    return Watched
+
+
+def _connected(route: Route, watch: _Watch) -> socket.socket:
+    """A connection to the first of some addresses that takes one."""
+    for place, ip in enumerate(route.ips, 1):
+        try:
+            return socket.create_connection((ip, route.port), min(_CONNECT_SECONDS, watch.left))
+        except OSError:
+            if place == len(route.ips):
+                raise
+    raise OSError("the name has no address")
+
+
+def _cause(error: BaseException, route: Route) -> str:
+    """What went wrong, in few words: what another server said may be in them, a proxy's password may not."""
+    innermost = error
+    while (inner := _inner(innermost)) is not None:
+        innermost = inner
+    text = brief(str(innermost)) or type(innermost).__name__
+    if route.proxy is not None and isinstance(error, ProxyError):
+        return f"the proxy {shown(route.proxy)} does not let it through ({text})"
+    return text
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    for part in (*error.args, getattr(error, "original_error", None), getattr(error, "reason", None)):
+        if isinstance(part, BaseException) and part is not error:
+            return part
+    return None
 
 
 class LabelStudio:
@@ -142,22 +226,39 @@ class LabelStudio:
         policy: What else may be fetched.
         seconds: For a whole fetch.
         limit: Most bytes of a file.
+        aliases: Addresses by which tasks name Label Studio too; what is below one is asked of `url`.
     """
 
-    def __init__(self, url: str, token: str, policy: Policy, seconds: float, limit: int) -> None:
+    def __init__(
+        self, url: str, token: str, policy: Policy, seconds: float, limit: int, aliases: Sequence[Site] = ()
+    ) -> None:
         self.url, self._token, self.policy = url, token, policy
-        self.seconds, self._limit = seconds, limit
+        self.seconds, self._limit, self._aliases = seconds, limit, aliases
         self._access: tuple[str, float] | None = None
         self._access_lock = threading.Lock()
 
+    @staticmethod
+    def from_settings(own: BackendSettings, seconds: float | None = None, limit: int | None = None) -> LabelStudio:
+        """Label Studio as the settings have it, with other bounds where they are given."""
+        return LabelStudio(
+            own.url,
+            own.api_key,
+            Policy.for_home(own.url, own.allowed_hosts, own.proxies),
+            seconds or own.fetch_seconds,
+            limit or own.max_image_bytes,
+            own.aliases,
+        )
+
     def absolute(self, url: str) -> str:
-        """An address that the page uses, in full: paths are below Label Studio's address.
+        """An address that the page uses, in full, as this backend reaches it: paths are below Label Studio's.
 
         Raises:
+            RequestError: No address.
             FetchError: A path, and Label Studio's address is not known.
         """
         if not url.startswith("/"):
-            return url
+            alias = next((site for site in self._aliases if site.holds(url)), None)
+            return url if alias is None else self.url + alias.below(url)
         if not self.url:
             raise FetchError(
                 f"{shown(url)} is a file of Label Studio, whose address is not known: set LABEL_STUDIO_URL"
@@ -251,6 +352,11 @@ def _onward(url: str, location: str) -> str:
 
 def _advice(url: str, status: int, home: bool, token: bool) -> str:
     told = f"{shown(url)} answered {status}"
+    if not home and status in (401, 403, 404) and looks_like_label_studio(url):
+        return (
+            f"{told}: if that is Label Studio by another name, put {base(url)} into LABEL_STUDIO_ALIASES; the token "
+            "goes to LABEL_STUDIO_URL alone"
+        )
     if home and status == 404 and PRESIGNED.search(split(url).path):
         return (
             told

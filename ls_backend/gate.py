@@ -1,4 +1,4 @@
-"""The way to the network: a few at a time, a bounded queue in order of arrival, no work for clicks already outdone."""
+"""The way to the network: so many requests and no more, in order of arrival, no work for clicks already outdone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TypeVar
 
 from ls_backend.errors import BusyError
+
+T = TypeVar("T")
 
 
 class StaleError(Exception):
@@ -16,26 +20,60 @@ class StaleError(Exception):
 
 
 class Turn:
-    """One request's place in the order of arrival; `outdone` once a newer one of its object came."""
+    """One request's place in the order of arrival.
 
-    def __init__(self) -> None:
-        self.outdone = False
+    Attributes:
+        outdone: Whether a newer one of its object came.
+        idle: Whether it only waits, and leaves at once when it is outdone.
+        inside: Whether it is at the network.
+    """
+
+    def __init__(self, changed: threading.Condition | None = None) -> None:
+        self.outdone = self.idle = self.inside = False
+        self._changed = changed or threading.Condition()
+
+    def result(self, future: Future[T], seconds: float) -> T:
+        """What somebody else is working out.
+
+        Raises:
+            StaleError: A newer request of the object came first.
+            TimeoutError: It took too long.
+        """
+        future.add_done_callback(lambda _: self._wake())
+        with self._changed:
+            self.idle = True
+            try:
+                there = self._changed.wait_for(lambda: future.done() or self.outdone, seconds)
+            finally:
+                self.idle = False
+        if self.outdone:
+            raise StaleError
+        if not there:
+            raise TimeoutError
+        return future.result()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
 
 class Gate:
     """Lets requests through to the network in the order in which they came up to it.
 
+    A request counts from its arrival on, while its image is fetched too: so each holds a thread of the server, and
+    beyond a number of them the next is refused at once.
+
     Args:
         places: Requests inside at once.
-        queue: Requests that may wait.
-        seconds: How long they wait.
+        queue: Requests that may wait, for their image or for a place.
+        seconds: How long they wait for a place.
 
     Attributes:
         tell: Called with the number of those who wait whenever it changes.
     """
 
     def __init__(self, places: int, queue: int, seconds: float) -> None:
-        self._free, self._most, self._seconds = places, queue, seconds
+        self._free, self._most, self._queue, self._seconds = places, places + queue, queue, seconds
         self._turns: dict[Hashable, list[Turn]] = {}
         self._waiting: deque[Turn] = deque()
         self._changed = threading.Condition()
@@ -43,8 +81,9 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
-        return len(self._waiting)
+        """How many wait, for their image or for a place."""
+        with self._changed:
+            return self._count_waiting()
 
     @property
     def full(self) -> bool:
@@ -52,8 +91,19 @@ class Gate:
         with self._changed:
             return self._is_full()
 
+    def _present(self) -> list[Turn]:
+        return [turn for turns in self._turns.values() for turn in turns if not (turn.outdone and turn.idle)]
+
+    def _count_waiting(self) -> int:
+        return sum(not turn.inside for turn in self._present())
+
     def _is_full(self) -> bool:
-        return not self._free and len([t for t in self._waiting if not t.outdone]) >= self._most
+        return len(self._present()) >= self._most
+
+    def _note(self) -> None:
+        """Has those who wait look again, and tells how many there are."""
+        self._changed.notify_all()
+        self.tell(self._count_waiting())
 
     @contextmanager
     def arrival(self, group: Hashable) -> Iterator[Turn]:
@@ -62,43 +112,44 @@ class Gate:
         Args:
             group: Names the object that is being clicked on; requests of the same group that came before and have not
                 gone in yet are given up.
+
+        Raises:
+            BusyError: As many as may wait are here already.
         """
-        turn = Turn()
+        turn = Turn(self._changed)
         with self._changed:
-            turns = self._turns.setdefault(group, [])
-            for older in turns:
+            for older in self._turns.get(group, ()):
                 older.outdone = True
-            turns.append(turn)
-            self._changed.notify_all()
+            self._note()
+            if self._is_full():
+                raise BusyError(f"{self._queue} requests are waiting already; add replicas, or raise ICMFORMER_QUEUE")
+            self._turns.setdefault(group, []).append(turn)
+            self._note()
         try:
             yield turn
         finally:
             with self._changed:
-                turns.remove(turn)
-                if not turns:
+                self._turns[group].remove(turn)
+                if not self._turns[group]:
                     del self._turns[group]
+                self._note()
 
     @contextmanager
     def enter(self, turn: Turn | None = None) -> Iterator[None]:
         """Waits for a place.
 
         Args:
-            turn: From `arrival`; None for what belongs to no object.
+            turn: From `arrival`; None for what belongs to no object, which counts for nobody's queue.
 
         Raises:
-            BusyError: The queue is full, or no place came free in time.
+            BusyError: No place came free in time.
             StaleError: A newer request of the object came.
         """
-        turn = turn or Turn()
+        turn = turn or Turn(self._changed)
         deadline = time.monotonic() + self._seconds
         with self._changed:
-            if turn.outdone:
-                raise StaleError
-            if self._is_full():
-                raise BusyError(f"{self._most} requests are waiting already; add replicas, or raise ICMFORMER_QUEUE")
             self._waiting.append(turn)
-            self.tell(len(self._waiting))
-            self._changed.notify_all()
+            turn.idle = True
             try:
                 while True:
                     if turn.outdone:
@@ -110,13 +161,15 @@ class Gate:
                         raise BusyError(f"no place came free in {self._seconds:g} s; add replicas or a GPU")
                     self._changed.wait(left)
                 self._free -= 1
+                turn.inside = True
             finally:
+                turn.idle = False
                 self._waiting.remove(turn)
-                self.tell(len(self._waiting))
-                self._changed.notify_all()
+                self._note()
         try:
             yield
         finally:
             with self._changed:
                 self._free += 1
-                self._changed.notify_all()
+                turn.inside = False
+                self._note()

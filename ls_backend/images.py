@@ -17,6 +17,7 @@ from ls_backend.addresses import shown
 from ls_backend.errors import FetchError, RequestError, TooLargeError, UnusableImageError
 from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
+from ls_backend.gate import Turn
 
 _RESERVED = "%/:?#[]@!$&'()*+,;=~"
 _GRACE = 30.0  # seconds for decoding, beside those for fetching
@@ -56,15 +57,17 @@ class Images:
         self._flights: dict[str, Future[LoadedImage]] = {}
         self._guard = threading.Lock()
 
-    def load(self, url: str, task: str) -> LoadedImage:
+    def load(self, url: str, task: str, turn: Turn | None = None) -> LoadedImage:
         """The image at an address, as its file's orientation tag says it is to be seen.
 
         Args:
             url: As the task has it.
             task: The task's id; Label Studio presigns cloud addresses for a task.
+            turn: Of the request that needs it, which may be outdone while somebody else fetches.
 
         Raises:
             RequestError: And its kin: an address that is refused or cannot be fetched, a file that is no image.
+            StaleError: A newer request of the object came.
         """
         with self._guard:
             flight = self._flights.get(url)
@@ -73,7 +76,7 @@ class Images:
                 flight = self._flights[url] = Future()
         if not first:  # somebody else is at it: their image or their error is ours
             try:
-                return flight.result(self._studio.seconds + _GRACE)
+                return (turn or Turn()).result(flight, self._studio.seconds + _GRACE)
             except TimeoutError as error:
                 raise FetchError(f"{shown(url)} did not come in time") from error
         try:
@@ -101,7 +104,7 @@ class Images:
         if content is None:
             content = self._fetch(url, task)
         try:
-            image = LoadedImage.from_bytes(content, self._max_pixels)
+            image = LoadedImage.from_bytes(content, self._max_pixels, shown="label studio")
         except ImageTooLargeError as error:
             raise TooLargeError(f"{shown(url)}: {error}") from error
         except ImageError as error:

@@ -17,8 +17,7 @@ from icmformer.inference.cache import ByteLRU, Cache
 from icmformer.settings import Settings
 from icmformer.telemetry import Timings, current_request
 from ls_backend import accepted, codec
-from ls_backend.accepted import Saves
-from ls_backend.addresses import Policy
+from ls_backend.accepted import Save
 from ls_backend.errors import RequestError
 from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
@@ -65,7 +64,6 @@ class Backend:
         self.engine, self.images, self.gate = engine, images, gate
         self._polygon_points = polygon_points
         self._click_log = click_log or ClickLog(None)
-        self._saves = Saves()
         self.model_version = f"icmformer {engine.weights.name} {engine.weights.sha256[:8]} {engine.profile.name}"
         self._prefetches: queue.Queue[tuple[str, str]] = queue.Queue(_PREFETCHES)  # address, task
         threading.Thread(target=self._prefetch_all, name="prefetch", daemon=True).start()
@@ -82,13 +80,11 @@ class Backend:
             settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime, settings
         )
         engine.warm_up()
-        policy = Policy.for_home(own.url, own.allowed_hosts)
-        studio = LabelStudio(own.url, own.api_key, policy, own.fetch_seconds, own.max_image_bytes)
         decoded: ByteLRU[DecodedImage] = ByteLRU(settings.image_cache_mb << 20)
         files = FileCache(settings.cache_dir / "label-studio", own.file_cache_bytes)
-        images = Images(studio, files, decoded, settings.max_pixels, own.max_image_bytes)
-        places = max(own.concurrency, settings.batch)  # requests that are to share a pass must get as far as that
-        return Backend(engine, images, Gate(places, own.queue, own.queue_seconds), own.polygon_points, click_log)
+        images = Images(LabelStudio.from_settings(own), files, decoded, settings.max_pixels, own.max_image_bytes)
+        gate = Gate(places(settings, own), own.queue, own.queue_seconds)
+        return Backend(engine, images, gate, own.polygon_points, click_log)
 
     @property
     def caches(self) -> dict[str, Cache[Any]]:
@@ -111,7 +107,7 @@ class Backend:
         # A new click of an object resends the ones before: who shares the first one is clicking on the same object.
         try:
             with self.gate.arrival((request.task, request.marks[0].id)) as turn:
-                image = self.images.load(request.url, request.task)
+                image = self.images.load(request.url, request.task, turn)
                 fetched = time.perf_counter()
                 height, width = image.pixels.shape[:2]
                 clicks, box = request.prompt(height, width)
@@ -162,23 +158,20 @@ class Backend:
         )
         return Outcome(reply, kind, timings, len(request.marks))
 
-    def saved(self, body: Any) -> list[int]:
-        """Reads what Label Studio's webhook says of a saved annotation.
+    def saved(self, body: Any) -> Save | None:
+        """Reads what Label Studio's webhook says of a saved annotation, and writes it to the click log.
 
         Returns:
-            Clicks and boxes that each mask took which was not seen in this annotation before.
+            The save; None where no annotation was saved.
 
         Raises:
             RequestError: A body that is not what Label Studio sends.
         """
         save = accepted.parse(body)
-        if save is None:
-            return []
-        new, changed = self._saves.note(save)
-        if changed:
+        if save is not None and (save.regions or not save.first):  # one that is left without our masks counts as such
             regions = [{"id": r.id, "clicks": r.clicks, "edited": r.edited} for r in save.regions]
             self._click_log.write("accepted", "label studio", annotation=save.annotation, regions=regions)
-        return [region.clicks for region in new]
+        return save
 
     def _prefetch(self, body: Any) -> None:
         """Has the images of an opened task fetched and encoded in the background; a busy backend lets it be."""
@@ -209,6 +202,11 @@ class Backend:
                 log.exception("prefetching failed")
             finally:
                 self._prefetches.task_done()
+
+
+def places(settings: Settings, own: BackendSettings) -> int:
+    """Requests that the network works on at once; those that are to share a pass must get as far as it."""
+    return max(own.concurrency, settings.batch)
 
 
 def _milliseconds(stages: Mapping[str, float]) -> dict[str, float]:

@@ -3,9 +3,11 @@
 | variable | meaning | default |
 |---|---|---|
 | LABEL_STUDIO_URL (or LABEL_STUDIO_HOST) | Label Studio's address as this backend reaches it, sub-path included | |
+| LABEL_STUDIO_ALIASES | other addresses that tasks have for Label Studio, by commas; LABEL_STUDIO_URL is asked | none |
 | LABEL_STUDIO_API_KEY | legacy or personal access token for fetching images; sent to that address only | |
 | BASIC_AUTH_USER, BASIC_AUTH_PASS | asked of every caller but for /health, /ready, /webhook | none |
 | ICMFORMER_ALLOWED_HOSTS | other hosts for images, by commas; *.example.org, or * for all public ones | none |
+| http_proxy, https_proxy, no_proxy | proxies for public hosts; private addresses are asked directly | none |
 | ICMFORMER_MAX_IMAGE_MB | largest image file fetched | 100 |
 | ICMFORMER_MAX_BODY_MB | largest request body | 64 |
 | ICMFORMER_FETCH_SECONDS | time for fetching an image | 30 |
@@ -28,8 +30,9 @@ from typing import cast, get_args
 from icmformer.errors import ConfigError
 from icmformer.settings import number
 from icmformer.telemetry import LogFormat
-from ls_backend.addresses import Origin, host_name
+from ls_backend.addresses import Site, host_name
 from ls_backend.errors import RequestError
+from ls_backend.proxies import DIRECT, Proxies
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class BackendSettings:
     api_key: str = ""
     user: str = ""
     password: str = ""
+    aliases: tuple[Site, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    proxies: Proxies = DIRECT
     max_image_bytes: int = 100 << 20
     max_body_bytes: int = 64 << 20
     fetch_seconds: int = 30
@@ -60,17 +65,15 @@ class BackendSettings:
         env = os.environ if environment is None else environment
         url = (env.get("LABEL_STUDIO_URL") or env.get("LABEL_STUDIO_HOST") or "").strip().rstrip("/")
         if url:
-            try:
-                Origin.of(url)
-            except RequestError as error:
-                raise ConfigError(
-                    f"LABEL_STUDIO_URL must be an address like http://localhost:8080, without user name: {error}"
-                ) from error
+            _site("LABEL_STUDIO_URL", url)
         key = env.get("LABEL_STUDIO_API_KEY", "").strip()
         if any(not 32 < ord(c) < 127 for c in key):
             raise ConfigError("LABEL_STUDIO_API_KEY holds blanks or other characters that no token has")
         if key and not url:
             raise ConfigError("LABEL_STUDIO_API_KEY needs LABEL_STUDIO_URL: a token is sent to that address alone")
+        aliases = [name.strip() for name in env.get("LABEL_STUDIO_ALIASES", "").split(",") if name.strip()]
+        if aliases and not url:
+            raise ConfigError("LABEL_STUDIO_ALIASES needs LABEL_STUDIO_URL, the address that is asked in their stead")
         user, password = env.get("BASIC_AUTH_USER", ""), env.get("BASIC_AUTH_PASS", "")
         if bool(user) != bool(password):
             raise ConfigError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together; one of them is missing")
@@ -79,6 +82,8 @@ class BackendSettings:
             api_key=key,
             user=user,
             password=password,
+            aliases=tuple(_site("LABEL_STUDIO_ALIASES", alias) for alias in aliases),
+            proxies=Proxies.from_environment(env),
             allowed_hosts=tuple(
                 _host(name.strip()) for name in env.get("ICMFORMER_ALLOWED_HOSTS", "").split(",") if name.strip()
             ),
@@ -108,6 +113,16 @@ def log_options(environment: Mapping[str, str] | None = None) -> tuple[int, LogF
     if form not in get_args(LogFormat):
         raise ConfigError(f"LOG_FORMAT must be text or json, got {form!r}")
     return level, cast(LogFormat, form)
+
+
+def _site(variable: str, address: str) -> Site:
+    """What is at an address of Label Studio."""
+    try:
+        return Site.of(address)
+    except RequestError as error:
+        raise ConfigError(
+            f"{variable} must be an address like http://localhost:8080, without user name: {error}"
+        ) from error
 
 
 def _host(name: str) -> str:

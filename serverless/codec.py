@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from icmformer.types import BoolMask, Box, Click
 from serverless.errors import RequestError
 
 _MOST_POINTS = 100  # of a kind: each is a pass of the network, and Nuclio ends a worker that takes too long
+_MOST_SHAPES = 20  # of a reply with a shape for each part: each becomes an object of its own in the page
 _SLACK = 1.0  # pixels beyond the image that rounding in the page may leave
 
 
@@ -177,11 +179,49 @@ def encode_shape(mask: BoolMask) -> list[int]:
     return [*([0] if flat[0] else []), *lengths, left, top, right, bottom]
 
 
-def shapes_reply(mask: BoolMask) -> bytes:
-    """The JSON of a reply to CVAT 2.60 and later: one mask shape, none for an empty mask."""
+def encode_parts(mask: BoolMask) -> list[list[int]]:
+    """Encodes each connected part of an (H, W) bool mask, pixels that touch at corners counting as connected.
+
+    Returns:
+        The form of `encode_shape` for each part, largest first. Of more than 20 parts the last entry holds all from the
+        20th on, so that nothing is lost. Nothing for an empty mask.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    largest_first = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
+    place = np.zeros(count, np.int32)  # label -> which entry, from 1; the ground is 0
+    place[largest_first] = np.minimum(np.arange(count - 1), _MOST_SHAPES - 1) + 1
+    entries = []
+    for entry in range(1, int(place.max()) + 1):
+        boxes = stats[place == entry]
+        left, top = (int(boxes[:, side].min()) for side in (cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP))
+        right = int((boxes[:, cv2.CC_STAT_LEFT] + boxes[:, cv2.CC_STAT_WIDTH]).max())
+        bottom = int((boxes[:, cv2.CC_STAT_TOP] + boxes[:, cv2.CC_STAT_HEIGHT]).max())
+        *lengths, x1, y1, x2, y2 = encode_shape(place[labels[top:bottom, left:right]] == entry)
+        entries.append([*lengths, x1 + left, y1 + top, x2 + left, y2 + top])
+    return entries
+
+
+def encode_mask(mask: BoolMask, parts: bool) -> list[list[int]]:
+    """An (H, W) bool mask as shapes: one for each part, or one of all; none for an empty mask."""
+    if parts:
+        return encode_parts(mask)
     points = encode_shape(mask)
-    shapes = [{"type": "mask", "points": points, "attributes": []}] if points else []
+    return [points] if points else []
+
+
+def shapes_reply(mask: BoolMask, parts: bool = False) -> bytes:
+    """The JSON of a reply to CVAT 2.60 and later: see `encode_mask`."""
+    shapes = [{"type": "mask", "points": points, "attributes": []} for points in encode_mask(mask, parts)]
     return json.dumps({"shapes": shapes}, separators=(",", ":")).encode()
+
+
+NOTHING: Mapping[str, bytes] = {"shapes": b'{"shapes":[]}', "mask": b'{"mask":[[0]],"points":[]}'}
+"""Reply form -> the JSON for a request that says nothing of where the object is: all points were deleted, say.
+
+CVAT's page before 2.60 traces the outline of a `mask` that comes without `points`, and fails where there is none. Given
+`points` it takes them for the outline: an empty one leaves no object to save and no error. It does read `mask`, one row
+and one column of it at least, and shows nothing of it without an outline.
+"""
 
 
 def mask_reply(mask: BoolMask) -> bytes:

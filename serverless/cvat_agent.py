@@ -3,7 +3,9 @@
     cvat-cli function create-native icmformer --function-file serverless/cvat_agent.py
     cvat-cli function run-agent ID --function-file serverless/cvat_agent.py
 
-Parameters, by `-p NAME=str:VALUE`: weights, device, profile; without them the environment's settings hold.
+Parameters, by `-p NAME=str:VALUE`: weights, device, profile; without them the environment's settings hold. With
+`-p box=bool:true`, for both commands, CVAT's page offers to start with a box; that is on at first, and a click alone
+then does nothing.
 """
 
 from __future__ import annotations
@@ -26,23 +28,25 @@ class InteractiveFunction:
     Args:
         interactor: Ready to segment.
         max_pixels: Largest image opened.
+        box: Whether an annotator may start with a box.
     """
 
-    spec = cvataa.InteractionFunctionSpec(min_pos_points=0, min_neg_points=0, min_bounding_boxes=0)
-
-    def __init__(self, interactor: Interactor, max_pixels: int) -> None:
+    def __init__(self, interactor: Interactor, max_pixels: int, box: bool = False) -> None:
         self._interactor, self._max_pixels = interactor, max_pixels
+        self.spec = cvataa.InteractionFunctionSpec(
+            min_pos_points=0, min_neg_points=0, min_bounding_boxes=0 if box else None
+        )
 
     def preprocess_image(self, context: cvataa.InteractionFunctionContext, image: PIL.Image.Image) -> LoadedImage:
         """Decodes and encodes a frame; the agent keeps the result for the clicks that follow."""
-        loaded = LoadedImage.from_pil(image, self._max_pixels)
+        loaded = LoadedImage.from_pil(image, self._max_pixels, "cvat")
         self._interactor.engine.prefetch(loaded)
         return loaded
 
     def detect(
         self, context: cvataa.InteractionFunctionContext, pp_image: LoadedImage, prompts: cvataa.InteractionPrompts
     ) -> list[cvataa.InteractionResultShape]:
-        """One mask shape, or none for an empty mask.
+        """One mask shape, or one for each part where that is set; none for an empty mask.
 
         Raises:
             PromptError: A prompt that does not fit the image.
@@ -51,11 +55,11 @@ class InteractiveFunction:
         corners = prompts.bounding_box and (*prompts.bounding_box[0], *prompts.bounding_box[1])
         clicks, box = codec.to_prompt(tuple(prompts.pos_points), tuple(prompts.neg_points), corners, height, width)
         mask, _, _ = self._interactor.segment(pp_image, clicks, box)
-        points = codec.encode_shape(mask)
-        return [cvataa.InteractionResultShape(type="mask", points=points)] if points else []
+        shapes = codec.encode_mask(mask, self._interactor.settings.parts)
+        return [cvataa.InteractionResultShape(type="mask", points=points) for points in shapes]
 
 
-def create(weights: str = "", device: str = "", profile: str = "") -> InteractiveFunction:
+def create(weights: str = "", device: str = "", profile: str = "", box: bool = False) -> InteractiveFunction:
     """Makes the function; `cvat-cli` calls it with its `-p` parameters.
 
     Raises:
@@ -66,5 +70,5 @@ def create(weights: str = "", device: str = "", profile: str = "") -> Interactiv
         base, weights=weights or base.weights, device=device or base.device, profile=profile or base.profile
     )
     return InteractiveFunction(
-        Interactor.from_settings(settings, FunctionSettings.from_environment()), settings.max_pixels
+        Interactor.from_settings(settings, FunctionSettings.from_environment()), settings.max_pixels, box
     )

@@ -12,6 +12,8 @@ before the first (not by --dry-run).
   --network NAME    CVAT's Docker network (cvat_cvat)
   --project NAME    Nuclio project (cvat)
   --env NAME=VALUE  setting of the function (docs/cvat.md); may be given several times
+  --box             CVAT's page offers to start with a box; it does so at first, and then a click alone does nothing
+  --port N          a port of this machine that stays the same when it is restarted (1024 to 65535, and free)
   --no-build        use the base image that is there
   --image NAME      another base image, made from ours (weights of your own: docs/cvat.md); implies --no-build
   --dry-run         print the commands, run none
@@ -26,7 +28,7 @@ fail() {
   exit 1
 }
 
-kind="" other="" network=cvat_cvat project=cvat build=yes dry=no
+kind="" other="" network=cvat_cvat project=cvat build=yes dry=no box=no port=""
 settings=()
 while [ $# -gt 0 ]; do
   case "$1" in
@@ -41,6 +43,14 @@ while [ $# -gt 0 ]; do
         ?*=*) settings+=(--env "$2"); shift ;;
         *) fail "--env needs NAME=VALUE, got '${2:-}'" ;;
       esac
+      ;;
+    --box) box=yes ;;
+    --port)
+      case "${2:-}" in
+        [1-9][0-9][0-9][0-9] | [1-6][0-9][0-9][0-9][0-9]) port=$2; shift ;;
+        *) fail "--port needs a number from 1024 to 65535, got '${2:-}'" ;;
+      esac
+      [ "$port" -ge 1024 ] && [ "$port" -le 65535 ] || fail "--port needs a number from 1024 to 65535, got '$port'"
       ;;
     --image) other=${2:?--image needs a name}; build=no; shift ;;
     --no-build) build=no ;;
@@ -93,7 +103,13 @@ fi
 # The code is in the image: only the function's file is sent along.
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-sed "s|^\( *baseImage:\).*|\1 $image|" "$file" >"$stage/function.yaml"
+awk -v image="$image" -v box="$box" -v port="$port" '
+  { indent = $0; sub(/[^ ].*/, "", indent) }
+  /^ *baseImage:/ { $0 = indent "baseImage: " image }
+  { print }
+  box == "yes" && /^ *min_neg_points:/ { print indent "startswith_box_optional: \"true\"" }
+  port != "" && /^ *maxRequestBodySize:/ { print indent "port: " port }
+' "$file" >"$stage/function.yaml"
 run nuctl deploy --project-name "$project" --path "$stage" --file "$stage/function.yaml" --platform local \
   ${settings[@]+"${settings[@]}"} --platform-config "{\"attributes\": {\"network\": \"$network\"}}"
 run nuctl get function icmformer --platform local

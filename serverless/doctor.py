@@ -1,10 +1,11 @@
-"""What `icmformer doctor` says of CVAT: address, version and form of replies, token, is the function there?"""
+"""What `icmformer doctor` says of CVAT: address, version, form of replies, token; is the function there, and alive?"""
 
 from __future__ import annotations
 
 import re
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 from icmformer.diagnosis import Answer, Check, Fact, NoAnswerError, Options, Outcome, ask, failed, ok, skipped, warning
 from icmformer.diagnosis.checks import NETWORK_SECONDS
@@ -15,16 +16,23 @@ from serverless.settings import FunctionSettings
 
 VARIABLES = names_in(settings.__doc__)
 """The function's settings."""
-_SETTINGS, _REACHED, _VERSION, _TOKEN, _FUNCTION = (
+_SETTINGS, _REACHED, _VERSION, _TOKEN, _FUNCTION, _ANSWER = (
     "cvat settings",
     "cvat",
     "cvat version",
     "cvat token",
     "cvat function",
+    "cvat answer",
 )
 _NAME = "icmformer"
 _OLDEST, _SHAPES = (2, 3), (2, 60)
 _ADDRESS = "set CVAT_HOST (--cvat) to the address that opens CVAT, as in http://localhost:8080"
+_DEPLOY = "serverless/deploy.sh cpu|gpu deploys it (docs/cvat.md)"
+_LOG = "its log says why: docker logs nuclio-nuclio-icmformer, or kubectl logs"
+_ANSWER_SECONDS = 30.0
+"""Patience with the function: longer than a click waits for a free worker (20 s), shorter than CVAT's own (120 s)."""
+_UNREACHABLE = re.compile(r"host='([^']*)', port=(\d+)")
+"""Of the words of CVAT's HTTP library for a function that cannot be reached."""
 _NEW_TOKEN = "make a personal access token on CVAT's profile page and set CVAT_ACCESS_TOKEN"
 
 
@@ -45,6 +53,13 @@ def checks(options: Options) -> list[Check]:
         Check(_VERSION, cvat.check_version, (_SETTINGS, _REACHED)),
         Check(_TOKEN, cvat.check_token, (_REACHED,), advice=_NEW_TOKEN, **net),
         Check(_FUNCTION, cvat.check_function, (_TOKEN,), advice="is CVAT still up?", **net),
+        Check(
+            _ANSWER,
+            cvat.check_answer,
+            (_FUNCTION,),
+            advice="is CVAT still up?",
+            **{**net, "seconds": _ANSWER_SECONDS + NETWORK_SECONDS},
+        ),
     ]
 
 
@@ -56,18 +71,19 @@ class _Cvat:
         bare = url.strip().rstrip("/")
         self.url = bare if "://" in bare or not bare else f"https://{bare}"  # as cvat-cli takes it
         self._token = environment.get("CVAT_ACCESS_TOKEN", "").strip()
-        self._version = ""
+        self._version = self._function = ""
 
     @cached_property
     def _own(self) -> FunctionSettings:
         return FunctionSettings.from_environment(self._environment)
 
-    def _ask(self, path: str, token: bool = True) -> Answer:
+    def _ask(self, path: str, token: bool = True, seconds: float = 5.0, body: Any = None) -> Answer:
         headers = {"Authorization": f"Bearer {self._token}"} if token else {}
-        return ask(f"{self.url}{path}", headers)
+        return ask(f"{self.url}{path}", headers, seconds, body)
 
     def check_settings(self) -> Outcome:
-        return ok(f"replies in the form {self._own.reply!r}")
+        parts = ", one for each part of a mask" if self._own.parts else ""
+        return ok(f"replies in the form {self._own.reply!r}{parts}")
 
     def check_reached(self) -> Outcome:
         answer = self._ask("/api/server/about", token=False)
@@ -126,7 +142,7 @@ class _Cvat:
             return skipped("unchecked without a token")
         answer = self._ask("/api/lambda/functions")
         listed = answer.json()
-        deploy = "serverless/deploy.sh cpu|gpu deploys it (docs/cvat.md); nuctl get function must say `ready`"
+        deploy = f"{_DEPLOY}; nuctl get function must say `ready`"
         if answer.status == 403:
             return failed(
                 "this user may not list functions (status 403)", "use the token of a worker or an administrator"
@@ -144,4 +160,69 @@ class _Cvat:
         version = ours[0].get("version")
         if isinstance(version, int) and version < 2:
             return failed(f"deployed with annotation version {version}: CVAT's button for it is grey", deploy)
-        return ok(f"{ours[0].get('name')} is deployed as {ours[0].get('id')}")
+        self._function = str(ours[0].get("id"))
+        return ok(f"{ours[0].get('name')} is deployed as {self._function}")
+
+    def check_answer(self) -> Outcome:
+        """Has CVAT ask the function: its list of functions goes on to name one that is long dead."""
+        if not self._token:
+            return skipped("unchecked without a token")
+        job = self._job()
+        if job is None:
+            return skipped(
+                "this user sees no job with photos, without which CVAT asks no function",
+                "make a task of one photo, or use the token of a user who has a job",
+            )
+        # Without points the function looks at no image. CVAT sends the frame all the same, as it does with a click.
+        body = {"job": job["id"], "frame": job["start_frame"], "pos_points": [], "neg_points": [], "obj_bbox": []}
+        try:
+            answer = self._ask(f"/api/lambda/functions/{quote(self._function)}", True, _ANSWER_SECONDS, body)
+        except NoAnswerError as error:
+            return failed(f"no answer of the function within {_ANSWER_SECONDS:g} s: {error}", _hanging())
+        return self._alive(answer)
+
+    def _job(self) -> dict[str, Any] | None:
+        """A job with photos that the token's user may see."""
+        found = self._ask("/api/jobs?page_size=20").json()
+        jobs = found.get("results") if isinstance(found, dict) else None
+        for job in jobs if isinstance(jobs, list) else []:
+            if not (isinstance(job, dict) and {"id", "start_frame"} <= job.keys()):
+                continue
+            # a ground truth job holds some frames of its span alone; before 2.5 there were none, and no `type`
+            if job.get("type", "annotation") == "annotation" and job.get("dimension", "2d") == "2d":
+                return job
+        return None
+
+    def _alive(self, answer: Answer) -> Outcome:
+        """What CVAT's answer to a request without points says of the function."""
+        value, status = answer.json(), answer.status
+        if status == 200 and isinstance(value, dict) and {"shapes", "mask"} & value.keys():
+            form = "mask" if "mask" in value else "shapes"
+            return ok(f"the function answers, in the form {form!r}", reply=form)
+        told = value if isinstance(value, str) else answer.content[:300].decode(errors="replace")
+        if status == 403:
+            return skipped("this user may not call functions (status 403)", "use the token of a user who annotates")
+        if status == 503 and "for url" not in told:  # a ConnectionError in CVAT
+            place = _UNREACHABLE.search(told)
+            return failed(
+                f"CVAT cannot reach the function{f' at {place[1]}:{place[2]}' if place else ''}, which clicks show as "
+                "503 ... Connection refused: it is down, or it has had another port since the machine was restarted "
+                "(cvat-ai/cvat#10307)",
+                "`docker ps` shows whether nuclio-nuclio-icmformer runs and at which port; deploy it again by "
+                "serverless/deploy.sh or nuctl; --port N, or `port` in the function's file, keeps it (docs/cvat.md)",
+            )
+        if status == 504 and "for url" not in told:  # CVAT's own time-out
+            return failed("the function does not answer within CVAT's own time-out (status 504)", _hanging())
+        if "for url" not in told:
+            return failed(f"CVAT does not ask the function (status {status}: {told})", "docker logs cvat_server")
+        if status == 503:
+            return failed("the function has no model, or all its workers are busy (status 503)", _LOG)
+        if status == 400:
+            return failed(
+                "the function does not take the photo (status 400): it is over maxRequestBodySize, or no photo", _LOG
+            )
+        return failed(f"the function fails (status {status})", _LOG)
+
+
+def _hanging() -> str:
+    return f"all workers are busy, or it hangs: {_LOG.removeprefix('its log says why: ')}; {_DEPLOY}"

@@ -10,7 +10,7 @@ class RequestError(IcmformerError, ValueError):
 
 
 class NothingFoundError(IcmformerError, ValueError):
-    """An empty mask, which the reply form of CVAT before 2.60 cannot say."""
+    """An empty mask for clicks on an object, which the reply form of CVAT before 2.60 cannot say."""
 
 
 class NotReadyError(IcmformerError, RuntimeError):

@@ -71,7 +71,7 @@ class Interactor:
             RequestError: A body that is not what CVAT sends.
             ImageError: An image that cannot be opened.
             PromptError: A prompt that does not fit the image.
-            NothingFoundError: An empty mask that the configured reply form cannot say.
+            NothingFoundError: An empty mask for clicks on an object, which the configured reply form cannot say.
         """
         timings = Timings() if timings is None else timings
         with timings.stage("parse"):
@@ -82,9 +82,9 @@ class Interactor:
             "box": request.corners is not None,
             "image_bytes": len(request.image) * 3 // 4,
         }
-        if request.empty and self.settings.reply == "shapes":
+        if request.empty:
             facts["result"] = "nothing clicked"
-            return b'{"shapes":[]}'  # the image is not looked at
+            return codec.NOTHING[self.settings.reply]  # the image is not looked at
         with timings.stage("decode"):
             image, kept = self._image(request.image)
         height, width = image.pixels.shape[:2]
@@ -121,13 +121,15 @@ class Interactor:
         image = self._images.get(key)
         if image is not None:
             return image, True
-        image = LoadedImage.from_bytes(codec.decode_base64(coded), self._max_pixels)
+        image = LoadedImage.from_bytes(codec.decode_base64(coded), self._max_pixels, shown="cvat")
         self._images.put(key, image)
         return image, False
 
     def _encode(self, mask: BoolMask) -> bytes:
         if self.settings.reply == "shapes":
-            return codec.shapes_reply(mask)
-        if not mask.any():
+            return codec.shapes_reply(mask, self.settings.parts)
+        if (
+            not mask.any()
+        ):  # the page says that this failed, and keeps the mask of the clicks before: better than silence
             raise NothingFoundError("nothing found for these clicks; click on the object, or draw a box around it")
         return codec.mask_reply(mask)

@@ -16,7 +16,7 @@ FOREIGN = ("ICMFORMER_", "LABEL_STUDIO_", "CVAT_", "BASIC_AUTH_", "CUDA_VISIBLE_
 
 
 class Server(ThreadingHTTPServer):
-    """Answers GET by `routes`: path -> status and JSON.
+    """Answers GET by `routes`: path -> status and JSON; POST by `posts`: path -> what makes these of a body.
 
     Attributes:
         tokens: What may stand in Authorization; None where nothing is asked for. `public` paths need none.
@@ -29,9 +29,12 @@ class Server(ThreadingHTTPServer):
     def __init__(self, routes, tokens=None, public=(), exchange=None):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.routes, self.tokens, self.public = dict(routes), tokens, public
-        self.exchange, self.clock, self.asked = exchange or {}, 0, []
+        self.exchange, self.clock, self.asked, self.posts = exchange or {}, 0, [], {}
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def handle_error(self, *_):
+        """Callers that have gone are no news."""
 
     def end(self):
         self.shutdown()
@@ -46,7 +49,10 @@ class _Handler(BaseHTTPRequestHandler):
         return super().date_time_string(time.time() + self.server.clock)
 
     def do_POST(self):
-        token = json.loads(self.rfile.read(int(self.headers["Content-Length"]))).get("refresh")
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path in self.server.posts and self.headers.get("Authorization") in self.server.tokens:
+            return self._say(*self.server.posts[self.path](body))
+        token = body.get("refresh")
         access = self.server.exchange.get(token)
         self._say(200, {"access": access}) if access else self._say(401, {"detail": "no"})
 

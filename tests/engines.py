@@ -34,8 +34,8 @@ def _first(name, low_precision, runtime):
 def engine(profile="exact", caches=None, runtime="auto", of=TRAINED, **served):
     """A new engine, with caches of its own.
 
-    `served` are fields of its weights that leave the network as it is.
+    `served` are fields of its weights' serving defaults.
     """
     profile = find_profile(profile)
     first = _first(of, profile.low_precision, find_runtime(runtime, find_device("cpu")))
-    return first.beside(caches, profile, replace(first.weights, **served))
+    return first.beside(caches, profile, replace(first.weights, serving=replace(first.weights.serving, **served)))

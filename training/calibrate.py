@@ -2,7 +2,7 @@
 
 Plays some clicks on each object and sets the scores beside the IoUs that the masks really have: mean absolute error
 and correlation for several sharpnesses (see `icmformer.inference.engine.expected_iou`), how often a bad mask has the
-lower score, and what a score is worth.
+lower score, and what a score is worth. `*` marks the weights' own sharpness, `score_sharpness` in their config.json.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from icmformer import Engine, IcmformerError
 from icmformer.errors import ConfigError
 from icmformer.inference.clicker import Clicker
-from icmformer.inference.engine import SHARPNESS, THRESHOLD, expected_iou
+from icmformer.inference.engine import THRESHOLD, expected_iou
 from icmformer.inference.profiles import PROFILES
 from icmformer.inference.session import State
 from icmformer.types import FloatMap
@@ -56,18 +56,18 @@ def lower_chance(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
     return float(((pairs < 0) + (pairs == 0) / 2).mean()) if pairs.size else float("nan")
 
 
-def table(patches: list[FloatMap], ious: NDArray[np.float64]) -> str:
-    """The two tables as text."""
+def table(patches: list[FloatMap], ious: NDArray[np.float64], chosen: float) -> str:
+    """The two tables as text; `chosen` is the weights' own sharpness."""
     lines = [
         f"{len(ious)} masks, mean IoU {ious.mean():.3f}",
         f"{'sharpness':>10} {'mean score':>11} {'error':>7} {'correlation':>12}",
     ]
     for sharpness in _SHARPNESSES:
         scores = np.array([expected_iou(p.astype(np.float32), sharpness) for p in patches])
-        mark = " *" if sharpness == SHARPNESS else ""
+        mark = " *" if sharpness == chosen else ""
         told = f"{sharpness:>10} {scores.mean():>11.3f} {abs(scores - ious).mean():>7.3f}"
         lines.append(f"{told} {np.corrcoef(scores, ious)[0, 1]:>12.3f}{mark}")
-    scores = np.array([expected_iou(p.astype(np.float32)) for p in patches])
+    scores = np.array([expected_iou(p.astype(np.float32), chosen) for p in patches])
     bad = ious < _BAD
     if 0 < bad.sum() < len(bad):
         chance = lower_chance(scores, bad)
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(table(patches, np.array(ious)))
+    print(table(patches, np.array(ious), engine.weights.serving.score_sharpness))
     return 0
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from icmformer.errors import ConfigError
 from icmformer.models import network_config
-from icmformer.weights import MIN_CROP_SIZE
+from icmformer.serving_defaults import MIN_CROP_SIZE, ServingDefaults
 from training.augment import AugmentConfig
 from training.points import PointsConfig
 
@@ -134,6 +134,8 @@ class TrainConfig:
         seed: Of everything random.
         min_crop_size: Of the exported weights: least side in pixels of the region that a click zooms into.
         second_look: Of the exported weights: whether a first click's answer is looked at again, closer.
+        click_margin: Of the exported weights: least distance of clicks from the edges of the network's input.
+        score_sharpness: Of the exported weights: how much surer than it says the network may be.
         pictures: Samples between pictures of what the network made of a batch; 0 for none.
         data, optim, augment, points, validation: See there.
         stages: Overrides by stage: mappings in the form of this config with `until`, the sample at which the next
@@ -154,6 +156,8 @@ class TrainConfig:
     seed: int = 0
     min_crop_size: int = MIN_CROP_SIZE
     second_look: bool = False
+    click_margin: int = 0
+    score_sharpness: float = 1.0
     pictures: int = 5_000
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -164,7 +168,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         network_config(self.network)
-        for name in ("size", "batch", "samples", "accumulate", "min_crop_size"):
+        ServingDefaults.of(vars(self))
+        for name in ("size", "batch", "samples", "accumulate"):
             _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
         for name in ("max_rounds", "seed", "pictures"):
             _require(getattr(self, name) >= 0, f"{name} cannot be negative, got {getattr(self, name)}")
@@ -189,6 +194,8 @@ _OF_THE_WHOLE_RUN = {
     "recompute",
     "min_crop_size",
     "second_look",
+    "click_margin",
+    "score_sharpness",
     "pictures",
     "validation",
     "stages",

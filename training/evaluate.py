@@ -133,7 +133,8 @@ class Worker:
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
         weights = load(run.weights)
         if run.second_look is not None:
-            weights = dataclasses.replace(weights, second_look=run.second_look)
+            serving = dataclasses.replace(weights.serving, second_look=run.second_look)
+            weights = dataclasses.replace(weights, serving=serving)
         self.engine = Engine(weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)), run.runtime)
         zoom = dataclasses.replace(self.engine.path.zoom, target_size=run.size)
         self.path = dataclasses.replace(self.engine.path, zoom=zoom)
@@ -253,8 +254,8 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
         "profile": run.profile,
         "runtime": find_runtime(run.runtime, torch.device(devices[0])),
         "target_size": run.size,
-        "min_crop_size": weights.min_crop_size,
-        "second_look": weights.second_look if run.second_look is None else run.second_look,
+        **weights.serving.as_mapping(),
+        "second_look": weights.serving.second_look if run.second_look is None else run.second_look,
         "as_served": run.served,
         "unordered_passes": run.passes,
         "box": run.box,

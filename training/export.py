@@ -10,7 +10,8 @@ import torch
 
 from icmformer.errors import IcmformerError, WeightsError
 from icmformer.packing import STORED
-from icmformer.weights import MIN_CROP_SIZE, save
+from icmformer.serving_defaults import ServingDefaults
+from icmformer.weights import save
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,9 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         config, state = checkpoint["config"], checkpoint["state"]
         about = {"samples": state["seen"], "training": config}
         name = args.name or args.output.name
-        crop = config.get("min_crop_size", MIN_CROP_SIZE)
-        second_look = config.get("second_look", False)
-        save(args.output, config["network"], state["average"], name, about, args.store, crop, second_look)
+        serving = ServingDefaults.of(config)
+        save(args.output, config["network"], state["average"], name, about, args.store, serving)
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -189,7 +189,7 @@ def _finetune(args: argparse.Namespace) -> int:
     if trained is None:
         print(f"stopped; run the same command to go on: {args.out}", file=sys.stderr)
         return 130
-    zooms = sorted({split.min_crop_size, weights.min_crop_size}, reverse=True)
+    zooms = sorted({split.min_crop_size, weights.serving.min_crop_size}, reverse=True)
     tried: dict[int, dict[str, Any]] = {}
     for crop in zooms:
         folder = _candidate(args, config, weights, split, trained, crop)
@@ -315,8 +315,7 @@ def _candidate(
         args.name or args.out.name,
         about,
         "fp16",
-        crop,
-        weights.second_look,
+        dataclasses.replace(weights.serving, min_crop_size=crop),
     )
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from icmformer.errors import ConfigError
 from icmformer.imageio import read_image
-from icmformer.weights import MIN_CROP_SIZE
+from icmformer.serving_defaults import MIN_CROP_SIZE
 from training.annotations.labelmap import AnnotatedPhoto
 
 

@@ -79,8 +79,10 @@ class _Quantised(OpenVINOBackend):
 def played(backend: OpenVINOBackend, weights: Weights, objects: Sequence[EvalObject], what: str) -> list[Trace]:
     """The protocol on each object."""
     side = network_config(weights.config).img_size
-    zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
-    path = ClickPath(SplitRunner(backend, ByteLRU(256 << 20)), zoom, flip=False, second_look=weights.second_look)
+    zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.serving.min_crop_size)
+    serving = weights.serving
+    runner = SplitRunner(backend, ByteLRU(256 << 20))
+    path = ClickPath(runner, zoom, False, serving.second_look, serving.click_margin)
     traces = []
     for item in tqdm(objects, unit="object", desc=what, disable=None):
         image, truth = item.load()

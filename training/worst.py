@@ -148,7 +148,8 @@ def _draw(args: argparse.Namespace) -> int:
         raise ConfigError(f"{args.out} was played with other weights than {args.weights}; name those with --weights")
     if run["size"] != [network_config(weights.config).img_size] * 2:
         raise ConfigError(f"{args.out} was played at another input size than the weights' own")
-    weights = dataclasses.replace(weights, second_look=run.get("second_look", weights.second_look))
+    looks = run.get("second_look", weights.serving.second_look)
+    weights = dataclasses.replace(weights, serving=dataclasses.replace(weights.serving, second_look=looks))
     engine = Engine(weights, "cpu", run["profile"], runtime=run.get("runtime", "auto"))
     tiles, others = [], 0
     for item, row in tqdm(worst(played, args.count), unit="object"):

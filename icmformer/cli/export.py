@@ -62,8 +62,7 @@ def _run(args: argparse.Namespace) -> int:
             "feature_N": "decode.onnx: the outputs of encode.onnx, by name",
         },
         "output": "logits (batch, 1, height, width); the mask is sigmoid(logits) > 0.49",
-        "min_crop_size": weights.min_crop_size,
-        "second_look": weights.second_look,
+        **weights.serving.as_mapping(),
         "largest_difference_of_a_logit": difference,
     }
     (args.output / "export.json").write_text(json.dumps(about, indent=2) + "\n")

@@ -81,8 +81,7 @@ def _info(args: argparse.Namespace) -> int:
         "variant": variant,
         "parameters": sum(t.numel() for t in found.state_dict.values() if t.is_floating_point()),
         "network": found.config,
-        "min_crop_size": found.min_crop_size,
-        "second_look": found.second_look,
+        **found.serving.as_mapping(),
         "about": dict(found.about),
     }
     if args.json:
@@ -90,8 +89,11 @@ def _info(args: argparse.Namespace) -> int:
         return 0
     print(f"name        {found.name}\npath        {found.path}\nsha256      {found.sha256}")
     print(f"variant     {variant or 'not a registered one'}\nparameters  {facts['parameters']:,}")
-    closer = ", and looks again at what a first click found" if found.second_look else ""
-    print(f"zooms to    {found.min_crop_size} pixels at least{closer}")
+    serving = found.serving
+    closer = ", and looks again at what a first click found" if serving.second_look else ""
+    print(f"zooms to    {serving.min_crop_size} pixels at least{closer}")
+    print(f"clicks      at least {serving.click_margin} pixels from the edges of the network's input")
+    print(f"scores      sharpened {serving.score_sharpness:g} times")
     for title, mapping in (("network", found.config), ("about", found.about)):
         for key, value in mapping.items():
             print(f"{title:<11} {key}: {value}")
@@ -115,8 +117,7 @@ def _convert(args: argparse.Namespace) -> int:
         name,
         about,
         args.store,
-        found.min_crop_size,
-        found.second_look,
+        found.serving,
     )
     size = (folder / weights.MODEL_FILE).stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, {variant_name(network_config(found.config)) or found.config['family']}")

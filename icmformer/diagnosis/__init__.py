@@ -13,7 +13,7 @@ from icmformer.diagnosis.checks import (
     skipped,
     warning,
 )
-from icmformer.diagnosis.web import Answer, NoAnswerError, ask
+from icmformer.diagnosis.web import Answer, NoAnswerError, ask, clock_offset
 
 __all__ = [
     "Answer",
@@ -24,6 +24,7 @@ __all__ = [
     "Outcome",
     "State",
     "ask",
+    "clock_offset",
     "examine",
     "failed",
     "ok",

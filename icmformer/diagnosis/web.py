@@ -48,13 +48,14 @@ class Answer:
             return None
 
 
-def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0) -> Answer:
-    """One GET.
+def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0, body: Any = None) -> Answer:
+    """One GET; one POST where there is a body.
 
     Args:
         url: An http or https address.
         headers: Headers; they go to this server alone.
         seconds: Patience with each step.
+        body: Sent as JSON.
 
     Raises:
         NoAnswerError: No address, no connection, or no HTTP there; the text has the cause.
@@ -72,11 +73,14 @@ def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0
     else:
         connection = http.client.HTTPConnection(host, port, timeout=seconds)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    method, content, kind = "GET", None, {}
+    if body is not None:
+        method, content, kind = "POST", json.dumps(body), {"Content-Type": "application/json"}
     try:
         asked = time.time()
-        connection.request("GET", path, headers={"Accept": "application/json, */*", **(headers or {})})
+        connection.request(method, path, content, {"Accept": "application/json, */*", **kind, **(headers or {})})
         response = connection.getresponse()
-        offset = _offset(response.getheader("Date"), (asked + time.time()) / 2)
+        offset = clock_offset(response.getheader("Date"), (asked + time.time()) / 2)
         return Answer(response.status, response.read(_LIMIT), response.getheader("Location"), offset)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoAnswerError(f"{parts.scheme}://{host}:{port} {_cause(error)}") from error
@@ -84,7 +88,8 @@ def ask(url: str, headers: Mapping[str, str] | None = None, seconds: float = 5.0
         connection.close()
 
 
-def _offset(date: str | None, now: float) -> float | None:
+def clock_offset(date: str | None, now: float) -> float | None:
+    """Seconds by which a clock that shows `now` is ahead of a server's Date header; None where that tells nothing."""
     try:
         there = parsedate_to_datetime(date or "")
     except ValueError:

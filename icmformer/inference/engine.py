@@ -19,10 +19,11 @@ from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
 from icmformer.inference.backend import Backend, TorchBackend
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
+from icmformer.inference.guess import best_part
 from icmformer.inference.openvino_backend import OpenVINOBackend
 from icmformer.inference.pasted import ProbabilityMap, Whole
 from icmformer.inference.profiles import Profile, find_device, find_profile, find_runtime, has_bf16
-from icmformer.inference.prompts import as_box, checked_mask
+from icmformer.inference.prompts import as_box, as_clicks, checked_mask
 from icmformer.inference.runner import SplitRunner
 from icmformer.inference.session import Answer, ClickPath, State
 from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings, expand, whole
@@ -36,8 +37,6 @@ log = logging.getLogger("icmformer")
 _ENTRIES = 4  # a photo and regions of it that a feature cache should hold at the least
 THRESHOLD = 0.49
 """Probability above which a pixel is in the mask, as published."""
-SHARPNESS = 2.5
-"""Of scores; fitted on photos that are never trained on (`python -m training.calibrate`)."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,9 @@ class Engine:
         """Puts caches and click path around the backend."""
         weights, side = self.weights, network_config(self.weights.config).img_size
         self._runner = SplitRunner(self.backend, self.caches.features, weights.identity)
-        zoom = ZoomSettings(target_size=(side, side), min_crop_size=weights.min_crop_size)
-        self.path = ClickPath(self._runner, zoom, self.profile.flip, weights.second_look)
+        serving = weights.serving
+        zoom = ZoomSettings(target_size=(side, side), min_crop_size=serving.min_crop_size)
+        self.path = ClickPath(self._runner, zoom, self.profile.flip, serving.second_look, serving.click_margin)
         self._identity: Hashable = (weights.identity, self.profile, self.backend.identity)
 
     def beside(
@@ -115,7 +115,7 @@ class Engine:
         Args:
             caches: Its own; by default in memory, bounded by the settings.
             profile: Another one of the same precision.
-            weights: The same network, to be served otherwise: its least region, its second look.
+            weights: The same network, to be served otherwise.
 
         Raises:
             ConfigError: Another network, or a profile that computes in another precision.
@@ -178,8 +178,9 @@ class Engine:
         """Segments one object.
 
         Clicks are replayed one by one, as the evaluation protocol plays them: in their order, or, with
-        `ordered=False`, in the order that an annotator would have had reason for, each kind in its own order. Negative
-        clicks alone, with nothing to take away from, give an empty mask.
+        `ordered=False`, in the order that an annotator would have had reason for, each kind in its own order. A
+        positive click always gives a mask: where the network finds nothing, the likeliest part under it. Negative
+        clicks alone, with nothing to take away from, give an empty one.
 
         Args:
             image: (H, W, 3) uint8 RGB, or a `LoadedImage`, which spares naming its content again.
@@ -197,23 +198,29 @@ class Engine:
         Raises:
             ImageError: Not an RGB image.
             PromptError: Nothing to go by, or a prompt that does not fit the image.
+            ConfigError: `clean_up` is no CleanUp.
         """
+        if not isinstance(clean_up, CleanUp | None):
+            raise ConfigError(f"clean_up must be a CleanUp, got {type(clean_up).__name__}")
         timings = Timings()
         with timings.stage("total"):
             with timings.stage("hash"):
                 loaded = image if isinstance(image, LoadedImage) else LoadedImage.from_array(image)
             height, width = loaded.pixels.shape[:2]
             mask = None if previous_mask is None else checked_mask(previous_mask, height, width)
-            prompt = Prompt(tuple(clicks), as_box(box), mask, ordered)
+            prompt = Prompt(as_clicks(clicks), as_box(box), mask, bool(ordered))
             answer = self._answer(loaded, prompt, timings)
             with timings.stage("paste"):
                 found: ProbabilityMap = answer.map if answer else Whole(np.zeros((height, width), np.float32))
                 result = found.over(THRESHOLD)
+                if not result.any() and any(click.positive for click in prompt.clicks):
+                    result = best_part(found, prompt.clicks, height, width)
             if clean_up is not None:
                 with timings.stage("clean_up"):
                     result = clean_up(result, prompt.clicks)
         roi = whole(height, width) if answer is None else answer.roi
-        score = 0.0 if answer is None or not result.any() else expected_iou(answer.patch)
+        sharpness = self.weights.serving.score_sharpness
+        score = 0.0 if answer is None or not result.any() else expected_iou(answer.patch, sharpness)
         return MaskResult(result, score, roi, dict(timings), found.full)
 
     def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
@@ -353,13 +360,13 @@ class Engine:
         self.caches.states.put((self._identity, image.digest, start_key, clicks), answer)
 
 
-def expected_iou(patch: FloatMap, sharpness: float = SHARPNESS) -> float:
+def expected_iou(patch: FloatMap, sharpness: float) -> float:
     """The IoU to expect of a mask if every probability, sharpened, is taken at its word.
 
     Args:
         patch: Probabilities of the region looked at.
-        sharpness: Factor on the log-odds against the threshold: networks trained with the normalised focal loss are
-            less sure than they could be, and far from the object many small probabilities add up.
+        sharpness: Factor on the log-odds against the threshold, the weights' own: networks trained with the normalised
+            focal loss are less sure than they could be, and far from the object many small probabilities add up.
 
     Returns:
         Expected intersection over expected union of {p > threshold} and the object, in [0, 1].

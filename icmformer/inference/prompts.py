@@ -1,8 +1,8 @@
-"""Prompts other than clicks: a mask to correct, and a box."""
+"""What prompts must be, and how those other than clicks become a start: a mask to correct, and a box."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from icmformer.errors import ConfigError, PromptError
 from icmformer.inference.session import State
 from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings
-from icmformer.types import Box, FloatMap
+from icmformer.types import Box, Click, FloatMap
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,22 @@ class BoxStart:
         rows = (np.arange(roi.height) - (roi.height - 1) / 2) / (roi.height / 2)
         columns = (np.arange(roi.width) - (roi.width - 1) / 2) / (roi.width / 2)
         return (rows[:, None] ** 2 + columns[None, :] ** 2 <= 1).astype(np.float32)
+
+
+def as_clicks(clicks: Iterable[Click]) -> tuple[Click, ...]:
+    """Clicks as a tuple.
+
+    Raises:
+        PromptError: Anything but clicks.
+    """
+    try:
+        made = tuple(clicks)
+    except TypeError as error:
+        raise PromptError(f"clicks must be a list of Click(x, y, positive), got {type(clicks).__name__}") from error
+    for click in made:
+        if not isinstance(click, Click):
+            raise PromptError(f"each click must be a Click(x, y, positive), got {click!r:.80}")
+    return made
 
 
 def as_box(box: Box | Sequence[float] | None) -> Box | None:

@@ -111,12 +111,14 @@ class ClickPath:
         flip: Whether the mirror image is seen too and the logits are averaged.
         second_look: Whether what a first click found in a small part of the image is looked at again, closer, with
             that answer as the previous mask, before it is given. The published path does without.
+        click_margin: See `ServingDefaults`. The published path does without.
     """
 
     runner: Runner
     zoom: ZoomSettings
     flip: bool
     second_look: bool = False
+    click_margin: int = 0
 
     def roi(self, state: State, clicks: Sequence[PixelClick], height: int, width: int) -> ROI | None:
         """The region the next pass looks at; None for the whole image at its own size."""
@@ -176,7 +178,7 @@ class ClickPath:
         size = self.zoom.input_size(roi) if zoomed else (height, width)
         with timings.stage("crop"):
             previous = self._previous(state, roi, size)
-            points = map_clicks(clicks, roi, size)
+            points = map_clicks(clicks, roi, size, self.click_margin)
             if self.flip:
                 points = torch.cat((points, mirror_points(points, size[1])))
 

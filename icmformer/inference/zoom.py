@@ -209,12 +209,21 @@ def taps(start: int, length: int, out: int) -> Taps:
     return Taps(start + low, start + high, (position - low).astype(np.float32))
 
 
-def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int]) -> Tensor:
-    """Clicks as the network takes them: (1, 2N, 3), positive then negative, in pixels of its input, not rounded."""
+def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int], margin: int = 0) -> Tensor:
+    """Clicks as the network takes them: (1, 2N, 3), positive then negative, in pixels of its input, not rounded.
+
+    Args:
+        clicks: In pixels of the image.
+        roi: The region that the input shows.
+        size: (rows, columns) of the input.
+        margin: Pixels that a click within the region keeps from the input's edges at least.
+    """
     kinds: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
     for order, click in enumerate(clicks):
         row = size[0] * (click.row - roi.row_min) / roi.height
         column = size[1] * (click.column - roi.column_min) / roi.width
+        if 0 <= row < size[0] and 0 <= column < size[1]:
+            row, column = _inside(row, size[0], margin), _inside(column, size[1], margin)
         kinds[click.positive].append((row, column, float(order)))
     count = max(1, len(kinds[True]), len(kinds[False]))
     points = torch.full((1, 2 * count, 3), -1.0)
@@ -222,6 +231,10 @@ def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int]) ->
         if kinds[positive]:
             points[0, offset : offset + len(kinds[positive])] = torch.tensor(kinds[positive])
     return points
+
+
+def _inside(place: float, length: int, margin: int) -> float:
+    return min(max(place, margin), max(length - 1 - margin, margin)) if margin else place
 
 
 def mirror_points(points: Tensor, width: int) -> Tensor:

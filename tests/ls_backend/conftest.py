@@ -18,12 +18,13 @@ from skimage import data
 from icmformer import LoadedImage
 from icmformer.inference.cache import ByteLRU
 from icmformer.telemetry import log_config
-from ls_backend.addresses import Origin, Policy
+from ls_backend.addresses import Policy, Site
 from ls_backend.app import create_app
 from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
 from ls_backend.gate import Gate
 from ls_backend.images import Images
+from ls_backend.proxies import DIRECT
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
 
@@ -79,12 +80,14 @@ class Studio(ThreadingHTTPServer):
             "/data/upload/1/turned.png": rotated(),
             "/data/upload/1/two words ü.png": picture("chelsea"),
             "/data/local-files/?d=shelf/cat.png": picture("chelsea"),
+            "/data/upload/1/late.png": picture("chelsea"),
             "/data/upload/1/text.png": b"no image at all",
             "/data/upload/1/cut.png": picture("chelsea")[:20000],
             "/bucket/cat.png": picture("chelsea"),
         }
         self.asked = []  # (path, Authorization)
         self.token_needed = None
+        self.pause = 0.0  # before late.png
         self.elsewhere = False  # whether the bucket is at another host
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -147,8 +150,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "99999")
             self.end_headers()
             return self.wfile.write(picture("chelsea")[:5000])
+        if path == "/data/upload/1/out.png":
+            return self.answer(302, Location="/elsewhere/x.png")
         if path == "/data/upload/1/slow.png":
             time.sleep(6)
+        if path == "/data/upload/1/late.png":
+            time.sleep(studio.pause)
         if path == "/data/upload/1/endless.png":
             self.send_response(200)
             self.end_headers()
@@ -158,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
                 except OSError:
                     return None
             return None
-        content = studio.files.get(path)
+        content = studio.files.get(path) or studio.files.get(path.partition("?")[0])
         return self.answer(404) if content is None else self.answer(200, content)
 
 
@@ -176,10 +183,20 @@ def studio():
 def make_images(tmp_path, studio):
     """Makes an image loader for the studio; options as in the settings."""
 
-    def make(token="", allowed=(), seconds=2.0, limit=4 << 20, url=None, max_pixels=10**6, files=1 << 26):
+    def make(
+        token="",
+        allowed=(),
+        seconds=2.0,
+        limit=4 << 20,
+        url=None,
+        max_pixels=10**6,
+        files=1 << 26,
+        aliases=(),
+        proxies=DIRECT,
+    ):
         home = studio.url if url is None else url
-        policy = Policy(Origin.of(home) if home else None, allowed)
-        label_studio = LabelStudio(home, token, policy, seconds, limit)
+        policy = Policy.for_home(home, allowed, proxies)
+        label_studio = LabelStudio(home, token, policy, seconds, limit, [Site.of(alias) for alias in aliases])
         return Images(label_studio, FileCache(tmp_path / "files", files), ByteLRU(1 << 26), max_pixels, limit)
 
     return make

@@ -1,17 +1,20 @@
 """From a click to the annotators' own number of clicks: the ids of answers, the webhook, the log, the report."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from icmformer.cli.main import main
 from icmformer.click_log import ClickLog
 from ls_backend.accepted import parse
-from ls_backend.app import create_app
-from ls_backend.errors import RequestError
+from ls_backend.app import _Budget, create_app
+from ls_backend.errors import BusyError, RequestError
 from ls_backend.gate import Gate
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
+from tests.conftest import ROOT
 from tests.ls_backend.conftest import POLYGON, UNIFIED, body, click
 
 
@@ -55,7 +58,10 @@ def test_the_annotators_number_of_clicks(logged, log, capsys):
     assert objects(logged) == (1, 2)
     edited = {**other, "origin": "prediction-changed"}
     logged.post("/webhook", json=webhook(11, *corrected, edited, action="ANNOTATION_UPDATED"))
-    assert objects(logged) == (2, 3)  # the one that was there already is not counted again
+    assert objects(logged) == (1, 2)  # what was there already is not counted again
+    logged.post("/webhook", json=webhook(12, edited))
+    assert objects(logged) == (2, 3)
+    logged.post("/webhook", json=webhook(12, action="ANNOTATION_UPDATED"))  # it was deleted afterwards
     assert first[0]["id"] != corrected[0]["id"]
     assert main(["clicks", "report", str(log), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["label studio"]
@@ -95,9 +101,71 @@ def test_an_annotation_counts_as_it_was_saved_last(logged, log, capsys):
     for regions in (first, first, other, [], other):
         logged.post("/webhook", json=webhook(9, *regions, action="ANNOTATION_UPDATED"))
     logged.post("/webhook", json=webhook(10, *first))
-    assert sum('"accepted"' in line for line in log.read_text().splitlines()) == 5  # not what did not change
     assert main(["clicks", "report", str(log), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["label studio"]["objects"] == 2
+
+
+def test_replicas_count_a_kept_mask_once(fast, make_images, log, capsys):
+    """Whichever replicas hear of an annotation's saves."""
+    one, other = (
+        create_app(Backend(fast, make_images(), Gate(1, 8, 5.0), 200, ClickLog(path)), BackendSettings()).test_client()
+        for path in (log, log.with_name("other.jsonl"))
+    )
+    first, second = (answers(one, body(click(x, 40)))[0] for x in (40, 60))
+    one.post("/webhook", json=webhook(9, *first))
+    other.post("/webhook", json=webhook(9, *first, *second, action="ANNOTATION_UPDATED"))
+    other.post("/webhook", json=webhook(9, *first, *second, action="ANNOTATION_UPDATED"))
+    one.post("/webhook", json=webhook(9, *first, *second, action="ANNOTATION_UPDATED"))
+    assert objects(one)[0] + objects(other)[0] == 1
+    assert main(["clicks", "report", str(log), str(log.with_name("other.jsonl")), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["label studio"]["objects"] == 2
+
+
+SAVES = """
+import json, sys
+from flask.testing import FlaskClient
+from icmformer.memory import release
+from ls_backend.app import _Budget, create_app
+from ls_backend.service import Backend
+from ls_backend.settings import BackendSettings
+from icmformer.settings import Settings
+from tests.hostile.memory import _status
+own = BackendSettings.from_environment()
+client = create_app(Backend.from_settings(Settings.from_environment(), own), own).test_client()
+
+def save(number):
+    regions = [{"id": f"{number:04x}{n:012x}n1", "origin": "prediction"} for n in range(18_000)]
+    sent = json.dumps({"action": "ANNOTATION_CREATED", "annotation": {"id": number, "result": regions}})
+    assert len(sent) > 900_000
+    assert client.post("/webhook", data=sent).json == {"status": "noted"}
+
+save(0)
+release()
+before = _status("VmRSS")
+for number in range(1, 51):
+    save(number)
+release()
+print(_status("VmRSS") - before)
+"""
+
+
+def test_saves_take_no_memory(tmp_path):
+    """Fifty saves of a megabyte once left two hundred behind."""
+    done = subprocess.run([sys.executable, "-c", SAVES], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 30e6
+
+
+def test_saves_under_way_are_bounded_in_bytes(logged):
+    """Two that are long, or do not say how long they are, are all there is room for; and it comes free again."""
+    budget = _Budget(32, 16)
+    with budget.take(16), budget.take(None):
+        with pytest.raises(BusyError), budget.take(1):
+            pass
+        with budget.take(0):
+            pass
+    with budget.take(32):
+        pass
 
 
 def test_a_stranger_writes_nothing_where_credentials_are_asked_for(fast, make_images, log, caplog):

@@ -1,10 +1,8 @@
 """The routes: who may, what is refused and how, and that nothing that is sent breaks anything."""
 
-import contextlib
 import json
 import re
 import threading
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -172,18 +170,12 @@ def test_ready_says_when_no_more_clicks_fit(make_backend):
     backend = make_backend(queue=1)
     client = create_app(backend, BackendSettings(user="me", password="secret")).test_client()
     assert client.get("/ready").json == {"status": "READY", "waiting": 0}
-    with contextlib.ExitStack() as inside:
-        inside.enter_context(backend.gate.enter())
+    with backend.gate.arrival("an object") as turn, backend.gate.enter(turn):
         assert client.get("/ready").status_code == 200  # one may still wait
-        waiter = threading.Thread(target=lambda: backend.gate.enter().__enter__(), daemon=True)
-        waiter.start()
-        deadline = time.monotonic() + 5
-        while not backend.gate.waiting and time.monotonic() < deadline:
-            time.sleep(0.01)
-        reply = client.get("/ready")
-        assert (reply.status_code, reply.json) == (503, {"status": "BUSY", "waiting": 1})
-        assert client.get("/health").status_code == 200  # it lives, busy or not
-    waiter.join(5)
+        with backend.gate.arrival("another"):
+            reply = client.get("/ready")
+            assert (reply.status_code, reply.json) == (503, {"status": "BUSY", "waiting": 1})
+            assert client.get("/health").status_code == 200  # it lives, busy or not
 
 
 def test_metrics_count_what_happened(client):

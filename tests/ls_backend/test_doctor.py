@@ -100,6 +100,28 @@ def test_the_option_wins_over_the_variable_and_no_token_is_a_warning(doctor, stu
     assert not [asked for asked, token in studio.asked if token]
 
 
+def test_a_proxy_is_told_with_what_goes_through_it(doctor, studio, monkeypatch):
+    """A Label Studio of this network is asked directly, a public one through the proxy, as its images are."""
+    seen = Server({"http://label.example/api/version/": (200, {"release": "1.23.2"})}, public=("http",))
+    monkeypatch.setenv("http_proxy", seen.url.replace("http://", "http://me:hidden@"))
+    report = doctor()
+    assert report.state("label studio") == "ok"
+    assert f"images from public hosts come through {seen.url}" in report.told("label studio settings")
+    assert "proxy" not in report.told("label studio")
+    assert not seen.asked
+    look_up = socket.getaddrinfo
+    public = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", 80))]
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *a, **k: public if host == "label.example" else look_up(host, *a, **k)
+    )
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://label.example")
+    seen.routes["http://label.example" + ANYBODY] = (401, {})
+    report = doctor()
+    assert f"1.23.2 at http://label.example, through the proxy {seen.url}" in report.told("label studio")
+    assert "hidden" not in report.output
+    seen.end()
+
+
 def test_nothing_at_the_address_is_found(doctor, monkeypatch):
     monkeypatch.setenv("LABEL_STUDIO_URL", nobody())
     report = doctor("--project", "7")

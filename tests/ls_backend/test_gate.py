@@ -1,5 +1,6 @@
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_a_full_queue_and_a_long_wait_are_refused():
     inside.inside.wait(5)
     waiting = Visitor(gate)
     wait_for(lambda: gate.waiting == 1)
-    with pytest.raises(BusyError, match="waiting already"), gate.enter():
+    with pytest.raises(BusyError, match="waiting already"), gate.arrival("another object"):
         pass
     wait_for(lambda: waiting.error is not None)
     assert isinstance(waiting.error, BusyError)
@@ -96,6 +97,44 @@ def test_a_full_queue_and_a_long_wait_are_refused():
     inside.join(5)
     with gate.enter():
         pass
+
+
+def test_requests_count_from_their_arrival_on_while_their_images_are_fetched_too():
+    gate = Gate(1, 2, 5)
+    with gate.arrival("a"), gate.arrival("b"), gate.arrival("c"):
+        assert gate.full
+        assert gate.waiting == 3
+        with pytest.raises(BusyError, match="2 requests are waiting already"), gate.arrival("d"):
+            pass
+        # one that was outdone and is still fetching holds its thread, and counts
+        with pytest.raises(BusyError), gate.arrival("a"):
+            pass
+    assert not gate.full
+    assert gate.waiting == 0
+
+
+def test_who_waits_for_anothers_fetch_leaves_once_outdone_and_makes_room():
+    gate, flight, seen = Gate(1, 2, 5), Future(), []
+
+    def wait():
+        try:
+            with gate.arrival("object") as turn:
+                turn.result(flight, 10)
+        except StaleError as error:
+            seen.append(error)
+
+    with gate.arrival("the one who fetches"):
+        for count in range(30):  # quick clicks on a photo that does not come
+            thread = threading.Thread(target=wait, daemon=True)
+            thread.start()
+            wait_for(lambda count=count: len(seen) == count)
+            wait_for(lambda: gate.waiting == 2)
+        assert not gate.full
+    flight.set_result(None)
+    thread.join(5)
+    assert len(seen) == 29
+    with pytest.raises(TimeoutError), gate.arrival("object") as turn:
+        turn.result(Future(), 0.01)
 
 
 def test_an_error_inside_gives_the_place_back():

@@ -100,6 +100,50 @@ def test_who_asks_how_it_is_waits_neither_behind_clicks_nor_behind_callers_who_n
     assert "Traceback" not in server.log.read_text()
 
 
+def test_image_hosts_that_never_answer_hold_up_nobody_else(start):
+    """Fetches count against the queue: health answers, who comes too late is told so at once, and others are served."""
+    silent = socket.create_server(("127.0.0.1", 0), backlog=200)  # takes connections and says nothing
+    port = free_port(0)
+    hosts = {"ICMFORMER_ALLOWED_HOSTS": "localhost", "ICMFORMER_QUEUE": "40", "ICMFORMER_FETCH_SECONDS": "5"}
+    command = [sys.executable, "-m", "ls_backend", "--port", str(port), "--threads", "8"]
+    server = start(command, port, **hosts)
+    server.wait_for(f"{server.url}/health", 120)
+    assert "warning: 8 threads leave none for /health once 41 requests are there; 49 are used" in server.log.read_text()
+    address = f"http://localhost:{silent.getsockname()[1]}"
+    statuses = []
+
+    def client(n):
+        try:
+            ask(server, body(click(40, 40), task=n, image=f"{address}/{n}.png"))
+        except urllib.error.HTTPError as error:
+            statuses.append(error.code)
+
+    def status(path):
+        try:
+            with urllib.request.urlopen(f"{server.url}{path}", timeout=3) as reply:
+                return reply.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    threads = [threading.Thread(target=client, args=(n,)) for n in range(60)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 4
+    while len(statuses) < 19 and time.monotonic() < deadline:
+        assert status("/health") == 200
+        time.sleep(0.05)
+    assert statuses == [503] * 19  # 41 fetch
+    assert status("/ready") == 503
+    for _ in range(20):
+        assert status("/health") == 200
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [502] * 41 + [503] * 19
+    assert status("/ready") == 200
+    assert ask(server, body(click(40, 40)))["result"]
+    silent.close()
+
+
 def test_the_port_opens_once_the_model_is_there_any_worker_tells_of_all_and_logs_are_json(start):
     port = free_port(0)
     server = start([sys.executable, "-m", "ls_backend", "--port", str(port), "--workers", "2"], port, LOG_FORMAT="json")

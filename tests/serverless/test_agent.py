@@ -17,6 +17,7 @@ from PIL import Image
 from skimage import data
 
 from icmformer import Box, Click
+from serverless.cvat_agent import InteractiveFunction
 from tests.conftest import ROOT
 
 CAT = data.chelsea()
@@ -39,7 +40,9 @@ class Sample:
 
 @pytest.fixture(scope="module")
 def driver():
-    loader = FunctionLoader(None, Path(ROOT / "serverless" / "cvat_agent.py"), {"device": "cpu", "profile": "fast"})
+    loader = FunctionLoader(
+        None, Path(ROOT / "serverless" / "cvat_agent.py"), {"device": "cpu", "profile": "fast", "box": True}
+    )
     with RecoverableExecutor(_worker_init, [loader, _default_tracking_state_id_generator]) as executor:
         spec = executor.result(executor.submit(_worker_job_get_function_spec))
         made = get_function_driver_class(spec)(None, executor, spec)
@@ -58,6 +61,13 @@ def mask_of(shapes, height=300, width=451):
     assert shape["type"] == "mask"
     assert shape["attributes"] == []
     return decode_mask(shape["points"], image_width=width, image_height=height)
+
+
+def test_without_boxes_the_page_has_no_switch_that_swallows_the_first_click():
+    spec = InteractiveFunction(None, 10**8).spec
+    made = get_function_driver_class(spec)(None, None, spec)
+    assert made.get_remote_function_fields(spec) == {"min_pos_points": 0, "min_neg_points": 0}
+    made.validate_function_compatibility({**REMOTE, "startswith_box_optional": False})
 
 
 def test_the_driver_offers_it_as_an_interactor_with_clicks_and_an_optional_box(driver):

@@ -8,10 +8,13 @@ import pytest
 from cvat_sdk.masks import decode_mask, encode_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
+from icmformer.errors import ConfigError
 from icmformer.types import Box
 from serverless import codec
 from serverless.errors import RequestError
+from serverless.settings import FunctionSettings
 
 
 def masks():
@@ -45,6 +48,27 @@ def test_shapes_are_those_of_cvats_own_encoder():
             )
     assert count >= 300
     assert codec.encode_shape(np.zeros((5, 7), bool)) == []
+
+
+def test_one_shape_for_each_part_holds_the_mask_and_each_pixel_once():
+    """Decoded by CVAT's SDK; which pixels are connected is scipy's word."""
+    touching, seen = np.ones((3, 3)), 0
+    for mask in masks():
+        height, width = mask.shape
+        shapes = json.loads(codec.shapes_reply(mask, parts=True))["shapes"]
+        parts = [decode_mask(shape["points"], image_width=width, image_height=height) for shape in shapes]
+        _, count = ndimage.label(mask, touching)
+        assert len(parts) == min(count, 20)
+        np.testing.assert_array_equal(np.sum(parts, axis=0) if parts else np.zeros_like(mask), mask)
+        sizes = [part.sum() for part in parts[:19]]
+        assert sizes == sorted(sizes, reverse=True)
+        for part, shape in zip(parts, shapes, strict=True):
+            assert part.any()
+            assert shape["points"] == encode_mask(part)
+            if part is not parts[-1] or count <= 20:
+                assert ndimage.label(part, touching)[1] == 1
+        seen += count > 20
+    assert seen > 20
 
 
 def test_the_old_reply_is_what_json_says_of_nested_lists():
@@ -136,3 +160,12 @@ def test_what_is_no_base64_is_refused(image):
 def test_any_text_is_parsed_or_refused(data):
     with contextlib.suppress(RequestError):
         codec.parse(data)
+
+
+def test_parts_are_off_and_do_not_go_with_the_form_that_holds_one_mask():
+    assert not FunctionSettings.from_environment({}).parts
+    assert FunctionSettings.from_environment({"ICMFORMER_CVAT_PARTS": "1"}).parts
+    with pytest.raises(ConfigError, match="ICMFORMER_CVAT_PARTS=1 does not go with ICMFORMER_CVAT_REPLY=mask"):
+        FunctionSettings.from_environment({"ICMFORMER_CVAT_PARTS": "1", "ICMFORMER_CVAT_REPLY": "mask"})
+    with pytest.raises(ConfigError, match="ICMFORMER_CVAT_PARTS must be 0 or 1"):
+        FunctionSettings.from_environment({"ICMFORMER_CVAT_PARTS": "all"})

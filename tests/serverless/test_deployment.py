@@ -1,11 +1,15 @@
 """What Nuclio, CVAT and Docker are told: the rules of their contracts, and one version everywhere."""
 
+import base64
+import io
+import json
 import os
 import re
 import subprocess
 
 import pytest
 import yaml
+from PIL import Image, ImageSequence
 
 import icmformer
 from tests.conftest import ROOT
@@ -15,16 +19,8 @@ FILES = {
     "serverless/function-gpu.yaml": "gpu",
     "serverless/function.yaml": "cpu",
 }
-READ_BY_CVAT = {
-    "name",
-    "type",
-    "version",
-    "spec",
-    "min_pos_points",
-    "min_neg_points",
-    "startswith_box_optional",
-    "help_message",
-}
+READ_BY_CVAT = {"name", "type", "version", "spec", "min_pos_points", "min_neg_points", "help_message", "animated_gif"}
+"""No startswith_box: it demands a box; and no startswith_box_optional: it is on at first, a click then does nothing."""
 
 
 @pytest.fixture(params=FILES)
@@ -47,15 +43,42 @@ def test_cpu_and_gpu_differ_where_they_must_alone():
 
 def test_cvat_can_read_the_annotations(function):
     annotations = function[1]["metadata"]["annotations"]
-    assert set(annotations) == READ_BY_CVAT  # startswith_box would demand a box, whatever its value
+    assert set(annotations) == READ_BY_CVAT
     assert all(isinstance(value, str) for value in annotations.values())
     assert annotations["type"] == "interactor"
     assert int(annotations["version"]) >= 2
     assert annotations["spec"] == ""
     assert (annotations["min_pos_points"], annotations["min_neg_points"]) == ("0", "0")
-    assert annotations["startswith_box_optional"] == "true"
     assert function[1]["metadata"]["name"] not in ("pth-facebookresearch-sam-vit-h",)
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", function[1]["metadata"]["name"])
+
+
+def test_the_picture_of_the_tooltip_is_the_one_in_the_docs_and_moves(function):
+    annotations = function[1]["metadata"]["annotations"]
+    kind, _, coded = annotations["animated_gif"].partition(",")
+    assert kind == "data:image/webp;base64"
+    content = base64.b64decode(coded, validate=True)
+    assert content == (ROOT / "docs/figures/cvat_help.webp").read_bytes()
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.width <= 320
+        frames = {frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(picture)}
+        assert len(frames) >= 5
+        assert picture.info["loop"] == 0
+    # nuctl hands them to Docker in one command line: of Linux's 128 KiB, and of Windows' 32 KiB
+    assert len(json.dumps(annotations)) < 20 << 10
+    assert "'" not in "".join(annotations.values())
+
+
+def test_what_annotators_are_told_is_what_the_page_does(function):
+    """Holding Ctrl holds no request back since CVAT 2.16.3; the button Block does."""
+    told = function[1]["metadata"]["annotations"]["help_message"]
+    assert "Block" in told
+    docs = (ROOT / "docs/cvat.md").read_text()
+    for text in (told, docs):
+        assert "hold ctrl" not in text.lower()
+    for text in ("*Block*", "Connection refused", "read timeout=120", "is two clicks", "saves the earlier preview"):
+        assert text in docs
+    assert "part in view" not in docs
 
 
 def test_nuclio_gets_what_it_needs(function):
@@ -122,6 +145,7 @@ case "$(basename "$0") $*" in
   "docker info") echo "$RUNTIMES"; for line in $(seq 2000); do echo "more of it, line $line"; done ;;
   "docker network"*) exit "$NO_NETWORK" ;;
   "docker image"*) exit "$NO_IMAGE" ;;
+  "nuctl deploy"*) cp "$5/function.yaml" "$CALLS.yaml" ;;
   "nuctl get project"*) exit "$NO_PROJECT" ;;
 esac
 """
@@ -182,6 +206,9 @@ def test_deploying_builds_and_deploys_in_this_order(deploy, kind):
         (("cpu", "gpu"), {}, "not both"),
         (("cpu", "--env", "FOO"), {}, "--env needs NAME=VALUE"),
         (("cpu", "--env"), {}, "--env needs NAME=VALUE"),
+        (("cpu", "--port"), {}, "--port needs a number from 1024 to 65535"),
+        (("cpu", "--port", "80"), {}, "--port needs a number from 1024 to 65535"),
+        (("cpu", "--port", "69999"), {}, "--port needs a number from 1024 to 65535"),
         (("cpu",), {"NO_NETWORK": "1"}, "there is no Docker network cvat_cvat"),
         (("gpu",), {"runtimes": "runc"}, "no nvidia runtime"),
         (("cpu", "--no-build"), {"NO_IMAGE": "1"}, "leave --no-build out"),
@@ -201,8 +228,24 @@ def test_what_is_there_is_not_made_again(deploy):
     assert [call.split()[1] for call in calls if not call.startswith("docker image")] == ["deploy", "get"]
 
 
-def test_another_base_image_is_deployed_without_building(deploy):
+@pytest.mark.parametrize(("kind", "name"), [("cpu", "function.yaml"), ("gpu", "function-gpu.yaml")])
+def test_boxes_and_a_port_that_stays_are_put_into_the_file_on_request(deploy, tmp_path, kind, name):
+    """Nothing else of it changes, and the file of the checkout not at all."""
+    before = (ROOT / "serverless" / name).read_text()
+    plain = yaml.safe_load(before)
+    assert deploy(kind, "--no-build")[0].returncode == 0
+    assert yaml.safe_load((tmp_path / "calls.yaml").read_text()) == plain
+    assert deploy(kind, "--no-build", "--box", "--port", "32100")[0].returncode == 0
+    plain["metadata"]["annotations"]["startswith_box_optional"] = "true"
+    plain["spec"]["triggers"]["http"]["attributes"]["port"] = 32100
+    assert yaml.safe_load((tmp_path / "calls.yaml").read_text()) == plain
+    assert (ROOT / "serverless" / name).read_text() == before
+
+
+def test_another_base_image_is_deployed_without_building(deploy, tmp_path):
     done, calls = deploy("gpu", "--image", "registry.example/team/icmformer:7")
+    deployed = yaml.safe_load((tmp_path / "calls.yaml").read_text())
+    assert deployed["spec"]["build"]["baseImage"] == "registry.example/team/icmformer:7"
     assert done.returncode == 0, done.stderr
     assert not [call for call in calls if "build" in call]
     assert "docker image inspect registry.example/team/icmformer:7" in calls

@@ -1,17 +1,39 @@
 """What `icmformer doctor` finds at CVAT: against a server that answers as a real one does."""
 
+import threading
+
+import nuclio_sdk
 import pytest
 
+from serverless import doctor as checks_of_cvat
+from serverless import main
+from serverless.settings import FunctionSettings
 from tests.doctor import Doctor, Server, forget_environment, nobody
 
 TOKEN = "cvat-personal-access-token"
 ABOUT, SELF, FUNCTIONS = "/api/server/about", "/api/users/self", "/api/lambda/functions"
-LINES = ["cvat settings", "cvat", "cvat version", "cvat token", "cvat function"]
+JOBS, CALL = "/api/jobs?page_size=20", "/api/lambda/functions/icmformer"
+LINES = ["cvat settings", "cvat", "cvat version", "cvat token", "cvat function", "cvat answer"]
 OURS = {"id": "icmformer", "kind": "interactor", "name": "iCMFormer", "version": 2, "min_pos_points": 0}
 OTHERS = [
     {"id": "pth-saic-vul-hrnet", "kind": "interactor", "name": "HRNET", "version": 2},
     {"id": "icmformer-detector", "kind": "detector", "name": "iCMFormer boxes", "version": 1},
 ]
+GROUND_TRUTH = {"id": 9, "type": "ground_truth", "dimension": "2d", "start_frame": 0, "stop_frame": 90}
+POINT_CLOUD = {"id": 8, "type": "annotation", "dimension": "3d", "start_frame": 0, "stop_frame": 0}
+JOB = {"id": 7, "type": "annotation", "dimension": "2d", "start_frame": 40, "stop_frame": 79}
+REFUSED = (
+    "HTTPConnectionPool(host='host.docker.internal', port=49155): Max retries exceeded with url: / (Caused by "
+    "NewConnectionError('<urllib3.connection.HTTPConnection object at 0x7f64a03a7a60>: Failed to establish a new "
+    "connection: [Errno 111] Connection refused'))"
+)
+HANGS = "HTTPConnectionPool(host='host.docker.internal', port=49155): Read timed out. (read timeout=120)"
+
+
+def error_of(status, reason):
+    """What CVAT makes of a function that answers with an error."""
+    kind = "Client" if status < 500 else "Server"
+    return status, f"{status} {kind} Error: {reason} for url: http://host.docker.internal:49155/"
 
 
 @pytest.fixture
@@ -21,10 +43,12 @@ def cvat():
             ABOUT: (200, {"name": "Computer Vision Annotation Tool", "version": "2.73.0"}),
             SELF: (200, {"id": 1, "username": "eve"}),
             FUNCTIONS: (200, [*OTHERS, OURS]),
+            JOBS: (200, {"count": 3, "results": [GROUND_TRUTH, POINT_CLOUD, JOB]}),
         },
         tokens=(f"Bearer {TOKEN}",),
         public=(ABOUT,),
     )
+    server.posts[CALL] = lambda body: (200, {"shapes": []})
     yield server
     server.end()
 
@@ -58,7 +82,7 @@ def test_the_option_wins_and_without_a_token_the_rest_is_skipped(doctor, cvat, m
     monkeypatch.delenv("CVAT_ACCESS_TOKEN")
     report = doctor("--cvat", f"{cvat.url}/")
     assert report.code == 0
-    assert report.state("cvat token") == report.state("cvat function") == "skipped"
+    assert {report.state(name) for name in ("cvat token", "cvat function", "cvat answer")} == {"skipped"}
     assert "CVAT_ACCESS_TOKEN" in report.checks["cvat token"]["advice"]
     assert [asked for asked, _ in cvat.asked] == [ABOUT]
 
@@ -157,6 +181,86 @@ def test_a_function_that_is_not_deployed_is_found(doctor, cvat, answer, text, re
     assert report.failed == ["cvat function"]
     assert text in report.told("cvat function")
     assert remedy in report.checks["cvat function"]["advice"]
+
+
+@pytest.mark.parametrize("reply", ["shapes", "mask"])
+def test_the_function_is_asked_through_cvat_as_a_click_asks_it_but_without_points(doctor, cvat, reply):
+    """CVAT adds the frame of that job; the real handler answers without a look at it."""
+
+    class Blind:
+        """An interactor whose engine nobody may use."""
+
+        settings, model = FunctionSettings(reply=reply), "none"
+        answer = main.Interactor.answer
+
+    context = nuclio_sdk.Context()
+    context.user_data.interactor = Blind()
+
+    def call(body):
+        assert body["job"] == JOB["id"]
+        assert JOB["start_frame"] <= body["frame"] <= JOB["stop_frame"]
+        sent = {"image": "bm8gcGhvdG8=", **{key: body[key] for key in ("pos_points", "neg_points", "obj_bbox")}}
+        event = nuclio_sdk.Event(body=sent, content_type="application/json")
+        answer = main.handler(context, event)
+        return answer.status_code, answer.body.encode()
+
+    cvat.posts[CALL] = call
+    report = doctor()
+    assert report.state("cvat answer") == "ok", report.told("cvat answer")
+    assert repr(reply) in report.told("cvat answer")
+
+
+@pytest.mark.parametrize(
+    ("answer", "texts"),
+    [
+        ((503, REFUSED), ("host.docker.internal:49155", "cvat#10307", "docker ps", "deploy.sh", "--port")),
+        ((503, REFUSED.replace("111] Connection refused", "101] Network is unreachable")), ("cvat#10307", "docker ps")),
+        ((503, "('Connection aborted.', RemoteDisconnected('...'))"), ("cannot reach the function", "docker ps")),
+        ((504, HANGS), ("does not answer within", "504", "docker logs", "deploy.sh")),
+        (error_of(503, "Service Unavailable"), ("no model, or all its workers are busy", "docker logs")),
+        (error_of(408, "Request Timeout"), ("status 408", "docker logs")),
+        (error_of(400, "Bad Request"), ("maxRequestBodySize", "docker logs")),
+        (error_of(500, "Internal Server Error"), ("status 500", "docker logs")),
+        ((400, "The frame is outside the job range"), ("CVAT does not ask", "outside the job range", "cvat_server")),
+        ((500, b"<html>Server Error</html>"), ("CVAT does not ask", "cvat_server")),
+        ((200, ["no", "shapes"]), ("CVAT does not ask", "status 200")),
+    ],
+)
+def test_a_function_that_is_listed_and_dead_is_found(doctor, cvat, answer, texts):
+    cvat.posts[CALL] = lambda body: answer
+    report = doctor()
+    assert report.failed == ["cvat answer"]
+    for text in texts:
+        assert text in report.told("cvat answer")
+
+
+def test_a_function_that_hangs_is_not_waited_for_as_long_as_cvat_does(doctor, cvat, monkeypatch):
+    assert 20 < checks_of_cvat._ANSWER_SECONDS < 120
+    monkeypatch.setattr(checks_of_cvat, "_ANSWER_SECONDS", 0.3)
+    over = threading.Event()
+    cvat.posts[CALL] = lambda body: (504, HANGS) if over.wait(20) else None
+    report = doctor()
+    over.set()
+    assert report.failed == ["cvat answer"]
+    assert "within 0.3 s" in report.told("cvat answer")
+    assert "busy" in report.checks["cvat answer"]["advice"]
+
+
+@pytest.mark.parametrize("jobs", [(200, {"count": 0, "results": [GROUND_TRUTH]}), (403, {}), (200, ["odd"])])
+def test_without_a_job_to_look_at_nothing_can_be_told(doctor, cvat, jobs):
+    cvat.routes[JOBS] = jobs
+    report = doctor()
+    assert report.code == 0
+    assert report.state("cvat answer") == "skipped"
+    assert "make a task" in report.checks["cvat answer"]["advice"]
+
+
+def test_a_user_who_may_not_call_functions_is_told_so(doctor, cvat):
+    cvat.posts[CALL] = lambda body: (403, {"detail": "You do not have permission to perform this action."})
+    report = doctor()
+    assert report.code == 0
+    assert report.state("cvat answer") == "skipped"
+    assert "403" in report.told("cvat answer")
 
 
 def test_a_clock_an_hour_off_is_found_in_its_line_alone(doctor, cvat):

@@ -16,6 +16,7 @@ from PIL import Image
 from skimage import data
 
 from icmformer import Box, CleanUp, Click, LoadedImage
+from icmformer.served import decode_reply
 from serverless import main
 from serverless.interactor import Interactor
 from tests.serverless.conftest import Log, call, coded, payload, points_of
@@ -119,7 +120,7 @@ def test_a_second_click_neither_decodes_nor_encodes_the_photo_again(make_context
     context, decoded = make_context(), []
     engine = context.user_data.interactor.engine
     real = LoadedImage.from_bytes
-    monkeypatch.setattr(LoadedImage, "from_bytes", lambda *a: decoded.append(1) or real(*a))
+    monkeypatch.setattr(LoadedImage, "from_bytes", lambda *a, **k: decoded.append(1) or real(*a, **k))
     features = engine.caches.features.stats
     image = coded(np.ascontiguousarray(CAT[::-1]))
     call(context, payload(image, CLICKS[:1]))
@@ -163,8 +164,34 @@ def test_old_cvat_gets_whole_masks(make_context, fast):
     ).mask
     assert status == 200
     np.testing.assert_array_equal(np.array(reply["mask"]), expected * 255)
-    status, reply = call(context, payload(FORMS["png"], [], OFF))
-    assert (status, reply["kind"]) == (422, "nothing found")  # an empty mask breaks that page
+
+
+@pytest.mark.parametrize(("clicks", "off"), [([], []), ([], OFF)])
+def test_old_cvat_survives_the_deletion_of_the_last_point(make_context, clicks, off):
+    """Its page takes `points`, where there are any, for the outline, and saves no object where that is empty."""
+    status, reply = call(make_context(reply="mask"), payload("bm8gcGhvdG8=", clicks, off))
+    assert (status, reply) == (200, {"mask": [[0]], "points": []})
+    assert not decode_reply(reply, 30, 40).any()
+
+
+def test_old_cvat_is_told_that_clicks_found_nothing(make_context, monkeypatch):
+    """An empty mask breaks that page, and a reply that it takes would end an object in silence."""
+    monkeypatch.setattr(
+        Interactor, "segment", lambda self, image, *_: (np.zeros(image.pixels.shape[:2], bool), 0.0, {})
+    )
+    status, reply = call(make_context(reply="mask"), payload(FORMS["png"], CLICKS))
+    assert (status, reply["kind"]) == (422, "nothing found")
+
+
+def test_a_click_on_a_second_part_is_a_shape_of_its_own(make_context, monkeypatch):
+    two = np.zeros((300, 451), bool)
+    two[10:60, 10:60] = two[100:120, 200:260] = True
+    monkeypatch.setattr(Interactor, "segment", lambda *_: (two, 0.9, {}))
+    reply = call(make_context(parts=True), payload(FORMS["png"], CLICKS))[1]
+    assert len(reply["shapes"]) == 2
+    assert {(shape["type"], len(shape["attributes"])) for shape in reply["shapes"]} == {("mask", 0)}
+    np.testing.assert_array_equal(decode_reply(reply, 300, 451), two)
+    assert len(call(make_context(), payload(FORMS["png"], CLICKS))[1]["shapes"]) == 1
 
 
 def test_masks_are_tidied_on_request(make_context, fast):

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +56,7 @@ class Server:
         self.log = folder / "local.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=log, stderr=log, env={**__import__("os").environ, "PYTHONPATH": str(folder)}
+                command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": str(folder)}
             )
         deadline = time.monotonic() + 120
         while "serving on" not in self.log.read_text():
@@ -245,6 +247,34 @@ def test_a_worker_that_takes_too_long_or_dies_is_replaced(odd):
     assert server.post({"fail": True})[0] == 500
     assert json.loads(server.post({})[1])["pid"] == third  # an exception ends no worker
     assert server.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("size", [10, 8 << 20])
+def test_a_worker_that_is_frozen_between_events_is_replaced(odd, size):
+    """A message larger than the pipe's buffer waits for its reader, which must not be for ever."""
+    server = odd("--event-timeout", "2", "--worker-wait", "20")
+    frozen = json.loads(server.post({})[1])["pid"]
+    os.kill(frozen, signal.SIGSTOP)
+    begin = time.monotonic()
+    status, reply = server.post(b"x" * size)
+    assert (status, json.loads(reply)) == (408, {"error": "handler timed out"})
+    assert 2 <= time.monotonic() - begin < 10
+    status, reply = server.post(b"x" * size)
+    assert status == 200
+    assert json.loads(reply)["pid"] != frozen
+    assert not Path(f"/proc/{frozen}").exists()
+    assert server.stop(signal.SIGTERM) == 0
+
+
+def test_a_frozen_worker_does_not_keep_the_server_from_ending(odd):
+    server = odd("--event-timeout", "60")
+    os.kill(json.loads(server.post({})[1])["pid"], signal.SIGSTOP)
+    thread = threading.Thread(target=server.post, args=(b"x" * (8 << 20),))
+    thread.start()
+    time.sleep(0.5)
+    assert server.stop(signal.SIGTERM) == 0
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

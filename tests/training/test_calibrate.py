@@ -8,7 +8,7 @@ from training.calibrate import lower_chance, main, table
 def test_the_tables_are_those_of_hand_made_masks():
     sure, unsure = np.full((8, 8), 0.02, np.float16), np.full((8, 8), 0.3, np.float16)
     sure[2:6, 2:6] = unsure[2:6, 2:6] = 0.98
-    told = table([sure, unsure], np.array([0.95, 0.35]))
+    told = table([sure, unsure], np.array([0.95, 0.35]), 2.5)
     rows = [line.split() for line in told.splitlines()]
     assert rows[0][:2] == ["2", "masks,"]
     one = next(row for row in rows if row[0] == "1.0")
@@ -19,6 +19,7 @@ def test_the_tables_are_those_of_hand_made_masks():
     assert float(one[1]) == pytest.approx(np.mean(scores), abs=2e-3)
     assert float(one[2]) == pytest.approx(np.mean(np.abs(np.array(scores) - [0.95, 0.35])), abs=2e-3)
     assert float(one[3]) == pytest.approx(1)
+    assert [row[0] for row in rows if row[-1:] == ["*"]] == ["2.5"]
 
 
 def test_how_often_a_bad_mask_scores_lower_is_the_area_under_the_roc_curve():

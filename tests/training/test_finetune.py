@@ -1,6 +1,7 @@
 """Fine-tuning from an export to a verdict, by its command."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -90,7 +91,7 @@ def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
     made = weights.load(out / ("weights" if promoted else "candidate"))
     assert made.name == "run"
     assert made.about["fine_tuning"]["samples"] == 8
-    assert made.min_crop_size == best == after["min_crop_size"]  # the better of the two, measured
+    assert made.serving.min_crop_size == best == after["min_crop_size"]  # the better of the two, measured
     assert made.about["fine_tuning"]["from"] == "miniature"
     assert made.about["parent"] == weights.load(miniature).about
     assert "may be chance" in page_of(out)  # one object tells little
@@ -118,7 +119,7 @@ def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
 
         monkeypatch.setattr(finetune, "_measure", played)
         assert main(command) == (0 if promoted else NOT_PROMOTED)
-        assert weights.load(out / ("weights" if promoted else "candidate")).min_crop_size == crop
+        assert weights.load(out / ("weights" if promoted else "candidate")).serving.min_crop_size == crop
         assert f"{clicks[crop]:.2f} after" in capsys.readouterr().out
         assert f"{clicks[crop]:.2f}" in page_of(out)
         assert ("Promoted." in page_of(out)) == promoted
@@ -206,9 +207,9 @@ def test_good_annotations_are_promoted_and_shuffled_ones_are_not(shuffled, tmp_p
 def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
     starter = weights.load("starter")
-    made = weights.save(
-        tmp_path / "run" / "weights", starter.config, starter.state_dict, "nuclei", stored="fp16", min_crop_size=48
-    )
+    served = replace(starter.serving, min_crop_size=48)
+    folder = tmp_path / "run" / "weights"
+    made = weights.save(folder, starter.config, starter.state_dict, "nuclei", stored="fp16", serving=served)
     assert finetune._install(made) == "nuclei"
     for source in (str(made), "nuclei"):
         settings = Settings(weights=source, cache_dir=tmp_path / "cache")
@@ -218,8 +219,8 @@ def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
             assert engine.weights.name == "nuclei"
             assert engine.path.zoom.min_crop_size == 48
     (made / "model.safetensors").unlink()  # the installed copy is one of its own
-    assert weights.load("nuclei").min_crop_size == 48
+    assert weights.load("nuclei").serving.min_crop_size == 48
     again = weights.save(tmp_path / "again", starter.config, starter.state_dict, "nuclei", stored="fp16")
     assert finetune._install(again) == "nuclei"
-    assert weights.load("nuclei").min_crop_size == 200
+    assert weights.load("nuclei").serving.min_crop_size == 200
     assert [p.name for p in (tmp_path / "cache" / "weights").iterdir()] == ["nuclei"]

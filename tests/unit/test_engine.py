@@ -403,9 +403,9 @@ def test_the_score_is_the_expected_iou():
         sure, unsure = odds**sharpness / (1 + odds**sharpness)
         expected = (1 + sure) / (2 + unsure)
         assert expected_iou(patch, sharpness) == pytest.approx(expected, abs=1e-4)
-    assert expected_iou(patch) > expected_iou(patch, 1.0)
-    assert expected_iou(np.zeros((3, 3), np.float32)) == 0
-    assert expected_iou(np.ones((3, 3), np.float32)) == pytest.approx(1, abs=1e-6)
+    assert expected_iou(patch, 2.5) > expected_iou(patch, 1.0)
+    assert expected_iou(np.zeros((3, 3), np.float32), 2.5) == 0
+    assert expected_iou(np.ones((3, 3), np.float32), 2.5) == pytest.approx(1, abs=1e-6)
 
 
 def test_what_is_not_there_says_so():

@@ -15,6 +15,7 @@ from icmformer.inference.backend import Precision, TorchBackend
 from icmformer.inference.openvino_backend import OpenVINOBackend
 from icmformer.inference.profiles import find_runtime, has_bf16
 from icmformer.models import build_network
+from icmformer.serving_defaults import ServingDefaults
 from icmformer.weights import Weights
 from tests.conftest import TINY, TRAINED
 from tests.engines import MINIATURE, engine
@@ -46,7 +47,7 @@ def made(config, **served):
         return weights.load(config)
     torch.manual_seed(0)
     state = build_network(config).state_dict()
-    return Weights(config, dict(state), "made", "made", **served)
+    return Weights(config, dict(state), "made", "made", serving=ServingDefaults(**served))
 
 
 def asked(photo, served=None):

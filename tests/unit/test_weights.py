@@ -16,6 +16,7 @@ from icmformer.errors import WeightsError
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping, network_config
 from icmformer.packing import unpack
+from icmformer.serving_defaults import AS_PUBLISHED, ServingDefaults
 
 NAME = "icmformer_vit_tiny224"
 
@@ -107,12 +108,13 @@ def test_a_network_that_has_scales_of_its_own_is_stored_as_bytes_too(tmp_path):
 
 def test_folders_of_the_first_format_load(native):
     config = json.loads((native / "config.json").read_text())
-    del config["second_look"]
+    for name in ("second_look", "click_margin", "score_sharpness"):
+        del config[name]
     (native / "config.json").write_text(json.dumps(config | {"format": 1}))
     files = ("config.json", "model.safetensors")
     sums = "".join(f"{hashlib.sha256((native / file).read_bytes()).hexdigest()}  {file}\n" for file in files)
     (native / "SHA256SUMS").write_text(sums)
-    assert not weights.load(native).second_look
+    assert weights.load(native).serving == AS_PUBLISHED
 
 
 def test_rows_of_zeros_are_stored_as_bytes(network, tmp_path):
@@ -168,6 +170,11 @@ def resum(folder):
         ({"min_crop_size": 0}, "min_crop_size must be a positive number"),
         ({"min_crop_size": "60"}, "min_crop_size must be a positive number"),
         ({"second_look": 1}, "second_look must be true or false"),
+        ({"click_margin": -1}, "click_margin must be a number of pixels from 0 to 32"),
+        ({"click_margin": 2.5}, "click_margin must be"),
+        ({"score_sharpness": 0}, "score_sharpness must be a positive number"),
+        ({"score_sharpness": float("nan")}, "score_sharpness must be"),
+        ({"score_sharpness": True}, "score_sharpness must be"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(native, change, text):
@@ -232,15 +239,16 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
     other = weights.load(weights.save(tmp_path / "other", config, network.state_dict(), "mine", {"data": "none"}))
     assert other.sha256 == weights.load(native).sha256
     assert other.identity != weights.load(native).identity
-    assert weights.load(native).min_crop_size == 200
-    closer = weights.load(weights.save(tmp_path / "closer", NAME, network.state_dict(), "mine", min_crop_size=60))
-    assert closer.min_crop_size == 60
-    assert closer.sha256 == weights.load(native).sha256
-    assert closer.identity != weights.load(native).identity
-    assert not weights.load(native).second_look
-    again = weights.load(weights.save(tmp_path / "again", NAME, network.state_dict(), "mine", second_look=True))
-    assert again.second_look
-    assert again.identity not in (closer.identity, weights.load(native).identity)
+    assert weights.load(native).serving == AS_PUBLISHED == ServingDefaults(200, False, 0, 1.0)
+    changes = ({"min_crop_size": 60}, {"second_look": True}, {"click_margin": 5}, {"score_sharpness": 2.5})
+    served = [ServingDefaults(**change) for change in changes]
+    others = [
+        weights.load(weights.save(tmp_path / str(n), NAME, network.state_dict(), "mine", serving=one))
+        for n, one in enumerate(served)
+    ]
+    assert [one.serving for one in others] == served
+    assert {one.sha256 for one in others} == {weights.load(native).sha256}
+    assert len({one.identity for one in (*others, weights.load(native))}) == 5
 
 
 @pytest.mark.parametrize("content", [{1: torch.ones(1)}, [1, 2], {"state_dict": {}}, {"state_dict": {"a": 1}}, 7])

@@ -1,0 +1,121 @@
+"""How an image that is not plain RGB becomes it: as the tool shows it in which the annotator clicks.
+
+| | plain | CVAT 2.73 | Label Studio 1.23 in a browser |
+|---|---|---|---|
+| transparency | over white | dropped | over the page's ground, nearly white; a BMP's is dropped |
+| 16 bits, gray | scaled by least and largest value | the same, then its histogram is equalised | the upper 8 bits |
+| 32 bits, whole numbers | scaled by least and largest value | times 256 over the largest value | not shown |
+| floating point | scaled by least and largest value | cut to 0..255 | not shown |
+
+What a tool does not show is taken as plain. Label Studio's page has a dark theme, too, which no request tells of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from icmformer.types import RGBImage
+
+Shown = Literal["plain", "cvat", "label studio"]
+"""Who shows an image."""
+
+_BAND = 1 << 20  # pixels converted at a time: what is on the way from file to array is then small beside the array
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+_WHITE, _GROUND = (255, 255, 255), (253, 253, 252)
+
+Converted = NDArray[np.uint8]
+"""(H, W, 3) RGB, or (H, W, 1) gray."""
+
+
+def to_rgb(image: Image.Image, shown: Shown = "plain", file_format: str | None = None) -> RGBImage:
+    """The pixels of a Pillow image, as they are shown.
+
+    Args:
+        image: Loaded.
+        shown: Where.
+        file_format: Of the file that it comes from, by Pillow's name.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    if shown == "cvat" and image.mode in _SIXTEEN_BITS:
+        image = _equalised(image)
+    width, height = image.size
+    convert = _conversion(image, shown, file_format)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, band in _bands(image):
+        pixels[top : top + band.size[1]] = convert(band)
+    return pixels
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """An image in bands of whole rows, each with its first row."""
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(height, top + rows)))
+
+
+def _conversion(image: Image.Image, shown: Shown, file_format: str | None) -> Callable[[Image.Image], Converted]:
+    """What converts a band of the image."""
+    if image.mode in (*_SIXTEEN_BITS, "I", "F"):
+        return _wide(image, shown)
+    if image.mode == "LAB":
+        profile = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        return lambda band: np.asarray(ImageCms.applyTransform(band, profile))
+    dropped = shown == "cvat" or (shown == "label studio" and file_format == "BMP")
+    if image.has_transparency_data and not dropped:
+        return _over(_GROUND if shown == "label studio" else _WHITE)
+    return lambda band: np.asarray(band.convert("RGB"))
+
+
+def _over(colour: tuple[int, int, int]) -> Callable[[Image.Image], Converted]:
+    """Lays transparency over a colour."""
+
+    def convert(band: Image.Image) -> Converted:
+        layer = band.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, (*colour, 255)), layer).convert("RGB"))
+
+    return convert
+
+
+def _wide(image: Image.Image, shown: Shown) -> Callable[[Image.Image], Converted]:
+    """Conversion of gray images of more than 8 bits."""
+    if shown == "label studio" and image.mode in _SIXTEEN_BITS:
+        return lambda band: (np.asarray(band) >> 8).astype(np.uint8)[..., None]
+    if shown == "cvat" and image.mode == "F":
+        return lambda band: np.asarray(band.convert("L"))[..., None]
+    low, high = _ends(image)
+    if shown == "cvat" and image.mode == "I":
+        factor = 256.0 / high if high > 0 else 0.0
+        return lambda band: (_numbers(band) * factor).clip(0, 255).astype(np.uint8)[..., None]
+    return lambda band: np.rint(_scaled(band, low, high)).astype(np.uint8)[..., None]
+
+
+def _ends(image: Image.Image) -> tuple[float, float]:
+    """An image's least and largest value, what is not finite taken as 0."""
+    ends = [(float(n.min()), float(n.max())) for n in (_numbers(band) for _, band in _bands(image))]
+    return min(end[0] for end in ends), max(end[1] for end in ends)
+
+
+def _scaled(band: Image.Image, low: float, high: float) -> NDArray[np.float64]:
+    """Values moved linearly to 0..255; those of a constant image are 0."""
+    return (_numbers(band) - low) * (255.0 / (high - low) if high > low else 0.0)
+
+
+def _equalised(image: Image.Image) -> Image.Image:
+    """A gray image of 8 bits: values scaled, their histogram equalised."""
+    low, high = _ends(image)
+    gray = np.empty(image.size[::-1], np.uint8)
+    for top, band in _bands(image):
+        gray[top : top + band.size[1]] = _scaled(band, low, high)
+    return ImageOps.equalize(Image.fromarray(gray))
+
+
+def _numbers(band: Image.Image) -> NDArray[np.float64]:
+    return np.nan_to_num(np.asarray(band).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
