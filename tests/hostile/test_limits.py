@@ -160,7 +160,7 @@ def test_a_large_labelling_config_is_read():
     images = read_config("<View>" + "".join(tags.format(n, many if n == 7 else "") for n in range(50)) + "</View>")
     assert len(images) == 50
     assert len(images["i7"].outputs[0].labels) == 5000
-    assert read_config(BRUSH)["image"].outputs[0].labels == ("Cat", "Cup")
+    assert read_config(BRUSH)["image"].outputs[0].labels == {"Cat", "Cup"}
 
 
 def test_one_control_draws_on_several_images():
