@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from icmformer.types import BoolMask, Box, Click
 from ls_backend import rle
 from ls_backend.errors import RequestError, UnusableImageError
 from ls_backend.labels import ImageTag, Output, read_config, some
+from ls_backend.task_image import image_url
+
+__all__ = ["InteractiveRequest", "Mark", "answer", "first_task", "image_url", "parse", "task_id"]
 
 _MOST_POINTS = 200  # each is a pass of the network
-_FIELD = re.compile(r"\$(\w+(?:\.\w+)*)")
-_LONGEST_ADDRESS = 8192  # of one that is put together from a template
 _LONGEST_ID = 200
 _SLACK = 0.5  # percent beyond the image that a drag at its edge may leave
 
@@ -126,7 +126,8 @@ def parse(body: Any) -> InteractiveRequest | None:
         raise RequestError(f"params.context.result must be a list of at most {2 * _MOST_POINTS} regions")
     items = [_mapping(item, f"params.context.result[{n}]") for n, item in enumerate(items)]
     task = first_task(body)
-    images = read_config(_get(body, "label_config", str))
+    data = task.get("data")
+    images = read_config(_get(body, "label_config", str), data if isinstance(data, Mapping) else {})
     last = items[-1]
     name = _get(last, "to_name", str)
     if name not in images:
@@ -172,35 +173,6 @@ def task_id(task: Mapping[str, Any]) -> str:
     if text is None or len(text) > _LONGEST_ID or not text.isprintable():
         raise RequestError(f"tasks[0].id must be a number or a short text, got {_brief(value)}")
     return text
-
-
-def image_url(task: Mapping[str, Any], image: ImageTag, index: int | None) -> str:
-    """Where a task's image is.
-
-    Raises:
-        RequestError: The task has no such field, or no image at that index.
-    """
-    value: Any = image.value
-    if "$" in image.value:
-        data = _mapping(task.get("data"), "tasks[0].data")
-        found = _FIELD.fullmatch(image.value)
-        if found:
-            value, rest = _field(data, found[1], image.name)
-            value = f"{value}{rest}" if rest else value
-        else:  # a template, as in https://photos.example.org/$name.jpg
-            value = _filled(image, data)
-    if isinstance(value, list):
-        place = 0 if index is None and len(value) == 1 else index
-        if place is None or not 0 <= place < len(value):
-            raise RequestError(
-                f"the click names no image of the {len(value)} in {image.name!r} (item_index is {index})"
-            )
-        value = value[place]
-    if not isinstance(value, str) or not value:
-        raise RequestError(f"the image {image.name!r} must be an address, got {type(value).__name__}")
-    if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-        raise RequestError(f"the address of the image {image.name!r} is no text: it holds half a character")
-    return value
 
 
 def answer(request: InteractiveRequest, mask: BoolMask, score: float, max_points: int) -> list[dict[str, Any]]:
@@ -294,38 +266,6 @@ def _labels(items: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
             if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
                 return tuple(names)
     return ()
-
-
-def _field(data: Mapping[str, Any], path: str, image: str) -> tuple[Any, str]:
-    """The value at the longest beginning of a dotted path that leads to one, and the rest of the path."""
-    parts, taken = path.split("."), 0
-    value: Any = data
-    while taken < len(parts) and isinstance(value, Mapping) and value.get(parts[taken]) is not None:
-        value = value[parts[taken]]
-        taken += 1
-    if not taken:
-        raise RequestError(f"the task's data has no field {parts[0]!r}, which holds the image {image!r}")
-    rest = "".join(f".{part}" for part in parts[taken:])
-    if rest and not isinstance(value, str | int | float):
-        raise RequestError(f"the task's data has no field {path!r}, which holds the image {image!r}")
-    return value, rest
-
-
-def _filled(image: ImageTag, data: Mapping[str, Any]) -> str:
-    """A template with the task's fields in the places of their names."""
-    pieces, end, length = [], 0, 0
-    for found in (*_FIELD.finditer(image.value), None):
-        pieces.append(image.value[end : found.start() if found else None])
-        if found:
-            field, rest = _field(data, found[1], image.name)
-            if not isinstance(field, str | int | float):
-                raise RequestError(f"{found[0]} in the image {image.name!r} must be a text or a number")
-            pieces.append(f"{field}{rest}")
-            end = found.end()
-        length += sum(map(len, pieces[-2:]))
-        if length > _LONGEST_ADDRESS:
-            raise RequestError(f"the address of the image {image.name!r} has over {_LONGEST_ADDRESS} characters")
-    return "".join(pieces)
 
 
 def _brief(value: Any) -> str:

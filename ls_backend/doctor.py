@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import xml.etree.ElementTree as ElementTree
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +14,7 @@ from ls_backend import settings
 from ls_backend.addresses import shown
 from ls_backend.errors import FetchError, RequestError
 from ls_backend.fetch import LabelStudio, request
-from ls_backend.labels import ImageTag, drawn_on, label_names, read_config
+from ls_backend.labels import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
 from ls_backend.settings import BackendSettings, log_options
 
 VARIABLES = names_in(settings.__doc__)
@@ -24,7 +23,7 @@ _SETTINGS, _REACHED, _TOKEN = "label studio settings", "label studio", "label st
 _PROJECT, _CONFIG, _BACKEND = "label studio project", "labelling config", "ml backend"
 _INTERACTIVE = "interactive preannotations"
 _OURS = "icmformer "
-_SMART = {"KeyPointLabels", "KeyPoint", "RectangleLabels", "Rectangle"}
+_SMART = {"keypointlabels", "keypoint", "rectanglelabels", "rectangle"}
 _ADDRESS = "set LABEL_STUDIO_URL (--label-studio) to the address that opens Label Studio, port and sub-path included"
 _NEW_TOKEN = "set LABEL_STUDIO_API_KEY to a token from Label Studio's Account & Settings"
 
@@ -209,6 +208,15 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
     """What an image of a config, which has been read, lacks, each with what to do."""
     found = []
+    controls = [tag for tag in page_of(config).tags() if tag.kind in _SMART | DRAWING]
+    found += [
+        (
+            f"{tag.get('name')!r} has no toName: Label Studio's page stays empty",
+            f'add toName="{image.name}" to it',
+        )
+        for tag in controls
+        if not tag.get("toname")
+    ]
     if not image.outputs:
         found.append(
             (
@@ -216,8 +224,8 @@ def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
                 f'add <BrushLabels name="mask" toName="{image.name}"> with the same labels as the smart tool',
             )
         )
-    tools = [t for t in ElementTree.fromstring(config).iter() if t.tag in _SMART and image.name in drawn_on(t)]
-    smart = [t for t in tools if "true" in (t.get("smart"), t.get("smartOnly"))]
+    tools = [tag for tag in controls if tag.kind in _SMART and image.name in drawn_on(tag)]
+    smart = [tag for tag in tools if "true" in (tag.get("smart"), tag.get("smartonly"))]
     if not smart:
         found.append(
             (
@@ -227,7 +235,8 @@ def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
             )
         )
     known = {label for output in image.outputs for label in output.labels}
-    for tool in smart if image.outputs else ():
+    told = not any(output.open for output in image.outputs)  # labels from the task are not known here
+    for tool in smart if image.outputs and told else ():
         if missing := sorted(set(label_names(tool)) - known):
             found.append(
                 (

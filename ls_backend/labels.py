@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import reprlib
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from ls_backend.errors import RequestError
+from ls_backend.page import FIELD, Tag, read_page, repeated, task_value
 
-_LABELLED = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
-_PLAIN = {"Brush": "brush", "Polygon": "polygon"}
-_LONGEST = 1 << 20
-_MOST_IMAGES = 100
-_DEEPEST = 50  # tags within tags: what is read from the text must not grow faster than the text
+_LABELLED = frozenset({"brushlabels", "polygonlabels"})
+_PLAIN = frozenset({"brush", "polygon"})
+DRAWING = _LABELLED | _PLAIN
+"""The controls that answers are drawn with."""
+_SMALL = 1 << 16  # characters of a config whose tags are kept
+_MOST_IMAGES = 1000
+_MOST_LABELS = 10_000  # of a list in a task
+_MOST_JOINED = 200_000  # of all controls that have some labels of their own and some from the task
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,14 @@ class Output:
         kind: `brushlabels`, `polygonlabels`, or `brush` and `polygon`, whose label is a result of its own.
         labels: Label names the control knows; for the plain kinds those of `labels_name`.
         labels_name: Name of the `Labels` control beside a plain one; None where the control has labels itself.
+        open: Whether it has labels from the task, and no task was given to read them from.
     """
 
     name: str
     kind: str
-    labels: tuple[str, ...]
+    labels: frozenset[str]
     labels_name: str | None = None
+    open: bool = False
 
     @property
     def polygon(self) -> bool:
@@ -59,7 +64,7 @@ class ImageTag:
     @property
     def only_label(self) -> tuple[str, ...]:
         """The label of an answer to a click without one: the config's, where it has but one."""
-        labels = {label for output in self.outputs for label in output.labels}
+        labels = frozenset().union(*{id(output.labels): output.labels for output in self.outputs}.values())
         return tuple(labels) if len(labels) == 1 else ()
 
     def output_for(self, labels: tuple[str, ...]) -> Output:
@@ -73,36 +78,39 @@ class ImageTag:
                 f"the labelling config has no BrushLabels, PolygonLabels, Brush or Polygon for {self.name!r}: add one, "
                 "so that there is something to answer with"
             )
-        fitting = [output for output in self.outputs if set(labels) <= set(output.labels)]
-        if not fitting:
+        fitting = next((output for output in self.outputs if output.labels.issuperset(labels)), None)
+        if fitting is None:
             raise RequestError(
                 f"the label {', '.join(labels)[:100]!r} is in the smart tool's labels but in none of "
                 f"{some(o.name for o in self.outputs)}: give both controls the same labels"
             )
-        return fitting[0]
+        return fitting
 
 
-@lru_cache(maxsize=64)
-def read_config(text: str) -> Mapping[str, ImageTag]:
+def read_config(text: str, data: Mapping[str, Any] | None = None) -> Mapping[str, ImageTag]:
     """The images of a labelling config by name.
 
+    Args:
+        text: The config.
+        data: The data of the task that is on the page, for Repeaters and for labels that come from the task. Without
+            it each Repeater has one entry, and such labels are not known.
+
     Raises:
-        RequestError: Not a labelling config, or one without an image.
+        RequestError: Not a labelling config, or one without an image; a task that makes too much of it.
     """
-    if len(text) > _LONGEST or "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise RequestError("the labelling config is too long, or declares entities")
-    root = _tree(text)
-    tags = {}
-    for tag in root.iter("Image"):
-        name, value = tag.get("name"), tag.get("value") or tag.get("valueList")
-        if name and value:
-            tags[name] = value, tag.get("value") is None
-    if not tags:
-        raise RequestError("the labelling config has no <Image name=... value=...>: this backend segments images")
-    if len(tags) > _MOST_IMAGES:
-        raise RequestError(f"the labelling config has {len(tags)} images; at most {_MOST_IMAGES} are taken")
-    outputs = _outputs(root, tags)
-    return {name: ImageTag(name, *facts, tuple(outputs[name])) for name, facts in tags.items()}
+    images = _alike(text)
+    if images is None:
+        images = _images(_Task(data), repeated(_tags(text), data))
+    return images
+
+
+def page_of(text: str) -> Tag:
+    """All tags of a config, as they are without a task.
+
+    Raises:
+        RequestError: As `read_config`.
+    """
+    return repeated(read_page(text), None)
 
 
 def some(names: Iterable[str]) -> str:
@@ -111,50 +119,107 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(map(reprlib.repr, listed[:8])) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
 
 
-def _tree(text: str) -> ElementTree.Element:
-    root: ElementTree.Element | None = None
-    depth = 0
-    try:
-        for event, tag in ElementTree.iterparse(io.StringIO(text), ("start", "end")):
-            root = tag if root is None else root
-            depth += 1 if event == "start" else -1
-            if depth > _DEEPEST:
-                raise RequestError(f"the labelling config has more than {_DEEPEST} tags within each other")
-    except (ElementTree.ParseError, ValueError) as error:  # ValueError: half a character
-        if isinstance(error, RequestError):
-            raise
-        raise RequestError(f"the labelling config is not XML: {error}") from error
-    assert root is not None  # no text without a tag is XML
-    return root
+def drawn_on(tag: Tag) -> list[str]:
+    """The images that a control is for."""
+    return list(dict.fromkeys(name.strip() for name in (tag.get("toname") or "").split(",")))
 
 
-def _outputs(root: ElementTree.Element, images: Iterable[str]) -> dict[str, list[Output]]:
+def label_names(tag: Tag) -> frozenset[str]:
+    """The labels that a config gives a control, as answers name them."""
+    return frozenset(t.get("alias") or t.get("value") or "" for t in tag.tags() if t.kind == "label")
+
+
+def labels_from_task(tag: Tag) -> str | None:
+    """The `value` of a control whose labels come, all or some, from the task's data; None where none do."""
+    value = tag.get("value") if tag.kind.endswith("labels") else None
+    return value if value and FIELD.fullmatch(value) else None
+
+
+@lru_cache(maxsize=64)
+def _alike(text: str) -> Mapping[str, ImageTag] | None:
+    """The images of a config that reads alike for all tasks; None for one that does not."""
+    page = read_page(text)
+    if any(tag.kind == "repeater" or labels_from_task(tag) for tag in page.tags()):
+        return None
+    return _images(_Task(None), page)
+
+
+def _tags(text: str) -> Tag:
+    return _kept(text) if len(text) <= _SMALL else read_page(text)
+
+
+_kept = lru_cache(maxsize=32)(read_page)
+
+
+class _Task:
+    """The labels that a task has for controls; each of its lists is read once, however many controls name it."""
+
+    def __init__(self, data: Mapping[str, Any] | None) -> None:
+        self._data = data
+        self._read: dict[int, frozenset[str]] = {}
+        self._joined = 0
+
+    def labels(self, tag: Tag) -> tuple[frozenset[str], bool]:
+        """The labels of a control, and whether it may have others that are not known."""
+        written, value = label_names(tag), labels_from_task(tag)
+        if value is None or self._data is None:
+            return written, value is not None
+        entries = task_value(value, self._data)
+        if not isinstance(entries, list):
+            return written, False
+        if len(entries) > _MOST_LABELS:
+            raise RequestError(
+                f"the task has {len(entries)} labels in {value[:100]!r}; at most {_MOST_LABELS} are taken"
+            )
+        if id(entries) not in self._read:
+            named = [e.get("alias") or e.get("value") for e in entries if isinstance(e, Mapping)]
+            self._read[id(entries)] = frozenset(name for name in named if isinstance(name, str))
+        given = self._read[id(entries)]
+        if not written:
+            return given, False
+        self._joined += len(given)
+        if self._joined > _MOST_JOINED:
+            raise RequestError(f"too many controls have labels of their own and those of {value[:100]!r}")
+        return written | given, False
+
+
+def _images(task: _Task, page: Tag) -> dict[str, ImageTag]:
+    tags = {}
+    for tag in page.tags():
+        name, several = tag.get("name"), tag.get("valuelist")
+        value = several or tag.get("value")
+        if tag.kind == "image" and name and value:
+            tags[name] = value, bool(several)
+    if not tags:
+        raise RequestError(
+            "the labelling config has no <Image name=... value=...> for this task: this backend segments images"
+        )
+    if len(tags) > _MOST_IMAGES:
+        raise RequestError(f"the labelling config has {len(tags)} images; at most {_MOST_IMAGES} are taken")
+    outputs = _outputs(task, page, tags)
+    return {name: ImageTag(name, *facts, tuple(outputs[name])) for name, facts in tags.items()}
+
+
+def _outputs(task: _Task, page: Tag, images: Iterable[str]) -> dict[str, list[Output]]:
     """The controls that can draw an answer, by image; each tag is looked at once, however many images there are."""
     found: dict[str, list[Output]] = {image: [] for image in images}
-    labels: dict[str, tuple[tuple[str, ...], str | None]] = {}  # of the first Labels control of an image
-    for tag in root.iter("Labels"):
-        drawn = [image for image in drawn_on(tag) if image in found and image not in labels]
-        labels |= dict.fromkeys(drawn, (label_names(tag), tag.get("name"))) if drawn else {}
-    for tag in root.iter():
+    labels: dict[str, tuple[frozenset[str], str | None, bool]] = {}  # of the first Labels control of an image
+    for tag in page.tags():
+        drawn = [i for i in drawn_on(tag) if i in found and i not in labels] if tag.kind == "labels" else []
+        if drawn:
+            names, more = task.labels(tag)
+            labels |= dict.fromkeys(drawn, (names, tag.get("name"), more))
+    for tag in page.tags():
         name = tag.get("name")
         drawn = [image for image in drawn_on(tag) if image in found] if name else []
         if not name or not drawn:
             continue
-        if tag.tag in _LABELLED:
-            output = Output(name, _LABELLED[tag.tag], label_names(tag))
+        if tag.kind in _LABELLED:
+            names, more = task.labels(tag)
+            output = Output(name, tag.kind, names, open=more)
             for image in drawn:
                 found[image].append(output)
-        elif tag.tag in _PLAIN:
+        elif tag.kind in _PLAIN:
             for image in drawn:
-                found[image].append(Output(name, _PLAIN[tag.tag], *labels.get(image, ((), None))))
+                found[image].append(Output(name, tag.kind, *labels.get(image, (frozenset(), None, False))))
     return found
-
-
-def drawn_on(tag: ElementTree.Element) -> list[str]:
-    """The images that a control is for."""
-    return list(dict.fromkeys(name.strip() for name in tag.get("toName", "").split(",")))
-
-
-def label_names(tag: ElementTree.Element) -> tuple[str, ...]:
-    """The labels of a control, as answers name them."""
-    return tuple(label.get("alias") or label.get("value") or "" for label in tag.iter("Label"))

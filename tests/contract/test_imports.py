@@ -46,6 +46,8 @@ TORCHLESS = (
     "ls_backend/addresses.py",
     "ls_backend/codec.py",
     "ls_backend/labels.py",
+    "ls_backend/page.py",
+    "ls_backend/task_image.py",
     "ls_backend/rle.py",
     "serverless/codec.py",
 )

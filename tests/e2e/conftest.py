@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from demo.studio import PASSWORD, USER, Studio
+from icmformer import Engine
 from tests.conftest import ROOT
 
 STUDIO_BIN = Path(os.environ.get("ICMFORMER_STUDIO_BIN", ROOT / ".venv-label-studio" / "bin"))
@@ -60,6 +61,12 @@ def page(studio):
         page.evaluate("localStorage.setItem('autoAcceptSuggestions', 'false')")
         yield page
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """What the backend has, in this process."""
+    return Engine.from_weights("starter", profile="fast")
 
 
 @pytest.fixture(scope="session")

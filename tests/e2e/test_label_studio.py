@@ -1,7 +1,6 @@
 """An annotator at a real page clicks, corrects, accepts, submits; what Label Studio then holds is the engine's mask."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -15,80 +14,13 @@ from skimage import draw
 
 from demo.photos import sample_photos
 from demo.studio import CONFIGS
-from icmformer import CleanUp, Click, Engine, LoadedImage, mask_to_polygons
-from tests.e2e.conftest import PICTURES
+from icmformer import CleanUp, LoadedImage, mask_to_polygons
+from tests.e2e.annotator import Annotator, clicks_of
 from tests.ls_backend.conftest import rotated
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 FILES = {"coffee.jpg": sample_photos()["coffee.jpg"], "turned.png": rotated()}
 ON_CUP, BESIDE = (0.45, 0.55), (0.1, 0.9)
-
-
-@pytest.fixture(scope="module")
-def engine():
-    return Engine.from_weights("starter", profile="fast")
-
-
-class Annotator:
-    """One task's page, used as a person would."""
-
-    def __init__(self, page, studio, project, name):
-        self.page, self.studio, self.project = page, studio, project
-        tasks = studio.api("GET", f"/api/tasks?project={project}")["tasks"]
-        self.task = next(t["id"] for t in tasks if name in str(t["data"]))
-        self.sent = []
-        self.open()
-
-    def open(self):
-        self.page.goto(f"{self.studio.url}/projects/{self.project}/data?task={self.task}")
-        self.page.wait_for_selector("canvas")
-        self.page.wait_for_timeout(1500)
-        self.choose_label()
-        tool = self.page.locator(".lsf-tool_smart").first
-        if "lsf-tool_active" not in str(tool.get_attribute("class")):  # a second click would go on to the next tool
-            tool.click()
-
-    def choose_label(self):
-        """By its hotkey; with labels of the smart tool's own, the page forgets the choice after each click."""
-        if not self.page.locator(".lsf-label_selected").count():
-            self.page.keyboard.press("1")
-
-    def click(self, x, y, negative=False):
-        """Clicks at a share of the photo's width and height and waits for the answer to it."""
-        self.choose_label()
-        box = self.page.locator("canvas").last.bounding_box()
-        with self.page.expect_response(lambda r: "interactive-annotating" in r.url, timeout=60_000) as waiting:
-            if negative:
-                self.page.keyboard.down("Alt")
-            self.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-            if negative:
-                self.page.keyboard.up("Alt")
-        reply = waiting.value
-        assert reply.status == 200, reply.text()
-        self.sent = json.loads(reply.request.post_data)["context"]["result"]
-        self.page.wait_for_timeout(700)
-
-    def accept_and_submit(self):
-        """Returns the annotation that Label Studio stored."""
-        self.page.locator("[data-testid=bottombar-accept-suggestions-button]").click()
-        self.page.wait_for_timeout(700)
-        with self.page.expect_response(
-            lambda r: r.request.method == "POST" and f"/tasks/{self.task}/annotations" in r.url, timeout=60_000
-        ) as waiting:
-            self.page.locator("[data-testid=bottombar-submit-button]").click()
-        return self.studio.api("GET", f"/api/annotations/{waiting.value.json()['id']}/")
-
-    def picture(self, name):
-        self.page.screenshot(path=PICTURES / f"{name}.png")
-
-
-def clicks_of(sent, image):
-    """What the page says was clicked, in pixels."""
-    height, width = image.pixels.shape[:2]
-    unique = {item["id"]: item for item in sent}.values()
-    return [
-        Click(i["value"]["x"] * width / 100, i["value"]["y"] * height / 100, i.get("is_positive", True)) for i in unique
-    ]
 
 
 def exported_png(studio, project):

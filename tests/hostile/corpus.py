@@ -362,11 +362,11 @@ def _routes() -> Iterator[Entry]:
 @cache
 def entries() -> tuple[Entry, ...]:
     """All of them."""
-    from tests.hostile import edges, studio
+    from tests.hostile import configs, edges, studio
 
-    groups = (_texts, _types, _base64s, _prompts, _headers, _routes, studio.addresses, studio.configs, studio.contexts)
-    groups = (*groups, edges.outside, edges.webhooks)
-    return (*(entry for group in groups for entry in group()), *_pictures())
+    own = (_texts, _types, _base64s, _prompts, _headers, _routes)
+    backends = (studio.addresses, edges.outside, configs.written, configs.filled, studio.contexts, edges.webhooks)
+    return (*(entry for group in (*own, *backends) for entry in group()), *_pictures())
 
 
 @cache

@@ -12,7 +12,7 @@ from skimage import data
 
 from tests.hostile.corpus import BACKEND, BAD, FINE, HARMLESS, Entry, at, backend_body, coded, inline
 from tests.hostile.pictures import saved
-from tests.ls_backend.conftest import BRUSH, click, png
+from tests.ls_backend.conftest import click, png
 
 REFUSED = frozenset({400, 403})
 NOT_HAD = frozenset({400, 403, 502})
@@ -184,72 +184,6 @@ def addresses() -> Iterator[Entry]:
         shown = address[:60].encode("unicode_escape").decode()
         make = coded(at(backend_body(), IMAGE, address))
         yield Entry(f"address: {shown}", BACKEND, right, make, address=address)
-
-
-def configs() -> Iterator[Entry]:
-    """Label configs beyond reason."""
-    laughs = "<!DOCTYPE x [<!ENTITY a 'ha'>" + "".join(
-        f"<!ENTITY {b} '{f'&{a};' * 10}'>" for a, b in zip("abcdefghi", "bcdefghij", strict=True)
-    )
-    named = '<Image name="image" value="$image"/>'
-    nested = '<BrushLabels name="brush" toName="image">'
-    labels = '<Label value="Cat"/>' * 20_000
-    for name, config, right in (
-        ("nothing", "", BAD),
-        ("blank", " ", BAD),
-        ("no XML", "View: Image", BAD),
-        ("JSON", "{}", BAD),
-        ("cut", BRUSH[:100], BAD),
-        ("a billion laughs", f"{laughs}]><View>&j;</View>", BAD),
-        ("quadratic blow-up", f"<!DOCTYPE x [<!ENTITY a '{'a' * 50_000}'>]><View>{'&a;' * 5000}</View>", BAD),
-        ("an outer entity", '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><View>&a;</View>', BAD),
-        ("an outer DTD", '<!DOCTYPE x SYSTEM "http://127.0.0.1:1/x.dtd"><View/>', BAD),
-        ("an entity by parameter", '<!DOCTYPE x [<!ENTITY % a SYSTEM "http://127.0.0.1:1/x"> %a;]><View/>', BAD),
-        ("an entity undeclared", f"<View>{named}&nothing;</View>", BAD),
-        ("an entity after a small doctype", '<!doctype x [<!entity a "b">]><View/>', BAD),
-        (
-            "an include",
-            f'<View xmlns:xi="http://www.w3.org/2001/XInclude"><xi:include href="/etc/passwd"/>{named}</View>',
-            BAD,
-        ),
-        ("a stylesheet", f'<?xml-stylesheet href="file:///etc/passwd"?>{BRUSH}', FINE),
-        ("a declared coding", f'<?xml version="1.0" encoding="utf-7"?>{BRUSH}', FINE),
-        ("10 MB", f"<View>{' ' * (5 << 20)}{named}</View>", BAD),
-        ("100,000 deep", "<a>" * 100_000 + "</a>" * 100_000, BAD),
-        ("100,000 deep and open", "<a>" * 100_000, BAD),
-        (
-            "10,000 images",
-            "<View>" + "".join(f'<Image name="i{n}" value="$i"/>' for n in range(10_000)) + "</View>",
-            BAD,
-        ),
-        ("labels within labels", f"<View>{named}{nested * 3000}{labels}{'</BrushLabels>' * 3000}</View>", BAD),
-        ("20,000 labels", f"<View>{named}{nested}{labels}</BrushLabels></View>", FINE),
-        (
-            "a control for 30,000 images",
-            BRUSH.replace('"brush" toName="image"', f'"brush" toName="{"image," * 30_000}"'),
-            FINE,
-        ),
-        ("a value of 20,000 fields", BRUSH.replace("$image", "/$name" * 20_000), BAD),
-        ("a value of a field 30 times", BRUSH.replace("$image", "/$long" * 30), BAD),
-        ("a value of no field", BRUSH.replace("$image", "$nothing"), BAD),
-        ("a value of a field of fields", BRUSH.replace("$image", "x$deep"), BAD),
-        ("a value of Python's own", BRUSH.replace("$image", "$__class__.__init__"), BAD),
-        ("a value of format signs", BRUSH.replace("$image", "{0.__class__}%s%n$"), REFUSED),
-        ("a value of dots", BRUSH.replace("$image", "$image" + ".a" * 5000), BAD | {413}),
-        ("no image", BRUSH.replace("<Image", "<Video"), BAD),
-        ("no control to answer with", f"<View>{named}</View>", BAD),
-        ("tags unknown", "<View><Magic name='a' toName='b'/><Spell/></View>", BAD),
-        ("names of line breaks", BRUSH.replace('"image" value', '"a&#10;ERROR forged&#13;b" value'), BAD),
-        ("names of a megabyte", BRUSH.replace('"image" value', f'"{"n" * 900_000}" value'), BAD),
-        ("a zero byte", BRUSH.replace("Cat", "\0"), BAD),
-        ("half a character", BRUSH.replace("Cat", "\ud800"), BAD),
-        ("a number that is no character", BRUSH.replace("Cat", "&#0;"), BAD),
-        ("50,000 attributes", "<View " + " ".join(f'a{n}="x"' for n in range(50_000)) + f">{named}</View>", BAD),
-    ):
-        request = backend_body(label_config=config)
-        if "$long" in config or "$name" in config or "$deep" in config:
-            request["tasks"][0]["data"] |= {"long": "x" * 100_000, "name": "x", "deep": [[[{"a": [1]}]]] * 50}
-        yield Entry(f"config: {name}", BACKEND, right, coded(request))
 
 
 def contexts() -> Iterator[Entry]:

@@ -1,13 +1,16 @@
 """What `icmformer doctor` finds at Label Studio: against a server that answers as a real one does."""
 
+import json
 import socket
 import threading
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.doctor import Doctor, Server, forget_environment, nobody
 from tests.ls_backend.conftest import BRUSH, POLYGON, SEVERAL, UNIFIED
 
+RECORDINGS = ROOT / "tests" / "contract" / "label_studio"
 LEGACY, PERSONAL = "1234567890abcdef-legacy", "head.claims-secret.signature"
 ANYBODY, BACKENDS = "/api/current-user/whoami", "/api/ml?project=7"
 LINES = ["label studio settings", "label studio", "label studio token", "label studio project"]
@@ -25,6 +28,12 @@ def backend(**changes):
         "error_message": None,
         "model_version": "icmformer starter e5d8eddf fast",
     } | changes
+
+
+REPEATED, BY_TASK = (
+    json.loads((RECORDINGS / f"1.23.2_{name}.json").read_text())["request"]["label_config"]
+    for name in ("repeater", "labels_from_task")
+)
 
 
 @pytest.fixture
@@ -58,6 +67,14 @@ def doctor(capsys, monkeypatch, studio):
         return report
 
     return checked
+
+
+@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*.json")), ids=lambda p: p.stem)
+def test_a_config_that_the_page_was_seen_to_work_with_is_well(doctor, studio, path):
+    config = json.loads(path.read_text())["request"]["label_config"]
+    studio.routes["/api/projects/7/"] = (200, {"id": 7, "title": "cats", "label_config": config})
+    report = doctor("--project", "7")
+    assert (report.code, report.state("labelling config")) == (0, "ok")
 
 
 @pytest.mark.parametrize("config", [BRUSH, UNIFIED, POLYGON, SEVERAL])
@@ -197,6 +214,10 @@ def test_a_project_that_is_not_there_is_found(doctor):
         (BRUSH.replace("BrushLabels", "EllipseLabels"), "nothing to answer with", "BrushLabels"),
         (BRUSH.replace("<Image ", "<Video "), "no <Image", "Labeling Interface"),
         (BRUSH.replace('toName="image"><Label value="Cat"/>', 'toName="image">'), "Cat", "same labels"),
+        (BRUSH.replace('"brush" toName="image"', '"brush"'), "'brush' has no toName", 'toName="image"'),
+        (REPEATED.replace("BrushLabels", "EllipseLabels"), "nothing to answer with", "BrushLabels"),
+        (REPEATED.replace(' smart="true"', ""), "no smart tool", 'smart="true"'),
+        (BY_TASK.replace("KeyPointLabels", "Choices"), "no smart tool", 'smart="true"'),
         ("<View><Image", "not XML", "Labeling Interface"),
         ("", "not XML", "Labeling Interface"),
     ],

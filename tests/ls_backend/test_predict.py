@@ -184,7 +184,7 @@ def test_an_image_is_decoded_once_for_many_clicks(make_backend, monkeypatch):
     backend: Backend = make_backend()
     decoded = []
     real = LoadedImage.from_bytes
-    monkeypatch.setattr(LoadedImage, "from_bytes", staticmethod(lambda *a: decoded.append(1) or real(*a)))
+    monkeypatch.setattr(LoadedImage, "from_bytes", staticmethod(lambda *a, **k: decoded.append(1) or real(*a, **k)))
     for x in (30, 40, 50):
         backend.predict(body(click(x, 40)))
     assert len(decoded) == 1

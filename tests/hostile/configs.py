@@ -1,0 +1,168 @@
+"""Labelling configs beyond reason, alone and together with a task that makes much of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.hostile.corpus import BACKEND, BAD, FINE, HARMLESS, Entry, backend_body, coded, inline
+from tests.hostile.pictures import saved
+from tests.hostile.studio import REFUSED
+from tests.ls_backend.conftest import BRUSH, body, click
+
+
+def written() -> Iterator[Entry]:
+    """Configs that are beyond reason as they are."""
+    laughs = "<!DOCTYPE x [<!ENTITY a 'ha'>" + "".join(
+        f"<!ENTITY {b} '{f'&{a};' * 10}'>" for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    named = '<Image name="image" value="$image"/>'
+    nested = '<BrushLabels name="brush" toName="image">'
+    labels = '<Label value="Cat"/>' * 20_000
+    for name, config, right in (
+        ("nothing", "", BAD),
+        ("blank", " ", BAD),
+        ("no XML", "View: Image", BAD),
+        ("JSON", "{}", BAD),
+        ("cut", BRUSH[:100], BAD),
+        ("a billion laughs", f"{laughs}]><View>&j;</View>", BAD),
+        ("quadratic blow-up", f"<!DOCTYPE x [<!ENTITY a '{'a' * 50_000}'>]><View>{'&a;' * 5000}</View>", BAD),
+        ("an outer entity", '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><View>&a;</View>', BAD),
+        ("an outer DTD", '<!DOCTYPE x SYSTEM "http://127.0.0.1:1/x.dtd"><View/>', BAD),
+        ("an entity by parameter", '<!DOCTYPE x [<!ENTITY % a SYSTEM "http://127.0.0.1:1/x"> %a;]><View/>', BAD),
+        ("an entity undeclared", f"<View>{named}&nothing;</View>", BAD),
+        ("an entity after a small doctype", '<!doctype x [<!entity a "b">]><View/>', BAD),
+        (
+            "an include",
+            f'<View xmlns:xi="http://www.w3.org/2001/XInclude"><xi:include href="/etc/passwd"/>{named}</View>',
+            BAD,
+        ),
+        ("a stylesheet", f'<?xml-stylesheet href="file:///etc/passwd"?>{BRUSH}', FINE),
+        ("a declared coding", f'<?xml version="1.0" encoding="utf-7"?>{BRUSH}', FINE),
+        ("10 MB", f"<View>{' ' * (5 << 20)}{named}</View>", BAD),
+        ("100,000 deep", "<a>" * 100_000 + "</a>" * 100_000, BAD),
+        ("100,000 deep and open", "<a>" * 100_000, BAD),
+        (
+            "10,000 images",
+            "<View>" + "".join(f'<Image name="i{n}" value="$i"/>' for n in range(10_000)) + "</View>",
+            BAD,
+        ),
+        ("labels within labels", f"<View>{named}{nested * 3000}{labels}{'</BrushLabels>' * 3000}</View>", BAD),
+        ("20,000 labels", f"<View>{named}{nested}{labels}</BrushLabels></View>", FINE),
+        (
+            "a control for 30,000 images",
+            BRUSH.replace('"brush" toName="image"', f'"brush" toName="{"image," * 30_000}"'),
+            FINE,
+        ),
+        ("a value of 20,000 fields", BRUSH.replace("$image", "/$name" * 20_000), BAD),
+        ("a value of a field 30 times", BRUSH.replace("$image", "/$long" * 30), BAD),
+        ("a value of no field", BRUSH.replace("$image", "$nothing"), BAD),
+        ("a value of a field of fields", BRUSH.replace("$image", "x$deep"), BAD),
+        ("a value of Python's own", BRUSH.replace("$image", "$__class__.__init__"), BAD),
+        ("a value of format signs", BRUSH.replace("$image", "{0.__class__}%s%n$"), REFUSED),
+        ("a value of dots", BRUSH.replace("$image", "$image" + ".a" * 5000), BAD | {413}),
+        ("no image", BRUSH.replace("<Image", "<Video"), BAD),
+        ("no control to answer with", f"<View>{named}</View>", BAD),
+        ("tags unknown", "<View><Magic name='a' toName='b'/><Spell/></View>", BAD),
+        ("names of line breaks", BRUSH.replace('"image" value', '"a&#10;ERROR forged&#13;b" value'), BAD),
+        ("names of a megabyte", BRUSH.replace('"image" value', f'"{"n" * 900_000}" value'), BAD),
+        ("a zero byte", BRUSH.replace("Cat", "\0"), BAD),
+        ("half a character", BRUSH.replace("Cat", "\ud800"), BAD),
+        ("a number that is no character", BRUSH.replace("Cat", "&#0;"), BAD),
+        ("50,000 attributes", "<View " + " ".join(f'a{n}="x"' for n in range(50_000)) + f">{named}</View>", BAD),
+    ):
+        request = backend_body(label_config=config)
+        if "$long" in config or "$name" in config or "$deep" in config:
+            request["tasks"][0]["data"] |= {"long": "x" * 100_000, "name": "x", "deep": [[[{"a": [1]}]]] * 50}
+        yield Entry(f"config: {name}", BACKEND, right, coded(request))
+
+
+def filled() -> Iterator[Entry]:
+    """Configs that are made large, or led astray, by the task's data."""
+    photo = inline(saved("PNG"))
+    tags = BRUSH.removeprefix("<View>").removesuffix("</View>")
+
+    def pages(inside: str = tags, on: str = "$images", flag: str = "") -> str:
+        numbered = inside.replace('"image"', '"image_{{idx}}"').replace('"$image"', '"$images[{{idx}}]"')
+        numbered = numbered.replace('"kp"', '"kp{{idx}}"').replace('"brush"', '"brush{{idx}}"')
+        return f'<View><Repeater on="{on}" {flag}>{numbered}</Repeater></View>'
+
+    def nested(depth: int) -> str:
+        inside = BRUSH.replace("$image", "$images[0]")
+        return '<Repeater on="$images">' * depth + inside + "</Repeater>" * depth
+
+    def by_task(count: int, own: str = "") -> str:
+        control = '<BrushLabels name="b{}" toName="image" value="$labels">{}</BrushLabels>'
+        head = BRUSH.partition("<BrushLabels")[0]
+        return head + "".join(control.format(n, own) for n in range(count)) + "</View>"
+
+    many, long = ["x"] * 1_000_000, "x" * 400_000
+    cat = [{"value": "Cat"}]
+    numbers = [{"value": str(n)} for n in range(10_000)]
+    first, plain = "image_0", "image"
+    cases: list[tuple[str, str, str, dict[str, Any], frozenset[int]]] = [
+        ("a Repeater", pages(), first, {"images": [photo]}, FINE),
+        ("a Repeater of a million entries", pages(), first, {"images": many}, BAD),
+        ("a Repeater of 2,000 entries", pages(), first, {"images": [photo] + ["x"] * 1999}, BAD),
+        ("a Repeater of a million letters", pages(), first, {"images": "x" * 1_000_000}, BAD),
+        ("a Repeater of a path of lists", pages(on="$images" + "[0]" * 5000), first, {"images": [photo]}, BAD),
+        ("a Repeater of a length", pages(), first, {"images": {"length": 10**9}}, BAD),
+        ("a Repeater of nothing", pages(), first, {}, BAD),
+        ("a Repeater of a number", pages(), first, {"images": 10**9}, BAD),
+        ("a Repeater without tags", "<Repeater on='$images'/>", first, {"images": many}, BAD),
+        ("a Repeater's entry that is not there", pages(), "image_7", {"images": [photo]}, BAD),
+        ("a Repeater's entry of a forged number", pages(), "image_0\nERROR", {"images": [photo]}, BAD),
+        ("Repeaters within Repeaters", nested(40), plain, {"images": [photo] * 2}, BAD),
+        ("Repeaters of 1,000 entries within Repeaters", nested(3), plain, {"images": [photo] * 1000}, BAD),
+        ("Repeaters of one entry within Repeaters", nested(40), plain, {"images": [photo]}, FINE),
+        ("a Repeater without a flag", pages(flag='indexFlag=""'), first, {"images": [photo]}, HARMLESS),
+        ("a Repeater of a long flag", pages(flag=f'indexFlag="{long}"'), first, {"images": [photo] * 900}, BAD),
+        (
+            "a Repeater of a long attribute",
+            pages(tags.replace("<Image", f'<Image a="{long}{{{{idx}}}}"')),
+            first,
+            {"images": [photo] * 100},
+            BAD,
+        ),
+        (
+            "a Repeater beside a long attribute",
+            pages(tags.replace("<Image", f'<Image a="{long}"')),
+            first,
+            {"images": [photo] * 900},
+            HARMLESS,
+        ),
+        ("a Repeater of 20,000 labels", pages(tags + "<Label/>" * 20_000), first, {"images": [photo] * 500}, BAD),
+        ("labels of the task", by_task(1), plain, {"labels": cat}, FINE),
+        ("100,000 labels of the task", by_task(1), plain, {"labels": cat * 100_000}, BAD),
+        ("labels of the task in 8,000 controls", by_task(8000), plain, {"labels": [*numbers[1:], *cat]}, FINE),
+        ("labels of both in 8,000 controls", by_task(8000, "<Label value='a'/>"), plain, {"labels": numbers}, BAD),
+        ("labels of the task that are none", by_task(1), plain, {"labels": [1, None, [], {"value": []}]}, BAD),
+        ("labels of the task as text", by_task(1), plain, {"labels": "Cat"}, BAD),
+        ("labels of the task as a table", by_task(1), plain, {"labels": {"value": "Cat"}}, BAD),
+        ("labels of the task 90 deep", by_task(1), plain, {"labels": _deep(90)}, BAD),
+    ]
+    for step in (
+        "[-1]",
+        "[1]",
+        f"[{10**30}]",
+        "[1e0]",
+        "[\u0660]",
+        "[0",
+        "[]",
+        "[[0]]",
+        ".length",
+        "[__class__]",
+        ".0x0",
+    ):
+        config = BRUSH.replace("$image", "$images" + step)
+        cases.append((f"a place {step}".encode("unicode_escape").decode(), config, plain, {"images": [photo]}, BAD))
+    for name, config, image, fields, right in cases:
+        item = click(30, 40, size=(96, 64), to_name=image)
+        yield Entry(f"filled: {name}", BACKEND, right, coded(body(item, image=photo, config=config, **fields)))
+
+
+def _deep(levels: int) -> list[Any]:
+    labels: list[Any] = [{"value": "Cat"}]
+    for _ in range(levels):
+        labels = [{"value": "x", "children": labels}]
+    return labels
