@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import time
 from functools import cached_property
-from typing import Any
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from icmformer.diagnosis import Answer, Check, Fact, Options, Outcome, ask, clock_offset, failed, ok, skipped, warning
 from icmformer.diagnosis.checks import NETWORK_SECONDS
 from icmformer.diagnosis.variables import names_in
+from icmformer.errors import ConfigError
 from ls_backend import settings
 from ls_backend.addresses import shown
 from ls_backend.errors import FetchError, RequestError
-from ls_backend.fetch import LabelStudio, request
 from ls_backend.labels import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
 from ls_backend.settings import BackendSettings, log_options
+
+if TYPE_CHECKING:
+    from ls_backend.fetch import LabelStudio
 
 VARIABLES = names_in(settings.__doc__)
 """The backend's settings."""
@@ -80,7 +85,8 @@ class _Studio:
     @cached_property
     def _studio(self) -> LabelStudio:
         """What the backend itself fetches with: its tokens, redirects and limits are those that are checked."""
-        return LabelStudio.from_settings(self._own, NETWORK_SECONDS, 16 << 20)
+        studio: LabelStudio = _fetching().LabelStudio.from_settings(self._own, NETWORK_SECONDS, 16 << 20)
+        return studio
 
     def _json(self, path: str) -> Any:
         try:
@@ -113,7 +119,7 @@ class _Studio:
             return ask(url)
         asked = time.time()
         deadline = time.monotonic() + NETWORK_SECONDS
-        reply = request(url, self._studio.policy, deadline=deadline, limit=4 << 20)
+        reply = _fetching().request(url, self._studio.policy, deadline=deadline, limit=4 << 20)
         offset = clock_offset(reply.date, (asked + time.time()) / 2)
         return Answer(reply.status, reply.content, reply.location, offset)
 
@@ -199,6 +205,16 @@ class _Studio:
                 "Settings, Model, the model's menu, Edit: switch on Interactive preannotations",
             )
         return ok("on")
+
+
+def _fetching() -> ModuleType:
+    """What the backend fetches with; the doctor is there without the backend's packages, too."""
+    try:
+        return import_module("ls_backend.fetch")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{error.name} is not installed, which the backend fetches with: pip install '.[label-studio]'"
+        ) from error
 
 
 def _mapping(value: Any) -> dict[str, Any]:

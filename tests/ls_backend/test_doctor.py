@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import threading
 
 import pytest
@@ -120,6 +121,14 @@ def test_a_proxy_is_told_with_what_goes_through_it(doctor, studio, monkeypatch):
     assert f"1.23.2 at http://label.example, through the proxy {seen.url}" in report.told("label studio")
     assert "hidden" not in report.output
     seen.end()
+
+
+def test_without_the_backends_packages_it_says_which_is_missing(doctor, monkeypatch):
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    monkeypatch.delitem(sys.modules, "ls_backend.fetch")
+    report = doctor()
+    assert "urllib3 is not installed" in report.told("label studio")
+    assert "[label-studio]" in report.told("label studio")
 
 
 def test_nothing_at_the_address_is_found(doctor, monkeypatch):
