@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from icmformer.display import ShownBy, to_rgb
 from icmformer.errors import ImageError, ImageTooLargeError, TruncatedImageError
-from icmformer.shown import Shown, to_rgb
 from icmformer.types import BoolMask, Click, FloatMap, RGBImage
 
 Image.init()  # registers the formats that Pillow does not know from the start
@@ -89,7 +89,7 @@ class LoadedImage:
         return LoadedImage(content, digest.digest())
 
     @staticmethod
-    def from_pil(image: Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS, shown: Shown = "plain") -> LoadedImage:
+    def from_pil(image: Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS, shown_by: ShownBy = "plain") -> LoadedImage:
         """Takes a Pillow image, as `decode_image` takes a file's.
 
         Raises:
@@ -97,22 +97,22 @@ class LoadedImage:
             TruncatedImageError: A file behind it that ends early.
         """
         _check_size(image.size, max_pixels)
-        return LoadedImage.from_array(to_rgb(_load(image), shown))
+        return LoadedImage.from_array(to_rgb(_load(image), shown_by))
 
     @staticmethod
     def from_bytes(
-        data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False, shown: Shown = "plain"
+        data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False, shown_by: ShownBy = "plain"
     ) -> LoadedImage:
         """Decodes an image file; see `decode_image`. The digest is the file's, and that of how it is shown."""
-        pixels = decode_image(data, max_pixels, allow_truncated, shown)
-        digest = content_digest(data, shown)
+        pixels = decode_image(data, max_pixels, allow_truncated, shown_by)
+        digest = content_digest(data, shown_by)
         pixels.flags.writeable = False
         return LoadedImage(pixels, digest)
 
 
-def content_digest(data: bytes, shown: Shown = "plain") -> bytes:
+def content_digest(data: bytes, shown_by: ShownBy = "plain") -> bytes:
     """Names the content of an image file, and how it is shown."""
-    salt = b"" if shown == "plain" else shown.encode()
+    salt = b"" if shown_by == "plain" else shown_by.encode()
     return hashlib.blake2b(data, digest_size=16, person=b"file", salt=salt).digest()
 
 
@@ -120,18 +120,18 @@ def decode_image(
     data: bytes,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     allow_truncated: bool = False,
-    shown: Shown = "plain",
+    shown_by: ShownBy = "plain",
 ) -> RGBImage:
     """Decodes an image file.
 
     EXIF rotation is applied; CMYK, Lab, palette and gray become RGB; of animations the first frame is taken. What
-    becomes of transparency and of more than 8 bits, `shown` says: a mask must be of what the annotator sees.
+    becomes of transparency and of more than 8 bits, `shown_by` says: a mask must be of what the annotator sees.
 
     Args:
         data: The file's bytes.
         max_pixels: Largest image opened; checked on the header, before decoding.
         allow_truncated: Open a damaged file as far as it goes, with a `TruncatedImageWarning`.
-        shown: As which tool shows it; see `icmformer.shown`.
+        shown_by: As which tool shows it; see `icmformer.display`.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -145,20 +145,20 @@ def decode_image(
         raise ImageError(f"an image file is read from its bytes, got {type(data).__name__}")
     data = bytes(data)
     try:
-        return _decode(data, max_pixels, shown)
+        return _decode(data, max_pixels, shown_by)
     except TruncatedImageError as error:
         if allow_truncated:
-            return _decode_what_there_is(data, max_pixels, shown, error)
+            return _decode_what_there_is(data, max_pixels, shown_by, error)
         raise
 
 
-def _decode(data: bytes, max_pixels: int, shown: Shown) -> RGBImage:
+def _decode(data: bytes, max_pixels: int, shown_by: ShownBy) -> RGBImage:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image.size, max_pixels)
             if image.format in ("JPEG", "MPO"):
                 _check_scans(data)
-            return to_rgb(_load(image), shown, image.format)
+            return to_rgb(_load(image), shown_by, image.format)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -256,7 +256,7 @@ def _check_scans(data: bytes) -> None:
         position += int.from_bytes(data[position : position + 2], "big")  # the segment; a scan's own data follow
 
 
-def _decode_what_there_is(data: bytes, max_pixels: int, shown: Shown, error: TruncatedImageError) -> RGBImage:
+def _decode_what_there_is(data: bytes, max_pixels: int, shown_by: ShownBy, error: TruncatedImageError) -> RGBImage:
     """Pillow's tolerant mode is a switch for the whole process, so it is thrown in a process of its own."""
     command = [sys.executable, "-c", _RESCUE, *FORMATS]
     try:
@@ -264,7 +264,7 @@ def _decode_what_there_is(data: bytes, max_pixels: int, shown: Shown, error: Tru
     except subprocess.SubprocessError:
         raise TruncatedImageError(f"{error}; nothing of it can be recovered") from error
     warnings.warn(f"opened as far as it goes: {error}", TruncatedImageWarning, stacklevel=3)
-    return decode_image(done.stdout, max_pixels, shown=shown)
+    return decode_image(done.stdout, max_pixels, shown_by=shown_by)
 
 
 def _swapped(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

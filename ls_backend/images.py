@@ -104,7 +104,7 @@ class Images:
         if content is None:
             content = self._fetch(url, task)
         try:
-            image = LoadedImage.from_bytes(content, self._max_pixels, shown="label studio")
+            image = LoadedImage.from_bytes(content, self._max_pixels, shown_by="label studio")
         except ImageTooLargeError as error:
             raise TooLargeError(f"{shown(url)}: {error}") from error
         except ImageError as error:

@@ -121,15 +121,13 @@ class Interactor:
         image = self._images.get(key)
         if image is not None:
             return image, True
-        image = LoadedImage.from_bytes(codec.decode_base64(coded), self._max_pixels, shown="cvat")
+        image = LoadedImage.from_bytes(codec.decode_base64(coded), self._max_pixels, shown_by="cvat")
         self._images.put(key, image)
         return image, False
 
     def _encode(self, mask: BoolMask) -> bytes:
         if self.settings.reply == "shapes":
             return codec.shapes_reply(mask, self.settings.parts)
-        if (
-            not mask.any()
-        ):  # the page says that this failed, and keeps the mask of the clicks before: better than silence
+        if not mask.any():  # CVAT's page then says that it failed, and keeps the mask of the clicks before
             raise NothingFoundError("nothing found for these clicks; click on the object, or draw a box around it")
         return codec.mask_reply(mask)

@@ -19,7 +19,7 @@ from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
 from icmformer.inference.backend import Backend, TorchBackend
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
-from icmformer.inference.guess import best_part
+from icmformer.inference.fallback import best_part
 from icmformer.inference.openvino_backend import OpenVINOBackend
 from icmformer.inference.pasted import ProbabilityMap, Whole
 from icmformer.inference.profiles import Profile, find_device, find_profile, find_runtime, has_bf16

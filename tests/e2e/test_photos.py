@@ -63,7 +63,7 @@ def saved(pixels, kind):
 def test_a_photo_with_alpha_is_clicked_on_as_it_is_seen(studio, page, engine, decode):
     photo = see_through()
     project = studio.project("e2e alpha", CONFIGS["brush"], {"seen.png": photo})
-    image = LoadedImage.from_bytes(photo, shown="label studio")
+    image = LoadedImage.from_bytes(photo, shown_by="label studio")
     annotator = Annotator(page, studio, project)
     annotator.click(0.62, 0.55)
     annotator.picture("alpha")
@@ -125,7 +125,7 @@ def test_the_backend_sees_the_colours_that_the_page_shows(studio, page):
         rows = (box["y"] + (np.arange(4) + 0.5) * box["height"] / 4).astype(int)
         columns = (box["x"] + (np.arange(6) + 0.5) * box["width"] / 6).astype(int)
         seen = screen[rows[:, None], columns]
-        ours = LoadedImage.from_bytes(content, shown="label studio").pixels[20::40, 20::40].astype(int)
+        ours = LoadedImage.from_bytes(content, shown_by="label studio").pixels[20::40, 20::40].astype(int)
         if abs(seen - ours).max() > 2:
             wrong[name] = seen[abs(seen - ours).max(-1) > 2].tolist(), ours[abs(seen - ours).max(-1) > 2].tolist()
     assert not wrong

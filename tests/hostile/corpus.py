@@ -265,7 +265,9 @@ def _prompts() -> Iterator[Entry]:
 
 
 def _pictures() -> Iterator[Entry]:
-    for name, (make, right) in pictures.all_pictures().items():
+    from tests.hostile.deep_pictures import deep_pictures
+
+    for name, (make, right) in (pictures.all_pictures() | deep_pictures()).items():
         yield Entry(f"picture: {name}", FUNCTION, right, partial(_to_function, make))
         yield Entry(f"picture: {name} (Label Studio)", BACKEND, right, partial(_to_backend, make))
     yield Entry("picture: no bytes", FUNCTION, BAD, coded(function_body(image="")))
@@ -360,11 +362,11 @@ def _routes() -> Iterator[Entry]:
 @cache
 def entries() -> tuple[Entry, ...]:
     """All of them."""
-    from tests.hostile import configs, studio
+    from tests.hostile import configs, edges, studio
 
     own = (_texts, _types, _base64s, _prompts, _headers, _routes)
-    groups = (*own, studio.addresses, configs.written, configs.filled, studio.contexts)
-    return (*(entry for group in groups for entry in group()), *_pictures())
+    backends = (studio.addresses, edges.outside, configs.written, configs.filled, studio.contexts, edges.webhooks)
+    return (*(entry for group in (*own, *backends) for entry in group()), *_pictures())
 
 
 @cache

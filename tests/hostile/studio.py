@@ -270,6 +270,9 @@ def _to(place: str) -> bytes:
     return _told(f"Location: {place}\r\nContent-Length: 0\r\n", status="302 Found")
 
 
+SILENCE = b"(nothing, for ten seconds)"
+
+
 class HostileStudio(socketserver.ThreadingTCPServer):
     """Sends a few bytes for each path, whatever they are, and remembers what it was asked."""
 
@@ -300,6 +303,7 @@ class HostileStudio(socketserver.ThreadingTCPServer):
                 "crlf": _to("/x%0d%0aX-Evil: 1"),
                 "latin": _to("/\xff\xfe\xfd"),
                 "nothing": b"",
+                "silent": SILENCE,
                 "noise": bytes(range(256)) * 9,
                 "status": b"HTTP/1.1 9999999 What\r\n\r\n",
                 "headers": b"HTTP/1.1 200 OK\r\n" + b"".join(b"H%d: x\r\n" % n for n in range(500)) + b"\r\n",
@@ -331,7 +335,11 @@ class _Asked(socketserver.StreamRequestHandler):
         self.server.asked.append(head)
         path = head.split(b" ", 2)[1].decode("latin-1")
         missing = _told("Content-Length: 0\r\n", status="404 Not Found")
-        self.wfile.write(self.server.files.get(path, missing))
+        content = self.server.files.get(path, missing)
+        if content is SILENCE:
+            self.rfile.read(1)  # until the other one has enough of it
+        else:
+            self.wfile.write(content)
 
 
 def good_request() -> bytes:

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import socketserver
+import threading
 import time
 
 import pytest
 
-from tests.hostile import corpus, studio
+from tests.hostile import corpus, edges, studio
 from tests.hostile.conftest import LEAKS, SECRET, ask_function, is_told_well
 
 ENTRIES = corpus.entries()
@@ -126,6 +128,66 @@ def test_no_disguise_opens_a_private_address_to_a_backend_that_fetches_from_ever
     assert is_told_well(reply.text, kind)
     if reply.status_code == 502:  # a name in disguise that this machine's look-up does not know
         assert "does not resolve" in reply.json["error"]
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Notes that it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        self.asked = []
+
+    def verify_request(self, request, client_address):
+        self.asked.append(client_address)
+        return False
+
+
+@pytest.fixture(scope="module")
+def proxied(make_app):
+    """A backend that fetches from any public host by a proxy, and the proxy."""
+    proxy = Proxy()
+    threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
+    url = f"http://127.0.0.1:{proxy.server_address[1]}"
+    options = {"http_proxy": url, "https_proxy": url, "ICMFORMER_ALLOWED_HOSTS": "*"}
+    yield make_app(**options, LABEL_STUDIO_URL="", LABEL_STUDIO_API_KEY=""), proxy
+    proxy.shutdown()
+    proxy.server_close()
+
+
+@pytest.mark.parametrize("address", studio.NUMERIC)
+def test_no_disguise_takes_a_private_address_to_a_proxy(proxied, address):
+    app, proxy = proxied
+    entry = next(entry for entry in ENTRIES if entry.address == address)
+    reply = ask_backend(app, entry, "")
+    assert reply.status_code in (403, 502), reply.text
+    assert is_told_well(reply.text)
+    assert not proxy.asked
+
+
+def test_the_proxy_would_have_noted_it(proxied):
+    app, proxy = proxied
+    entry = next(entry for entry in ENTRIES if entry.address == "http://127.0.0.1.example.org/x.png")
+    assert ask_backend(app, entry, "").status_code == 502
+    assert proxy.asked
+    proxy.asked.clear()
+
+
+@pytest.fixture(scope="module")
+def below(make_app, hostile_studio):
+    """A backend whose Label Studio is below a path of its host."""
+    return make_app(LABEL_STUDIO_URL=hostile_studio.url + "/label-studio")
+
+
+@pytest.mark.parametrize("path", edges.OUTSIDE)
+def test_no_disguise_takes_the_token_out_of_label_studios_path(below, hostile_studio, path):
+    asked = len(hostile_studio.asked)
+    entry = next(entry for entry in ENTRIES if entry.address == f"@HOME@{path}")
+    reply = ask_backend(below, entry, hostile_studio.url)
+    assert reply.status_code == 403, reply.text
+    assert is_told_well(reply.text, "refused address")
+    assert len(hostile_studio.asked) == asked
 
 
 def test_a_good_request_takes_the_token_to_label_studio(make_app, hostile_studio):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icmformer import LoadedImage, imageio
+from icmformer import LoadedImage, display
 from icmformer.errors import ImageTooLargeError
 from ls_backend.errors import RequestError
 from ls_backend.labels import read_config
@@ -90,7 +90,7 @@ def test_bands_make_the_pixels_that_the_whole_makes(mode, monkeypatch):
     else:
         image = Image.fromarray(rng.integers(0, 256, (70, 50, 3), np.uint8)).convert(mode)
     whole = LoadedImage.from_pil(image).pixels
-    monkeypatch.setattr(imageio, "_BAND", 50 * 8)  # rows that do not divide the height
+    monkeypatch.setattr(display, "_BAND", 50 * 8)  # rows that do not divide the height
     np.testing.assert_array_equal(LoadedImage.from_pil(image).pixels, whole)
 
 

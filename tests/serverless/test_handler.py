@@ -12,7 +12,7 @@ import pytest
 from cvat_sdk.masks import decode_mask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage import data
 
 from icmformer import Box, CleanUp, Click, LoadedImage
@@ -52,7 +52,7 @@ def clicks_of(positive, negative):
 @pytest.mark.parametrize("form", FORMS)
 def test_the_mask_is_the_engines_for_every_form_of_image(context, fast, form):
     status, reply = call(context, payload(FORMS[form], CLICKS, OFF))
-    image = LoadedImage.from_bytes(base64.b64decode(FORMS[form]))
+    image = LoadedImage.from_bytes(base64.b64decode(FORMS[form]), shown_by="cvat")
     expected = fast.segment(image, clicks_of(CLICKS, OFF), ordered=False).mask
     assert status == 200
     assert expected.any()
@@ -61,10 +61,11 @@ def test_the_mask_is_the_engines_for_every_form_of_image(context, fast, form):
 
 @pytest.mark.parametrize("form", ["png 16 bit", "tiff 16 bit"])
 def test_deep_images_are_seen_as_cvats_page_shows_them(context, fast, form):
-    """By their least and largest value; saturated, they would be white all over."""
+    """Scaled by their least and largest value, then equalised; saturated, they would be white all over."""
     red = CAT[..., 0].astype(float)
-    scaled = np.rint((red - red.min()) * 255 / (red.max() - red.min())).astype(np.uint8)
-    expected = fast.segment(np.repeat(scaled[..., None], 3, 2), clicks_of(CLICKS, []), ordered=False).mask
+    scaled = Image.fromarray(((red - red.min()) * (255 / (red.max() - red.min()))).astype(np.uint8))
+    seen = np.asarray(ImageOps.equalize(scaled).convert("RGB"))
+    expected = fast.segment(seen, clicks_of(CLICKS, []), ordered=False).mask
     np.testing.assert_array_equal(mask_of(call(context, payload(FORMS[form], CLICKS))[1]), expected)
 
 
@@ -78,7 +79,8 @@ def test_files_from_elsewhere_are_taken(context, fast, shared):
         if status == 422:
             assert file.stem in ("broken_data_stream", "truncated_jpeg"), reply
             continue
-        expected = fast.segment(LoadedImage.from_bytes(file.read_bytes()), [Click(30, 30)], ordered=False).mask
+        image = LoadedImage.from_bytes(file.read_bytes(), shown_by="cvat")
+        expected = fast.segment(image, [Click(30, 30)], ordered=False).mask
         assert status == 200
         if expected.any():
             np.testing.assert_array_equal(mask_of(reply, expected.shape), expected)

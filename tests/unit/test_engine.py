@@ -14,6 +14,8 @@ from icmformer.errors import ConfigError, DeviceError, ImageError, PromptError, 
 from icmformer.inference.cache import ByteLRU
 from icmformer.inference.engine import expected_iou
 from icmformer.inference.profiles import PROFILES
+from icmformer.inference.session import State
+from icmformer.inference.zoom import PixelClick
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping
 from tests.conftest import TINY, TRAINED
@@ -394,6 +396,22 @@ def test_serving_changes_nothing_in_the_network(photo):
     before = {k: v.clone() for k, v in exact.backend.network.state_dict().items()}
     exact.segment(photo, CLICKS)
     assert all(torch.equal(before[k], v) for k, v in exact.backend.network.state_dict().items())
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 2.5])
+def test_scores_are_sharpened_as_the_weights_say(photo, sharpness):
+    """What fits one network need not fit another: weights that say nothing are taken at their word."""
+    asked = engine(score_sharpness=sharpness, second_look=False)
+    result = asked.segment(photo, CLICKS[:1])
+    click = PixelClick(*CLICKS[0].pixel(*photo.shape[:2]), True)
+    patch = asked.path.advance(LoadedImage.from_array(photo), State(), [click]).patch
+    assert result.score == expected_iou(patch, sharpness)
+    assert result.score != engine(score_sharpness=4.0, second_look=False).segment(photo, CLICKS[:1]).score
+
+
+def test_weights_that_say_nothing_are_taken_at_their_word():
+    assert weights.load("random:icmformer_vit_tiny224").serving.score_sharpness == 1
+    assert weights.load("starter").serving.score_sharpness == 2.5
 
 
 def test_the_score_is_the_expected_iou():

@@ -21,7 +21,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from icmformer.types import RGBImage
 
-Shown = Literal["plain", "cvat", "label studio"]
+ShownBy = Literal["plain", "cvat", "label studio"]
 """Who shows an image."""
 
 _BAND = 1 << 20  # pixels converted at a time: what is on the way from file to array is then small beside the array
@@ -32,21 +32,21 @@ Converted = NDArray[np.uint8]
 """(H, W, 3) RGB, or (H, W, 1) gray."""
 
 
-def to_rgb(image: Image.Image, shown: Shown = "plain", file_format: str | None = None) -> RGBImage:
+def to_rgb(image: Image.Image, shown_by: ShownBy = "plain", file_format: str | None = None) -> RGBImage:
     """The pixels of a Pillow image, as they are shown.
 
     Args:
         image: Loaded.
-        shown: Where.
+        shown_by: By which tool.
         file_format: Of the file that it comes from, by Pillow's name.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    if shown == "cvat" and image.mode in _SIXTEEN_BITS:
+    if shown_by == "cvat" and image.mode in _SIXTEEN_BITS:
         image = _equalised(image)
     width, height = image.size
-    convert = _conversion(image, shown, file_format)
+    convert = _conversion(image, shown_by, file_format)
     pixels = np.empty((height, width, 3), np.uint8)
     for top, band in _bands(image):
         pixels[top : top + band.size[1]] = convert(band)
@@ -61,16 +61,16 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, width, min(height, top + rows)))
 
 
-def _conversion(image: Image.Image, shown: Shown, file_format: str | None) -> Callable[[Image.Image], Converted]:
+def _conversion(image: Image.Image, shown_by: ShownBy, file_format: str | None) -> Callable[[Image.Image], Converted]:
     """What converts a band of the image."""
     if image.mode in (*_SIXTEEN_BITS, "I", "F"):
-        return _wide(image, shown)
+        return _wide(image, shown_by)
     if image.mode == "LAB":
         profile = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return lambda band: np.asarray(ImageCms.applyTransform(band, profile))
-    dropped = shown == "cvat" or (shown == "label studio" and file_format == "BMP")
+    dropped = shown_by == "cvat" or (shown_by == "label studio" and file_format == "BMP")
     if image.has_transparency_data and not dropped:
-        return _over(_GROUND if shown == "label studio" else _WHITE)
+        return _over(_GROUND if shown_by == "label studio" else _WHITE)
     return lambda band: np.asarray(band.convert("RGB"))
 
 
@@ -84,14 +84,14 @@ def _over(colour: tuple[int, int, int]) -> Callable[[Image.Image], Converted]:
     return convert
 
 
-def _wide(image: Image.Image, shown: Shown) -> Callable[[Image.Image], Converted]:
+def _wide(image: Image.Image, shown_by: ShownBy) -> Callable[[Image.Image], Converted]:
     """Conversion of gray images of more than 8 bits."""
-    if shown == "label studio" and image.mode in _SIXTEEN_BITS:
+    if shown_by == "label studio" and image.mode in _SIXTEEN_BITS:
         return lambda band: (np.asarray(band) >> 8).astype(np.uint8)[..., None]
-    if shown == "cvat" and image.mode == "F":
+    if shown_by == "cvat" and image.mode == "F":
         return lambda band: np.asarray(band.convert("L"))[..., None]
     low, high = _ends(image)
-    if shown == "cvat" and image.mode == "I":
+    if shown_by == "cvat" and image.mode == "I":
         factor = 256.0 / high if high > 0 else 0.0
         return lambda band: (_numbers(band) * factor).clip(0, 255).astype(np.uint8)[..., None]
     return lambda band: np.rint(_scaled(band, low, high)).astype(np.uint8)[..., None]

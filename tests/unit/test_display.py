@@ -26,16 +26,16 @@ def encoded(image, kind="PNG", **options):
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_cvat_drops_alpha(kind):
     content = encoded(Image.fromarray(ALPHA), kind, **{"lossless": True, "exact": True} if kind == "WEBP" else {})
-    np.testing.assert_array_equal(decode_image(content, shown="cvat"), CAT)
+    np.testing.assert_array_equal(decode_image(content, shown_by="cvat"), CAT)
 
 
 def test_cvat_drops_alpha_of_gray_and_palettes():
     gray = Image.fromarray(ALPHA).convert("LA")
     expected = np.asarray(gray.convert("RGB"))
-    np.testing.assert_array_equal(decode_image(encoded(gray), shown="cvat"), expected)
+    np.testing.assert_array_equal(decode_image(encoded(gray), shown_by="cvat"), expected)
     palette = Image.fromarray(CAT).quantize(16)
     content = encoded(palette, transparency=3)
-    np.testing.assert_array_equal(decode_image(content, shown="cvat"), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(decode_image(content, shown_by="cvat"), np.asarray(palette.convert("RGB")))
     assert not np.array_equal(decode_image(content), np.asarray(palette.convert("RGB")))
 
 
@@ -47,7 +47,7 @@ def test_cvat_equalises_sixteen_bits(kind):
     content = encoded(Image.fromarray(values), kind)
     scaled = (values.astype(np.float64) - values.min()) * (255 / (65535 - values.min()))
     expected = np.asarray(ImageOps.equalize(Image.fromarray(scaled.astype(np.uint8))))
-    shown = decode_image(content, shown="cvat")
+    shown = decode_image(content, shown_by="cvat")
     np.testing.assert_array_equal(shown[..., 1], expected)
     assert np.ptp(np.percentile(shown, (5, 95))) > 200
     assert np.percentile(decode_image(content), 95) < 30
@@ -56,12 +56,12 @@ def test_cvat_equalises_sixteen_bits(kind):
 def test_cvat_scales_whole_numbers_of_32_bits_and_cuts_floats():
     values = SIXTEEN.astype(np.int32) * 5
     expected = (values * (256 / values.max())).clip(0, 255).astype(np.uint8)
-    shown = decode_image(encoded(Image.fromarray(values), "TIFF"), shown="cvat")
+    shown = decode_image(encoded(Image.fromarray(values), "TIFF"), shown_by="cvat")
     np.testing.assert_array_equal(shown[..., 0], expected)
     floats = np.array([[-5.0, 0.5, 17.9, 255.0, 300.0]], np.float32)
-    shown = decode_image(encoded(Image.fromarray(floats), "TIFF"), shown="cvat")
+    shown = decode_image(encoded(Image.fromarray(floats), "TIFF"), shown_by="cvat")
     assert shown[0, :, 2].tolist() == [0, 0, 17, 255, 255]
-    assert not decode_image(encoded(Image.fromarray(values * 0), "TIFF"), shown="cvat").any()
+    assert not decode_image(encoded(Image.fromarray(values * 0), "TIFF"), shown_by="cvat").any()
 
 
 # What a browser showed on Label Studio's page, read from a screenshot: colour and alpha -> colour.
@@ -79,28 +79,28 @@ SEEN = [
 def test_label_studio_lays_alpha_over_its_pages_ground(stored, seen, kind):
     options = {"PNG": {}, "WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}[kind]
     content = encoded(Image.new("RGBA", (32, 32), stored), kind, **options)
-    shown = decode_image(content, shown="label studio")
+    shown = decode_image(content, shown_by="label studio")
     np.testing.assert_allclose(shown[16, 16].astype(int), seen, atol=2 if kind == "AVIF" else 1)
 
 
 def test_label_studios_page_ignores_the_alpha_of_a_bmp():
     content = encoded(Image.fromarray(ALPHA), "BMP")
-    np.testing.assert_array_equal(decode_image(content, shown="label studio"), CAT)
+    np.testing.assert_array_equal(decode_image(content, shown_by="label studio"), CAT)
 
 
 def test_label_studio_shows_the_upper_8_of_16_bits():
-    shown = decode_image(encoded(Image.fromarray(SIXTEEN)), shown="label studio")
+    shown = decode_image(encoded(Image.fromarray(SIXTEEN)), shown_by="label studio")
     np.testing.assert_array_equal(shown, np.repeat((SIXTEEN >> 8).astype(np.uint8)[..., None], 3, 2))
     edges = np.array([[0, 255, 256, 511, 4351, 65279, 65280, 65535]], np.uint16)
-    shown = decode_image(encoded(Image.fromarray(edges)), shown="label studio")
+    shown = decode_image(encoded(Image.fromarray(edges)), shown_by="label studio")
     assert shown[0, :, 0].tolist() == [0, 0, 1, 1, 16, 254, 255, 255]
 
 
 def test_plain_pictures_are_the_same_everywhere_and_their_digests_are_not():
     content = encoded(Image.fromarray(CAT))
-    for shown in ("plain", "cvat", "label studio"):
-        np.testing.assert_array_equal(decode_image(content, shown=shown), CAT)
-    digests = {content_digest(content, shown) for shown in ("plain", "cvat", "label studio")}
+    for tool in ("plain", "cvat", "label studio"):
+        np.testing.assert_array_equal(decode_image(content, shown_by=tool), CAT)
+    digests = {content_digest(content, tool) for tool in ("plain", "cvat", "label studio")}
     assert len(digests) == 3  # one cache of features may hold them all
     assert LoadedImage.from_bytes(content).digest == content_digest(content)
 

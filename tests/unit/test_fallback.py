@@ -5,7 +5,7 @@ import pytest
 from skimage import data
 
 from icmformer import Caches, Click, LoadedImage
-from icmformer.inference.guess import best_part
+from icmformer.inference.fallback import best_part
 from icmformer.inference.pasted import Whole
 from tests.engines import engine
 
