@@ -22,6 +22,7 @@ What Label Studio refuses, or its page does not show, is in tests/e2e/test_label
 """
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ from tests.ls_backend.test_rle import decode
 
 # The fixtures, here too.
 studio, make_images, make_backend = conftest.studio, conftest.make_images, conftest.make_backend
-make_client, client, server_log = conftest.make_client, conftest.client, conftest.server_log
+make_client, client = conftest.make_client, conftest.client
 RECORDINGS = sorted((ROOT / "tests" / "contract" / "label_studio").glob("*.json"))
 PHOTOS = {(451, 300): data.chelsea, (600, 400): data.coffee}
 
@@ -85,9 +86,13 @@ def test_the_answer_to_a_click_is_what_the_page_kept(client, studio, fast, path)
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda p: p.stem)
-def test_opening_the_page_fetches_a_photo_ahead(client, studio, path, server_log):
+def test_opening_the_page_fetches_a_photo_ahead(client, studio, path):
     case = recording(path, studio)
     case["request"]["params"]["context"] = None
     reply = client.post("/predict", json=case["request"])
     assert (reply.status_code, reply.json) == (200, {"results": []})
-    assert "not prefetched" not in server_log.getvalue()
+    deadline = time.monotonic() + 10
+    while not studio.asked and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert {address for address, _ in studio.asked} <= {"/data/upload/1/cat.png", "/data/upload/1/cup.png"}
+    assert studio.asked

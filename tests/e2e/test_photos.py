@@ -54,9 +54,9 @@ def see_through():
     return saved(np.dstack([pixels, alpha]), "PNG")
 
 
-def saved(pixels, kind, **options):
+def saved(pixels, kind):
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, kind, **options)
+    Image.fromarray(pixels).save(out, kind)
     return out.getvalue()
 
 
@@ -103,7 +103,6 @@ def patches():
     palette = (b"PLTE", rng.integers(0, 256, 18, np.uint8).tobytes()), (b"tRNS", bytes([0, 255, 128, 64, 255]))
     return {
         "alpha.png": saved(np.dstack([rgb, alpha]), "PNG"),
-        "alpha.webp": saved(np.dstack([rgb, alpha]), "WEBP", lossless=True),
         "alpha.bmp": saved(np.dstack([rgb, alpha]), "BMP"),
         "gray16.png": png(wide, 16, 0),
         "palette.png": png(indexes, 8, 3, *palette),

@@ -77,88 +77,85 @@ def written() -> Iterator[Entry]:
         yield Entry(f"config: {name}", BACKEND, right, coded(request))
 
 
+Case = tuple[str, str, str, dict[str, Any], frozenset[int]]
+"""A name, a config, the image that is clicked on, fields of the task, and the right answers."""
+
+
 def filled() -> Iterator[Entry]:
     """Configs that are made large, or led astray, by the task's data."""
     photo = inline(saved("PNG"))
-    tags = BRUSH.removeprefix("<View>").removesuffix("</View>")
-
-    def pages(inside: str = tags, on: str = "$images", flag: str = "") -> str:
-        numbered = inside.replace('"image"', '"image_{{idx}}"').replace('"$image"', '"$images[{{idx}}]"')
-        numbered = numbered.replace('"kp"', '"kp{{idx}}"').replace('"brush"', '"brush{{idx}}"')
-        return f'<View><Repeater on="{on}" {flag}>{numbered}</Repeater></View>'
-
-    def nested(depth: int) -> str:
-        inside = BRUSH.replace("$image", "$images[0]")
-        return '<Repeater on="$images">' * depth + inside + "</Repeater>" * depth
-
-    def by_task(count: int, own: str = "") -> str:
-        control = '<BrushLabels name="b{}" toName="image" value="$labels">{}</BrushLabels>'
-        head = BRUSH.partition("<BrushLabels")[0]
-        return head + "".join(control.format(n, own) for n in range(count)) + "</View>"
-
-    many, long = ["x"] * 1_000_000, "x" * 400_000
-    cat = [{"value": "Cat"}]
-    numbers = [{"value": str(n)} for n in range(10_000)]
-    first, plain = "image_0", "image"
-    cases: list[tuple[str, str, str, dict[str, Any], frozenset[int]]] = [
-        ("a Repeater", pages(), first, {"images": [photo]}, FINE),
-        ("a Repeater of a million entries", pages(), first, {"images": many}, BAD),
-        ("a Repeater of 2,000 entries", pages(), first, {"images": [photo] + ["x"] * 1999}, BAD),
-        ("a Repeater of a million letters", pages(), first, {"images": "x" * 1_000_000}, BAD),
-        ("a Repeater of a path of lists", pages(on="$images" + "[0]" * 5000), first, {"images": [photo]}, BAD),
-        ("a Repeater of a length", pages(), first, {"images": {"length": 10**9}}, BAD),
-        ("a Repeater of nothing", pages(), first, {}, BAD),
-        ("a Repeater of a number", pages(), first, {"images": 10**9}, BAD),
-        ("a Repeater without tags", "<Repeater on='$images'/>", first, {"images": many}, BAD),
-        ("a Repeater's entry that is not there", pages(), "image_7", {"images": [photo]}, BAD),
-        ("a Repeater's entry of a forged number", pages(), "image_0\nERROR", {"images": [photo]}, BAD),
-        ("Repeaters within Repeaters", nested(40), plain, {"images": [photo] * 2}, BAD),
-        ("Repeaters of 1,000 entries within Repeaters", nested(3), plain, {"images": [photo] * 1000}, BAD),
-        ("Repeaters of one entry within Repeaters", nested(40), plain, {"images": [photo]}, FINE),
-        ("a Repeater without a flag", pages(flag='indexFlag=""'), first, {"images": [photo]}, HARMLESS),
-        ("a Repeater of a long flag", pages(flag=f'indexFlag="{long}"'), first, {"images": [photo] * 900}, BAD),
-        (
-            "a Repeater of a long attribute",
-            pages(tags.replace("<Image", f'<Image a="{long}{{{{idx}}}}"')),
-            first,
-            {"images": [photo] * 100},
-            BAD,
-        ),
-        (
-            "a Repeater beside a long attribute",
-            pages(tags.replace("<Image", f'<Image a="{long}"')),
-            first,
-            {"images": [photo] * 900},
-            HARMLESS,
-        ),
-        ("a Repeater of 20,000 labels", pages(tags + "<Label/>" * 20_000), first, {"images": [photo] * 500}, BAD),
-        ("labels of the task", by_task(1), plain, {"labels": cat}, FINE),
-        ("100,000 labels of the task", by_task(1), plain, {"labels": cat * 100_000}, BAD),
-        ("labels of the task in 8,000 controls", by_task(8000), plain, {"labels": [*numbers[1:], *cat]}, FINE),
-        ("labels of both in 8,000 controls", by_task(8000, "<Label value='a'/>"), plain, {"labels": numbers}, BAD),
-        ("labels of the task that are none", by_task(1), plain, {"labels": [1, None, [], {"value": []}]}, BAD),
-        ("labels of the task as text", by_task(1), plain, {"labels": "Cat"}, BAD),
-        ("labels of the task as a table", by_task(1), plain, {"labels": {"value": "Cat"}}, BAD),
-        ("labels of the task 90 deep", by_task(1), plain, {"labels": _deep(90)}, BAD),
-    ]
-    for step in (
-        "[-1]",
-        "[1]",
-        f"[{10**30}]",
-        "[1e0]",
-        "[\u0660]",
-        "[0",
-        "[]",
-        "[[0]]",
-        ".length",
-        "[__class__]",
-        ".0x0",
-    ):
-        config = BRUSH.replace("$image", "$images" + step)
-        cases.append((f"a place {step}".encode("unicode_escape").decode(), config, plain, {"images": [photo]}, BAD))
-    for name, config, image, fields, right in cases:
+    for name, config, image, fields, right in (*_repeaters(photo), *_labels(), *_places(photo)):
         item = click(30, 40, size=(96, 64), to_name=image)
         yield Entry(f"filled: {name}", BACKEND, right, coded(body(item, image=photo, config=config, **fields)))
+
+
+def _pages(more: str = "", on: str = "$images", flag: str = "", image: str = "") -> str:
+    """A Repeater around an image, with more attributes for it, and its controls."""
+    inside = BRUSH.removeprefix("<View>").removesuffix("</View>").replace("<Image", f"<Image {image}")
+    for name in ("image", "kp", "brush"):
+        inside = inside.replace(f'"{name}"', f'"{name}_{{{{idx}}}}"')
+    inside = inside.replace('"$image"', '"$images[{{idx}}]"')
+    return f'<View><Repeater on="{on}" {flag}>{inside}{more}</Repeater></View>'
+
+
+def _nested(depth: int) -> str:
+    inside = BRUSH.replace("$image", "$images[0]")
+    return '<Repeater on="$images">' * depth + inside + "</Repeater>" * depth
+
+
+def _repeaters(photo: str) -> Iterator[Case]:
+    many, long = ["x"] * 1_000_000, "x" * 400_000
+    first, plain = "image_0", "image"
+    one, two, most = {"images": [photo]}, {"images": [photo] * 2}, {"images": [photo] * 900}
+    yield "a Repeater", _pages(), first, one, FINE
+    yield "a Repeater of a million entries", _pages(), first, {"images": many}, BAD
+    yield "a Repeater of 2,000 entries", _pages(), first, {"images": [photo] + ["x"] * 1999}, BAD
+    yield "a Repeater of a million letters", _pages(), first, {"images": "x" * 1_000_000}, BAD
+    yield "a Repeater of a path of lists", _pages(on="$images" + "[0]" * 5000), first, one, BAD
+    yield "a Repeater of a length", _pages(), first, {"images": {"length": 10**9}}, BAD
+    yield "a Repeater of nothing", _pages(), first, {}, BAD
+    yield "a Repeater of a number", _pages(), first, {"images": 10**9}, BAD
+    yield "a Repeater without tags", "<Repeater on='$images'/>", first, {"images": many}, BAD
+    yield "a Repeater's entry that is not there", _pages(), "image_7", one, BAD
+    yield "a Repeater's entry of a forged number", _pages(), "image_0\nERROR", one, BAD
+    yield "Repeaters within Repeaters", _nested(40), plain, two, BAD
+    yield "Repeaters of 1,000 entries within Repeaters", _nested(3), plain, {"images": [photo] * 1000}, BAD
+    yield "Repeaters of one entry within Repeaters", _nested(40), plain, one, FINE
+    yield "a Repeater without a flag", _pages(flag='indexFlag=""'), first, one, HARMLESS
+    yield "a Repeater of a long flag", _pages(flag=f'indexFlag="{long}"'), first, most, BAD
+    yield "a Repeater of a long attribute", _pages(image=f'a="{long}{{{{idx}}}}"'), first, most, BAD
+    yield "a Repeater beside a long attribute", _pages(image=f'a="{long}"'), first, most, HARMLESS
+    yield "a Repeater of 20,000 labels", _pages("<Label/>" * 20_000), first, most, BAD
+
+
+def _by_task(count: int, own: str = "") -> str:
+    """Controls whose labels come from the task, beside some of their own."""
+    control = '<BrushLabels name="b{}" toName="image" value="$labels">{}</BrushLabels>'
+    head = BRUSH.partition("<BrushLabels")[0]
+    return head + "".join(control.format(n, own) for n in range(count)) + "</View>"
+
+
+def _labels() -> Iterator[Case]:
+    cat = [{"value": "Cat"}]
+    numbers = [{"value": str(n)} for n in range(9_999)]
+    for name, config, labels, right in (
+        ("labels of the task", _by_task(1), cat, FINE),
+        ("100,000 labels of the task", _by_task(1), cat * 100_000, BAD),
+        ("labels of the task in 8,000 controls", _by_task(8000), [*numbers, *cat], FINE),
+        ("labels of both in 8,000 controls", _by_task(8000, "<Label value='a'/>"), numbers, BAD),
+        ("labels of the task that are none", _by_task(1), [1, None, [], {"value": []}], BAD),
+        ("labels of the task as text", _by_task(1), "Cat", BAD),
+        ("labels of the task as a table", _by_task(1), {"value": "Cat"}, BAD),
+        ("labels of the task 90 deep", _by_task(1), _deep(90), BAD),
+    ):
+        yield name, config, "image", {"labels": labels}, right
+
+
+def _places(photo: str) -> Iterator[Case]:
+    far = f"[{10**30}]"
+    for step in ("[-1]", "[1]", far, "[1e0]", "[\u0660]", "[0", "[]", "[[0]]", ".length", "[__class__]", ".0x0"):
+        name = f"a place {step}".encode("unicode_escape").decode()
+        yield name, BRUSH.replace("$image", "$images" + step), "image", {"images": [photo]}, BAD
 
 
 def _deep(levels: int) -> list[Any]:
