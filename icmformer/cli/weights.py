@@ -93,7 +93,7 @@ def _info(args: argparse.Namespace) -> int:
     closer = ", and looks again at what a first click found" if serving.second_look else ""
     print(f"zooms to    {serving.min_crop_size} pixels at least{closer}")
     print(f"clicks      at least {serving.click_margin} pixels from the edges of the network's input")
-    print(f"scores      sharpened {serving.score_sharpness:g} times")
+    print(f"scores      log-odds times {serving.score_sharpness:g}")
     for title, mapping in (("network", found.config), ("about", found.about)):
         for key, value in mapping.items():
             print(f"{title:<11} {key}: {value}")
