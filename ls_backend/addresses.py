@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -17,7 +17,8 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 _NAME = re.compile(r"([a-z0-9_-]+\.)+(?!localhost)[a-z][a-z0-9-]*", re.ASCII)  # nothing that a proxy takes for a number
-_DECODINGS = 4  # of a path that is percent-encoded over and over
+_SEPARATORS = re.compile(r"[/\\]")
+_DECODINGS = 5  # of a path that is percent-encoded over and over
 _FILES = re.compile(r"/data/(upload|local-files)/|/storage-data/|/(tasks|projects)/\d+/(presign|resolve)/")
 
 
@@ -84,7 +85,7 @@ class Site:
 
     Attributes:
         origin: Scheme, host and port.
-        path: The sub-path's names; none where the origin as a whole is meant.
+        path: The sub-path's names as they are written; none where the origin as a whole is meant.
     """
 
     origin: Origin
@@ -92,18 +93,28 @@ class Site:
 
     @staticmethod
     def of(url: str) -> Site:
-        """The site at an address; errors as in `Origin.of`."""
-        return Site(Origin.of(url), tuple(name for name in split(url).path.split("/") if name))
+        """The site at an address; errors as in `Origin.of`.
+
+        Raises:
+            RequestError: Also an address with a query or fragment, or with a path that reads in several ways.
+        """
+        bare = url.rstrip("/")
+        site = Site(Origin.of(url), tuple(split(bare).path.split("/")[1:]))
+        if "?" in url or "#" in url or "" in site.path or not site.holds(f"{bare}/x"):
+            raise RequestError(f"{shown(url)} must end with a plain path: no query, no .. and no // in it")
+        return site
 
     def holds(self, url: str) -> bool:
-        """Whether an address is below this one however servers on the way read it.
+        """Whether an address is below this one, however servers on the way read it.
 
         They may decode `%2e`, resolve `..`, merge `//`, take a backslash for a slash, and drop what follows a
-        semicolon, or do none of it: another application of the same host must not be reached by any reading.
+        semicolon, or do none of it. So nothing that goes up is below a sub-path, wherever it would end: another
+        application of the same host must not be reached by any reading.
         """
         if Origin.of(url) != self.origin:
             return False
-        return not self.path or all(names[: len(self.path)] == [*self.path] for names in _readings(split(url).path))
+        path = split(url).path
+        return not self.path or (path.split("/")[1 : len(self.path) + 1] == [*self.path] and not _goes_up(path))
 
     def below(self, url: str) -> str:
         """What of an address that this site holds comes after its own, from the slash on, query included."""
@@ -112,28 +123,15 @@ class Site:
         return path + (f"?{parts.query}" if parts.query else "")
 
 
-def _readings(path: str) -> Iterator[list[str]]:
-    """The names in a path: as it stands, and as servers resolve it, which merge slashes or do not."""
-    yield path.split("/")[1:]
+def _goes_up(path: str) -> bool:
+    """Whether a path has a `..` in it, decoded as often as one likes; one that never ends being coded counts, too."""
     for _ in range(_DECODINGS):
+        if any(name.partition(";")[0].strip() == ".." for name in _SEPARATORS.split(path)):
+            return True
         before, path = path, unquote(path)
         if path == before:
-            break
-    else:
-        yield []  # coded over and over: nobody's address
-    names = [name.partition(";")[0] for name in path.replace("\\", "/").split("/")[1:]]
-    yield _resolved(names)
-    yield _resolved([name for name in names if name])
-
-
-def _resolved(names: Iterable[str]) -> list[str]:
-    found: list[str] = []
-    for name in names:
-        if name == "..":
-            del found[-1:]
-        elif name != ".":
-            found.append(name)
-    return found
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -187,22 +185,22 @@ class Policy:
         Raises:
             RequestError: No address.
             RefusedHostError: A host that is not allowed, or a private address that is not allowed by its exact name.
-            FetchError: A name that does not resolve.
+            FetchError: A name that does not resolve, or a proxy that is none.
         """
         origin = Origin.of(url)
         home = self.is_home(url)
         by_name = home or origin.host in self.allowed_hosts
         if not (by_name or public_redirect or any(_fits(origin.host, pattern) for pattern in self.allowed_hosts)):
             raise RefusedHostError(self._refusal(url, origin))
-        proxy = self.proxies.of(origin.scheme, origin.host, origin.port)
-        found = self._looked_up(url, origin, proxied=proxy is not None and (origin.scheme == "https" or not home))
+        proxied = self.proxies.serve(origin.scheme, origin.host, origin.port)
+        found = self._looked_up(url, origin, proxied and (origin.scheme == "https" or not home))
         public = all(_public(ip) for ip in found)
         if not by_name and not public:
             raise RefusedHostError(
                 f"{brief(origin.host)} is at a private address, which is not fetched from; "
                 "name exactly this host in ICMFORMER_ALLOWED_HOSTS to allow it"
             )
-        return Route(found, origin.port, proxy if public else None)
+        return Route(found, origin.port, self.proxies.of(origin.scheme) if proxied and public else None)
 
     def _looked_up(self, url: str, origin: Origin, proxied: bool) -> tuple[str, ...]:
         """The addresses of a host; none where its name resolves nowhere here, and a proxy may know it.
@@ -224,21 +222,22 @@ class Policy:
             told += ", whose path in LABEL_STUDIO_URL it is not below"
         elif looks_like_label_studio(url):
             return (
-                f"{told} (LABEL_STUDIO_URL). If it is Label Studio by another name, put {base(url)} into "
+                f"{told} (LABEL_STUDIO_URL). If it is Label Studio by another name, put {label_studio_of(url)} into "
                 "LABEL_STUDIO_ALIASES; if not, name the host in ICMFORMER_ALLOWED_HOSTS to allow it"
             )
         return f"{told} (LABEL_STUDIO_URL); name it in ICMFORMER_ALLOWED_HOSTS to allow it"
 
 
-def base(url: str) -> str:
-    """Scheme, host and port of an address, as an error may show them."""
-    parts = split(url)
-    return brief(f"{parts.scheme}://{parts.netloc}")
-
-
 def looks_like_label_studio(url: str) -> bool:
     """Whether an address has a path as Label Studio's files have."""
     return _FILES.search(split(url).path) is not None
+
+
+def label_studio_of(url: str) -> str:
+    """The address of the Label Studio that one of its files would belong to, as an error may show it."""
+    parts = split(url)
+    found = _FILES.search(parts.path)
+    return brief(f"{parts.scheme}://{parts.netloc}{parts.path[: found.start()] if found else ''}")
 
 
 def _fits(host: str, pattern: str) -> bool:

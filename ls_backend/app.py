@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -26,6 +26,7 @@ log = logging.getLogger("icmformer.label_studio")
 _OPEN = frozenset({"/health", "/ready", "/webhook"})  # callers of these come without credentials
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _RETRY_SECONDS = 2
+_PIECE = 1 << 16  # of a body, read at a time
 _MOST_CONTAINERS = 500_000  # empty ones take 80 bytes of memory for three of a body
 _WEBHOOK_BYTES = 16 << 20  # a saved annotation; who sends it has shown no credentials
 _WEBHOOKS_BYTES = 32 << 20  # of all that are worked on at once
@@ -38,7 +39,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     metrics = Metrics(backend.engine, backend.caches, ERROR_KINDS)
     backend.gate.tell = metrics.waiting
 
-    webhooks = _Budget(_WEBHOOKS_BYTES, _WEBHOOK_BYTES)
+    webhooks, one_at_a_time = _Budget(_WEBHOOKS_BYTES), threading.Lock()
     strangers: list[str] = []  # told of once
 
     def authorised() -> bool:
@@ -92,8 +93,8 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     def ready() -> tuple[dict[str, Any], int]:
         """For routers: 503 sends clicks to another replica while the queue here is full."""
         if backend.gate.full:
-            return {"status": "BUSY", "waiting": backend.gate.waiting}, 503
-        return {"status": "READY", "waiting": backend.gate.waiting}, 200
+            return {"status": "BUSY", "waiting": backend.gate.queued}, 503
+        return {"status": "READY", "waiting": backend.gate.queued}, 200
 
     @app.post("/setup")
     def setup() -> dict[str, Any]:
@@ -123,8 +124,8 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
                 strangers.append(request.path)
                 log.warning("a webhook came without credentials and is not looked at: give it an Authorization header")
             return {"status": "ignored"}, 200
-        with webhooks.take(request.content_length):
-            save = backend.saved(_json_body())
+        with webhooks.read(request.stream) as content, one_at_a_time:
+            save = backend.saved(_parsed(content))
         for region in save.regions if save and save.first else ():
             metrics.accepted(region.clicks)
         return {"status": "noted" if save and save.regions else "ignored"}, 200
@@ -147,7 +148,9 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         text = error.description or error.name
         if isinstance(error, RequestEntityTooLarge):
             most = request.max_content_length or settings.max_body_bytes
-            text = f"the body has over {most >> 20} MB; raise ICMFORMER_MAX_BODY_MB if need be"
+            text = f"the body has over {most >> 20} MB"
+            if most == settings.max_body_bytes:
+                text += "; raise ICMFORMER_MAX_BODY_MB if need be"
         log.warning("%s %r: %s", request.method, request.path, text)
         metrics.refused(error.name.lower())
         return _error(error.code or 500, error.name.lower(), text)
@@ -162,43 +165,51 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
 
 
 class _Budget:
-    """Bytes of bodies that may be held at once.
+    """Bytes of bodies that may be held at once, as far as they have come.
 
     Args:
         most: Of all.
-        unsaid: What a body counts for that does not say how long it is.
     """
 
-    def __init__(self, most: int, unsaid: int) -> None:
-        self._left, self._unsaid = most, unsaid
+    def __init__(self, most: int) -> None:
+        self._left = most
         self._lock = threading.Lock()
 
     @contextmanager
-    def take(self, length: int | None) -> Iterator[None]:
-        """Counts a body for as long as it is worked on.
+    def read(self, stream: IO[bytes]) -> Iterator[bytes]:
+        """Reads a body, and counts it for as long as it is worked on.
 
         Raises:
-            BusyError: There is no room for it.
+            BusyError: There is no room for more of it.
         """
-        taken = self._unsaid if length is None else length
-        with self._lock:
-            if taken > self._left:
-                raise BusyError("saves are told faster than they are noted")
-            self._left -= taken
+        content = bytearray()
         try:
-            yield
+            while piece := _piece(stream):
+                with self._lock:
+                    if len(piece) > self._left:
+                        raise BusyError("saves are told faster than they are noted")
+                    self._left -= len(piece)
+                content += piece
+            yield bytes(content)
         finally:
             with self._lock:
-                self._left += taken
+                self._left += len(content)
 
 
-def _json_body() -> Any:
+def _piece(stream: IO[bytes]) -> bytes:
     try:
-        content = request.get_data(cache=False)
+        return stream.read(_PIECE)
     except HTTPException:
         raise
     except Exception as error:  # whatever the server's reader raises at what is no HTTP
         raise RequestError("the body broke off, or is no HTTP") from error
+
+
+def _json_body() -> Any:
+    return _parsed(b"".join(iter(lambda: _piece(request.stream), b"")))
+
+
+def _parsed(content: bytes) -> Any:
     if content.count(b"[") + content.count(b"{") > _MOST_CONTAINERS:
         raise RequestError(f"the body holds over {_MOST_CONTAINERS:,} lists and objects")
     try:

@@ -18,7 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError, ProxyError
 
 from icmformer.errors import IcmformerError
-from ls_backend.addresses import Policy, Route, Site, base, brief, looks_like_label_studio, shown, split
+from ls_backend.addresses import Policy, Route, Site, brief, label_studio_of, looks_like_label_studio, shown, split
 from ls_backend.errors import FetchError, TooLargeError
 from ls_backend.settings import BackendSettings
 
@@ -354,8 +354,8 @@ def _advice(url: str, status: int, home: bool, token: bool) -> str:
     told = f"{shown(url)} answered {status}"
     if not home and status in (401, 403, 404) and looks_like_label_studio(url):
         return (
-            f"{told}: if that is Label Studio by another name, put {base(url)} into LABEL_STUDIO_ALIASES; the token "
-            "goes to LABEL_STUDIO_URL alone"
+            f"{told}: if that is Label Studio by another name, put {label_studio_of(url)} into LABEL_STUDIO_ALIASES; "
+            "the token goes to LABEL_STUDIO_URL alone"
         )
     if home and status == 404 and PRESIGNED.search(split(url).path):
         return (

@@ -69,7 +69,7 @@ class Gate:
         seconds: How long they wait for a place.
 
     Attributes:
-        tell: Called with the number of those who wait whenever it changes.
+        tell: Called with the number of those who wait for a place whenever it may have changed.
     """
 
     def __init__(self, places: int, queue: int, seconds: float) -> None:
@@ -81,9 +81,15 @@ class Gate:
 
     @property
     def waiting(self) -> int:
-        """How many wait, for their image or for a place."""
+        """How many wait for a place, with their images."""
         with self._changed:
             return self._count_waiting()
+
+    @property
+    def queued(self) -> int:
+        """How many are here and not at the network yet: those whose image is being fetched, too."""
+        with self._changed:
+            return sum(not turn.inside for turn in self._present())
 
     @property
     def full(self) -> bool:
@@ -95,7 +101,7 @@ class Gate:
         return [turn for turns in self._turns.values() for turn in turns if not (turn.outdone and turn.idle)]
 
     def _count_waiting(self) -> int:
-        return sum(not turn.inside for turn in self._present())
+        return sum(not turn.outdone for turn in self._waiting)
 
     def _is_full(self) -> bool:
         return len(self._present()) >= self._most

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
-from icmformer.errors import ConfigError
+from ls_backend.errors import FetchError
 
 _VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -28,39 +28,46 @@ class Proxies:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> Proxies:
-        """Reads `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in small letters first, then in capitals.
+        """Reads `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in small letters first, then in capitals."""
+        found = {name: (environment.get(name) or environment.get(name.upper()) or "").strip() for name in _VARIABLES}
+        http, https = (_full(found[name] or found["all_proxy"]) for name in ("http_proxy", "https_proxy"))
+        return Proxies(http, https, found["no_proxy"])
+
+    def serve(self, scheme: str, host: str, port: int) -> bool:
+        """Whether an address is asked for through a proxy."""
+        proxy = self.https if scheme == "https" else self.http
+        return bool(proxy) and not proxy_bypass_environment(f"{host}:{port}", {"no": self.bypass})
+
+    def of(self, scheme: str) -> str:
+        """The proxy for a scheme.
 
         Raises:
-            ConfigError: A proxy that is no http proxy; the text names the variable, not the password in it.
+            FetchError: What the environment names is no http proxy. It may be of use to other programs: who needs no
+                proxy here is not held up by it.
         """
-        found = {name: environment.get(name) or environment.get(name.upper()) or "" for name in _VARIABLES}
-        for name in _VARIABLES[:3]:
-            found[name] = _checked(name, found[name].strip())
-        everything = found["all_proxy"]
-        return Proxies(found["http_proxy"] or everything, found["https_proxy"] or everything, found["no_proxy"])
+        if fault := self.fault(scheme):
+            raise FetchError(f"{fault}; or put the host into no_proxy")
+        return self.https if scheme == "https" else self.http
 
-    def of(self, scheme: str, host: str, port: int) -> str | None:
-        """The proxy for an address; None where it is asked directly."""
+    def fault(self, scheme: str) -> str:
+        """What is wrong with a scheme's proxy, without the password in it; empty where nothing is."""
         proxy = self.https if scheme == "https" else self.http
-        if not proxy or proxy_bypass_environment(f"{host}:{port}", {"no": self.bypass}):
-            return None
-        return proxy
+        try:
+            parts = urlsplit(proxy)
+            right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            right = False
+        if not proxy or (right and all(32 < ord(c) < 127 for c in proxy)):
+            return ""
+        return (
+            f"{scheme}_proxy, or all_proxy, must be the address of an http proxy, such as http://proxy.example.org:3128"
+        )
 
 
 DIRECT = Proxies()
 """No proxy at all."""
 
 
-def _checked(variable: str, proxy: str) -> str:
+def _full(proxy: str) -> str:
     """A proxy's address with its scheme."""
-    if not proxy:
-        return ""
-    full = proxy if "://" in proxy else f"http://{proxy}"
-    try:
-        parts = urlsplit(full)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        right = False
-    if not right or any(not 32 < ord(c) < 127 for c in full):
-        raise ConfigError(f"{variable} must be the address of an http proxy, such as http://proxy.example.org:3128")
-    return full
+    return proxy if "://" in proxy or not proxy else f"http://{proxy}"

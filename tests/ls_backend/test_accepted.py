@@ -1,5 +1,6 @@
 """From a click to the annotators' own number of clicks: the ids of answers, the webhook, the log, the report."""
 
+import io
 import json
 import subprocess
 import sys
@@ -156,16 +157,25 @@ def test_saves_take_no_memory(tmp_path):
     assert int(done.stdout) < 30e6
 
 
-def test_saves_under_way_are_bounded_in_bytes(logged):
-    """Two that are long, or do not say how long they are, are all there is room for; and it comes free again."""
-    budget = _Budget(32, 16)
-    with budget.take(16), budget.take(None):
-        with pytest.raises(BusyError), budget.take(1):
-            pass
-        with budget.take(0):
-            pass
-    with budget.take(32):
-        pass
+def test_saves_under_way_are_bounded_in_bytes():
+    """By what has come of them, not by what they say; and the room comes free again."""
+    budget = _Budget(32)
+    for _ in range(2):
+        with budget.read(io.BytesIO(b"x" * 16)) as one, budget.read(io.BytesIO(b"y" * 16)) as other:
+            assert (one, other) == (b"x" * 16, b"y" * 16)
+            with pytest.raises(BusyError), budget.read(io.BytesIO(b"z")):
+                pass
+            with budget.read(io.BytesIO()) as nothing:
+                assert nothing == b""
+
+
+@pytest.mark.parametrize("length", [17 << 20, 60 << 20])
+def test_a_save_that_is_too_long_is_refused_by_its_length(logged, length):
+    """Whatever it says it is: unread."""
+    reply = logged.post("/webhook", data=b"{}", environ_overrides={"CONTENT_LENGTH": str(length)})
+    assert reply.status_code == 413
+    assert "16 MB" in reply.json["error"]
+    assert "ICMFORMER_MAX_BODY_MB" not in reply.json["error"]
 
 
 def test_a_stranger_writes_nothing_where_credentials_are_asked_for(fast, make_images, log, caplog):

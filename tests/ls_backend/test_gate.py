@@ -103,14 +103,14 @@ def test_requests_count_from_their_arrival_on_while_their_images_are_fetched_too
     gate = Gate(1, 2, 5)
     with gate.arrival("a"), gate.arrival("b"), gate.arrival("c"):
         assert gate.full
-        assert gate.waiting == 3
+        assert (gate.queued, gate.waiting) == (3, 0)  # nobody waits for the network
         with pytest.raises(BusyError, match="2 requests are waiting already"), gate.arrival("d"):
             pass
         # one that was outdone and is still fetching holds its thread, and counts
         with pytest.raises(BusyError), gate.arrival("a"):
             pass
     assert not gate.full
-    assert gate.waiting == 0
+    assert gate.queued == 0
 
 
 def test_who_waits_for_anothers_fetch_leaves_once_outdone_and_makes_room():
@@ -128,7 +128,7 @@ def test_who_waits_for_anothers_fetch_leaves_once_outdone_and_makes_room():
             thread = threading.Thread(target=wait, daemon=True)
             thread.start()
             wait_for(lambda count=count: len(seen) == count)
-            wait_for(lambda: gate.waiting == 2)
+            wait_for(lambda: gate.queued == 2)
         assert not gate.full
     flight.set_result(None)
     thread.join(5)

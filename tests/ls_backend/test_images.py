@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import socket
 import threading
 import time
@@ -116,6 +117,8 @@ def test_a_private_host_is_fetched_from_when_it_is_named(make_images, studio):
         "/studio/..%2fother-app/x.png",
         "/studio/..;/other-app/x.png",
         "/studio//../../other-app/x.png",
+        "/studio/a%2fb/../../other-app/x.png",
+        "/studio/a%5Cb/../../other-app/x.png",
         "/studio-two/x.png",
         "//studio/x.png",
         "/studio%2fx.png",
@@ -140,10 +143,10 @@ def test_a_redirect_out_of_label_studios_path_is_refused(make_images, studio):
 def test_label_studio_by_its_other_name(make_images, studio):
     """Tasks may name it as browsers reach it; the backend asks, with the token, where it reaches it itself."""
     there, path = "https://label.example.org/ls", "/data/upload/1/cat.png"
-    advice = r"by another name, put https://label.example.org into LABEL_STUDIO_ALIASES"
-    with pytest.raises(RefusedHostError, match=advice):
+    with pytest.raises(RefusedHostError) as refused:
         make_images(token=LEGACY).load(there + path, "7")
-    image = make_images(token=LEGACY, aliases=(there,)).load(there + path + "?x=1#y", "7")
+    advised = re.search("by another name, put (.*) into LABEL_STUDIO_ALIASES", str(refused.value))[1]
+    image = make_images(token=LEGACY, aliases=(advised,)).load(there + path + "?x=1#y", "7")
     np.testing.assert_array_equal(image.pixels, data.chelsea())
     assert studio.asked == [(path + "?x=1", f"Token {LEGACY}")]
     with pytest.raises(RefusedHostError):  # another application of that host

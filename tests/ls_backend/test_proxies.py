@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from skimage import data
 
-from icmformer.errors import ConfigError
 from ls_backend.errors import FetchError, RefusedHostError
 from ls_backend.proxies import Proxies
 from tests.conftest import ROOT
@@ -106,6 +105,19 @@ def test_a_public_host_is_asked_through_the_proxy(make_images, proxy, public):
     image = images.load("http://photos.example/bucket/cat.png", "7")
     np.testing.assert_array_equal(image.pixels, data.chelsea())
     assert proxy.asked == [("GET", "http://photos.example/bucket/cat.png", None)]
+
+
+def test_a_proxy_is_not_shown_the_token_for_another_application(make_images, proxy, public):
+    """The client would resolve the path itself on the way."""
+    images = make_images(token=LEGACY, url="http://label.example/ls", proxies=through(proxy.url), allowed=("*",))
+    for way in ("a%2fb/../../", "../", "%2e%2e/"):
+        with pytest.raises(FetchError):
+            images.load(f"http://label.example/ls/{way}other/x.png", "7")
+    assert len(proxy.asked) == 3
+    assert {token for _, _, token in proxy.asked} == {None}
+    with pytest.raises(FetchError):
+        images.load("http://label.example/ls/other/x.png", "7")
+    assert proxy.asked[-1][2] == f"Token {LEGACY}"
 
 
 def test_a_name_that_only_the_proxy_knows(make_images, proxy, public):
@@ -204,7 +216,12 @@ def test_what_the_environment_says(environment, expected):
 
 
 @pytest.mark.parametrize("value", ["socks5://me:secret@proxy:1080", "http://", "http://proxy:port", "http://a b"])
-def test_a_proxy_that_is_none_is_told_without_its_password(value):
-    with pytest.raises(ConfigError, match="https_proxy must be the address of an http proxy") as error:
-        Proxies.from_environment({"https_proxy": value})
+def test_a_proxy_that_is_none_holds_up_only_who_needs_it(make_images, studio, public, value):
+    """Other programs may know it; here it is told without its password."""
+    proxies = Proxies.from_environment({"all_proxy": value})
+    images = make_images(allowed=("*",), proxies=proxies)
+    np.testing.assert_array_equal(images.load(CAT, "7").pixels, data.chelsea())
+    with pytest.raises(FetchError, match="http_proxy, or all_proxy, must be the address of an http proxy") as error:
+        images.load("http://photos.example/x.png", "7")
     assert "secret" not in str(error.value)
+    assert not Proxies.from_environment({"all_proxy": value, "http_proxy": "proxy:3128"}).fault("http")
