@@ -3,7 +3,8 @@
 | | plain | CVAT 2.73 | Label Studio 1.23 in a browser |
 |---|---|---|---|
 | transparency | over white | dropped | over the page's ground, nearly white; a BMP's is dropped |
-| 16 bits, gray | scaled by least and largest value | the same, then its histogram is equalised | the upper 8 bits |
+| 16 bits, gray | scaled by least and largest value | scaled, then its histogram is equalised | the upper 8 bits |
+| 16 bits, big end first (TIFF) | scaled by least and largest value | cut to 0..255 | not shown |
 | 32 bits, whole numbers | scaled by least and largest value | times 256 over the largest value | not shown |
 | floating point | scaled by least and largest value | cut to 0..255 | not shown |
 
@@ -43,7 +44,7 @@ def to_rgb(image: Image.Image, shown_by: ShownBy = "plain", file_format: str | N
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    if shown_by == "cvat" and image.mode in _SIXTEEN_BITS:
+    if shown_by == "cvat" and image.mode == "I;16":
         image = _equalised(image)
     width, height = image.size
     convert = _conversion(image, shown_by, file_format)
@@ -71,6 +72,8 @@ def _conversion(image: Image.Image, shown_by: ShownBy, file_format: str | None) 
     dropped = shown_by == "cvat" or (shown_by == "label studio" and file_format == "BMP")
     if image.has_transparency_data and not dropped:
         return _over(_GROUND if shown_by == "label studio" else _WHITE)
+    if image.mode == "P" and image.has_transparency_data:  # Pillow warns where it is left out at once
+        return lambda band: np.asarray(band.convert("RGBA").convert("RGB"))
     return lambda band: np.asarray(band.convert("RGB"))
 
 
@@ -88,8 +91,8 @@ def _wide(image: Image.Image, shown_by: ShownBy) -> Callable[[Image.Image], Conv
     """Conversion of gray images of more than 8 bits."""
     if shown_by == "label studio" and image.mode in _SIXTEEN_BITS:
         return lambda band: (np.asarray(band) >> 8).astype(np.uint8)[..., None]
-    if shown_by == "cvat" and image.mode == "F":
-        return lambda band: np.asarray(band.convert("L"))[..., None]
+    if shown_by == "cvat" and image.mode != "I":
+        return lambda band: np.asarray(band.convert("RGB"))
     low, high = _ends(image)
     if shown_by == "cvat" and image.mode == "I":
         factor = 256.0 / high if high > 0 else 0.0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, ImageError
 from icmformer.types import BoolMask, Click
 
 Ring = NDArray[np.float64]
@@ -30,8 +32,10 @@ class CleanUp:
     min_area: int = 0
 
     def __post_init__(self) -> None:
-        if self.fill_holes < 0 or self.min_area < 0:
-            raise ConfigError("fill_holes and min_area are counts of pixels and cannot be negative")
+        counts: dict[str, Any] = {"fill_holes": self.fill_holes, "min_area": self.min_area}
+        for name, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+                raise ConfigError(f"{name} is a count of pixels, 0 or more, got {count!r:.80}")
 
     def __call__(self, mask: BoolMask, clicks: Iterable[Click] = ()) -> BoolMask:
         """Returns the tidied copy of an (H, W) bool mask."""
@@ -95,6 +99,9 @@ def mask_to_polygons(mask: BoolMask, max_points: int | None = None) -> list[Poly
     Returns:
         Polygons, largest first; none for an empty mask.
     """
+    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.bool_:
+        got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise ImageError(f"a mask is a bool array (H, W), got {got}")
     if max_points is not None and max_points < 4:
         raise ConfigError(f"a polygon budget starts at 4 points, got {max_points}")
     polygons = _exact_polygons(mask)

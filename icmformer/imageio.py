@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from icmformer.display import ShownBy, to_rgb
-from icmformer.errors import ImageError, ImageTooLargeError, TruncatedImageError
+from icmformer.errors import ConfigError, ImageError, ImageTooLargeError, TruncatedImageError
 from icmformer.types import BoolMask, Click, FloatMap, RGBImage
 
 Image.init()  # registers the formats that Pillow does not know from the start
@@ -96,6 +97,8 @@ class LoadedImage:
             ImageTooLargeError: More than `max_pixels`.
             TruncatedImageError: A file behind it that ends early.
         """
+        if not isinstance(image, Image.Image):
+            raise ImageError(f"expected an image of Pillow, got {type(image).__name__}")
         _check_size(image.size, max_pixels)
         return LoadedImage.from_array(to_rgb(_load(image), shown_by))
 
@@ -140,9 +143,12 @@ def decode_image(
         ImageTooLargeError: More than `max_pixels`.
         TruncatedImageError: The file ends early or its data is broken.
         ImageError: Not an image, or of a format that is not opened.
+        ConfigError: Nobody shows images by that name.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise ImageError(f"an image file is read from its bytes, got {type(data).__name__}")
+    if not isinstance(shown_by, str) or shown_by not in get_args(ShownBy):
+        raise ConfigError(f"images are shown by {', '.join(get_args(ShownBy))}, not {shown_by!r}")
     data = bytes(data)
     try:
         return _decode(data, max_pixels, shown_by)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -49,9 +49,10 @@ class Click:
     def __post_init__(self) -> None:
         if not (_finite(self.x) and _finite(self.y)):
             raise PromptError(f"a click needs finite coordinates, got x={self.x!r:.80}, y={self.y!r:.80}")
-        if not isinstance(self.positive, bool | np.bool_):
-            raise PromptError(f"a click is positive or not, True or False, got {self.positive!r:.80}")
-        object.__setattr__(self, "positive", bool(self.positive))
+        positive: Any = self.positive
+        if not isinstance(positive, Integral | np.bool_) or positive not in (0, 1):
+            raise PromptError(f"a click is positive or not, True or False, got {positive!r:.80}")
+        object.__setattr__(self, "positive", bool(positive))
 
     def pixel(self, height: int, width: int) -> tuple[int, int]:
         """Returns the (row, column) of the pixel under the click in an image of `height` x `width` pixels.

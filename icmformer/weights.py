@@ -102,8 +102,6 @@ def load(path: str | Path) -> Weights:
     Raises:
         WeightsError: Not found, damaged, unsafe, or not fitting; the text says what to do.
     """
-    if not isinstance(path, str | Path):
-        raise WeightsError(f"weights are named by a path or a name, got {type(path).__name__}")
     if isinstance(path, str) and path.startswith(RANDOM_PREFIX):
         return _random(path.removeprefix(RANDOM_PREFIX))
     found = locate(path)
@@ -140,10 +138,10 @@ def locate(path: str | Path) -> Path:
         WeightsError: There is none.
     """
     try:
-        direct = Path(path).expanduser()
+        direct = Path(path).expanduser()  # of what is neither: TypeError
         if direct.exists():
             return direct
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(f"{str(path)[:200]!r} cannot be a path or name of weights: {error}") from error
     named = available()
     if str(path) in named:

@@ -21,8 +21,6 @@ from ls_backend.errors import RequestError, UnusableImageError
 from ls_backend.labels import ImageTag, Output, read_config, some
 from ls_backend.task_image import image_url
 
-__all__ = ["InteractiveRequest", "Mark", "answer", "first_task", "image_url", "parse", "task_id"]
-
 _MOST_POINTS = 200  # each is a pass of the network
 _LONGEST_ID = 200
 _SLACK = 0.5  # percent beyond the image that a drag at its edge may leave

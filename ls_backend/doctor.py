@@ -165,7 +165,7 @@ class _Studio:
     def check_config(self) -> Outcome:
         text = str(self._project.get("label_config") or "")
         images = read_config(text)
-        faults = [fault for image in images.values() for fault in _faults(text, image)]
+        faults = _without_image(text, [*images]) or [f for image in images.values() for f in _faults(text, image)]
         if faults:
             told, advice = faults[0]
             more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
@@ -224,18 +224,19 @@ def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _without_image(config: str, images: list[str]) -> list[tuple[str, str]]:
+    """The controls that do not say which image they are for, each with what to do."""
+    return [
+        (f"{tag.get('name')!r} has no toName: Label Studio's page stays empty", f'add toName="{images[0]}" to it')
+        for tag in page_of(config).tags()
+        if tag.kind in _SMART | DRAWING and not tag.get("toname")
+    ]
+
+
 def _faults(config: str, image: ImageTag) -> list[tuple[str, str]]:
     """What an image of a config, which has been read, lacks, each with what to do."""
     found = []
     controls = [tag for tag in page_of(config).tags() if tag.kind in _SMART | DRAWING]
-    found += [
-        (
-            f"{tag.get('name')!r} has no toName: Label Studio's page stays empty",
-            f'add toName="{image.name}" to it',
-        )
-        for tag in controls
-        if not tag.get("toname")
-    ]
     if not image.outputs:
         found.append(
             (

@@ -18,6 +18,7 @@ DRAWING = _LABELLED | _PLAIN
 _SMALL = 1 << 16  # characters of a config whose tags are kept
 _MOST_IMAGES = 1000
 _MOST_LABELS = 10_000  # of a list in a task
+_MOST_DRAWN = 100_000  # of all controls, the images that each is for
 _MOST_JOINED = 200_000  # of all controls that have some labels of their own and some from the task
 
 
@@ -200,26 +201,49 @@ def _images(task: _Task, page: Tag) -> dict[str, ImageTag]:
     return {name: ImageTag(name, *facts, tuple(outputs[name])) for name, facts in tags.items()}
 
 
+class _Drawing:
+    """Which images controls draw on; a list of them is read once, however many controls a Repeater makes of one."""
+
+    def __init__(self, images: Iterable[str]) -> None:
+        self._images = frozenset(images)
+        self._read: dict[str, list[str]] = {}
+        self._pairs = 0
+
+    def on(self, tag: Tag) -> list[str]:
+        """The page's images that a control is for."""
+        names = tag.get("toname") or ""
+        if names not in self._read:
+            self._read[names] = [name for name in drawn_on(tag) if name in self._images]
+        drawn = self._read[names]
+        self._pairs += len(drawn)
+        if self._pairs > _MOST_DRAWN:
+            raise RequestError(
+                f"the controls of the labelling config are for over {_MOST_DRAWN:,} images together; draw each on fewer"
+            )
+        return drawn
+
+
 def _outputs(task: _Task, page: Tag, images: Iterable[str]) -> dict[str, list[Output]]:
     """The controls that can draw an answer, by image; each tag is looked at once, however many images there are."""
     found: dict[str, list[Output]] = {image: [] for image in images}
+    drawing = _Drawing(found)
     labels: dict[str, tuple[frozenset[str], str | None, bool]] = {}  # of the first Labels control of an image
     for tag in page.tags():
-        drawn = [i for i in drawn_on(tag) if i in found and i not in labels] if tag.kind == "labels" else []
+        drawn = [image for image in drawing.on(tag) if image not in labels] if tag.kind == "labels" else []
         if drawn:
             names, more = task.labels(tag)
             labels |= dict.fromkeys(drawn, (names, tag.get("name"), more))
     for tag in page.tags():
         name = tag.get("name")
-        drawn = [image for image in drawn_on(tag) if image in found] if name else []
-        if not name or not drawn:
+        if tag.kind not in DRAWING or not name:
             continue
-        if tag.kind in _LABELLED:
+        drawn = drawing.on(tag)
+        if tag.kind in _PLAIN:
+            for image in drawn:
+                found[image].append(Output(name, tag.kind, *labels.get(image, (frozenset(), None, False))))
+        elif drawn:
             names, more = task.labels(tag)
             output = Output(name, tag.kind, names, open=more)
             for image in drawn:
                 found[image].append(output)
-        elif tag.kind in _PLAIN:
-            for image in drawn:
-                found[image].append(Output(name, tag.kind, *labels.get(image, (frozenset(), None, False))))
     return found

@@ -25,6 +25,7 @@ from ls_backend.gate import Gate, StaleError
 from ls_backend.images import DecodedImage, Images
 from ls_backend.labels import read_config
 from ls_backend.settings import BackendSettings
+from ls_backend.task_image import image_url
 
 log = logging.getLogger("icmformer.label_studio")
 _PREFETCHES = 8
@@ -182,7 +183,7 @@ class Backend:
             task = codec.first_task(body)
             config, identity = body.get("label_config"), codec.task_id(task)
             for tag in read_config(config if isinstance(config, str) else "").values():
-                self._prefetches.put_nowait((codec.image_url(task, tag, 0 if tag.several else None), identity))
+                self._prefetches.put_nowait((image_url(task, tag, 0 if tag.several else None), identity))
         except IcmformerError as error:
             log.warning("not prefetched: %s", error)
         except queue.Full:

@@ -8,13 +8,14 @@ import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from icmformer import memory
-from icmformer.errors import ConfigError, PromptError
+from icmformer.errors import ConfigError, IcmformerError, PromptError, WeightsError
 from icmformer.geometry import CleanUp
 from icmformer.imageio import LoadedImage
 from icmformer.inference.backend import Backend, TorchBackend
@@ -33,6 +34,7 @@ from icmformer.telemetry import Timings
 from icmformer.types import Box, Click, FloatMap, MaskResult, Prompt
 from icmformer.weights import Weights, load
 
+T = TypeVar("T")
 log = logging.getLogger("icmformer")
 _ENTRIES = 4  # a photo and regions of it that a feature cache should hold at the least
 THRESHOLD = 0.49
@@ -88,11 +90,11 @@ class Engine:
         runtime: str = "auto",
         settings: Settings | None = None,
     ) -> None:
-        self.weights = weights
+        self.weights = _typed(weights, Weights, WeightsError)
         self.profile = find_profile(profile)
         self.device = find_device(device)
         settings = settings or Settings.from_environment()
-        self.caches = caches or Caches.bounded(settings)
+        self.caches = _typed(Caches.bounded(settings) if caches is None else caches, Caches, ConfigError)
         self.runtime = find_runtime(runtime, self.device)
         side = network_config(weights.config).img_size
         self.backend = self._build(side, settings)
@@ -120,13 +122,15 @@ class Engine:
         Raises:
             ConfigError: Another network, or a profile that computes in another precision.
         """
-        profile, weights = find_profile(profile or self.profile), weights or self.weights
+        profile = self.profile if profile is None else find_profile(profile)
+        weights = _typed(self.weights if weights is None else weights, Weights, WeightsError)
         if profile.low_precision != self.profile.low_precision:
             raise ConfigError(f"the profile {profile.name} does not compute in the precision of {self.profile.name}")
         if (weights.sha256, weights.config) != (self.weights.sha256, self.weights.config):
             raise ConfigError(f"the weights {weights.name} are another network than {self.weights.name}")
         other = copy.copy(self)
-        other.weights, other.profile, other.caches = weights, profile, caches or Caches.bounded()
+        other.weights, other.profile = weights, profile
+        other.caches = _typed(Caches.bounded() if caches is None else caches, Caches, ConfigError)
         other._connect()
         return other
 
@@ -202,6 +206,8 @@ class Engine:
         """
         if not isinstance(clean_up, CleanUp | None):
             raise ConfigError(f"clean_up must be a CleanUp, got {type(clean_up).__name__}")
+        if not isinstance(ordered, bool | np.bool_):
+            raise PromptError(f"clicks are ordered or not, True or False, got {type(ordered).__name__}")
         timings = Timings()
         with timings.stage("total"):
             with timings.stage("hash"):
@@ -213,14 +219,15 @@ class Engine:
             with timings.stage("paste"):
                 found: ProbabilityMap = answer.map if answer else Whole(np.zeros((height, width), np.float32))
                 result = found.over(THRESHOLD)
-                if not result.any() and any(click.positive for click in prompt.clicks):
+                sure = bool(result.any())
+                if not sure and any(click.positive for click in prompt.clicks):
                     result = best_part(found, prompt.clicks, height, width)
             if clean_up is not None:
                 with timings.stage("clean_up"):
                     result = clean_up(result, prompt.clicks)
         roi = whole(height, width) if answer is None else answer.roi
         sharpness = self.weights.serving.score_sharpness
-        score = 0.0 if answer is None or not result.any() else expected_iou(answer.patch, sharpness)
+        score = 0.0 if answer is None or not (sure and result.any()) else expected_iou(answer.patch, sharpness)
         return MaskResult(result, score, roi, dict(timings), found.full)
 
     def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
@@ -377,6 +384,13 @@ def expected_iou(patch: FloatMap, sharpness: float) -> float:
     sharpened = 1 - 1 / (1 + odds**sharpness)
     union = float(inside.sum()) + float(sharpened[~inside].sum())
     return float(sharpened[inside].sum()) / union if union else 0.0
+
+
+def _typed(given: T, kind: type[T], error: type[IcmformerError]) -> T:
+    """An argument, which is seen to be of its kind."""
+    if not isinstance(given, kind):
+        raise error(f"expected {kind.__name__}, got {type(given).__name__}")
+    return given
 
 
 def _mask_key(mask: FloatMap | None) -> Hashable:

@@ -87,8 +87,8 @@ def as_box(box: Box | Sequence[float] | None) -> Box | None:
         return box
     try:
         x1, y1, x2, y2 = map(float, box)
-    except (TypeError, ValueError) as error:
-        raise PromptError(f"a box is four numbers (x1, y1, x2, y2), got {box!r}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PromptError(f"a box is four numbers (x1, y1, x2, y2), got {box!r:.200}") from error
     return Box(x1, y1, x2, y2)
 
 

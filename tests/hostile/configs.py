@@ -127,6 +127,16 @@ def _repeaters(photo: str) -> Iterator[Case]:
     yield "a Repeater beside a long attribute", _pages(image=f'a="{long}"'), first, most, HARMLESS
     yield "a Repeater of 20,000 labels", _pages("<Label/>" * 20_000), first, most, BAD
 
+    yield "a Repeater of a control for 900 images", _for_many(900), plain, {"images": ["x"] * 1000}, BAD
+
+
+def _for_many(images: int) -> str:
+    """A page of many images, and a Repeater whose control draws on all of them."""
+    names = [f"i{n}" for n in range(images)]
+    tags = "".join(f'<Image name="{name}" value="$image"/>' for name in names)
+    control = f'<Brush name="b_{{{{idx}}}}" toName="{",".join(names)}"/>'
+    return BRUSH.replace("</View>", f'{tags}<Repeater on="$images">{control}</Repeater></View>')
+
 
 def _by_task(count: int, own: str = "") -> str:
     """Controls whose labels come from the task, beside some of their own."""

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 from skimage import data
 
-from icmformer import Box, Caches, Click, Engine, IcmformerError, LoadedImage, MaskResult, Polygon, Prompt, decode_image
+from icmformer import (
+    Box,
+    Caches,
+    CleanUp,
+    Click,
+    Engine,
+    LoadedImage,
+    MaskResult,
+    Polygon,
+    Prompt,
+    decode_image,
+    mask_to_polygons,
+)
 from icmformer.errors import ConfigError, DeviceError, ImageError, PromptError, WeightsError
 from tests.engines import engine
 
@@ -30,7 +42,7 @@ def test_clicks(starter, clicks):
 
 @pytest.mark.parametrize(
     "box",
-    [*(o for o in ODD if o is not None), (1, 2, 3), "abcd", (1, 2, None, 4)],
+    [*(o for o in ODD if o is not None), (1, 2, 3), (10**400, 1, 2, 3), "abcd", (1, 2, None, 4)],
     ids=kind,
 )
 def test_boxes(starter, box):
@@ -79,15 +91,31 @@ def test_coordinates(value):
             call(value)
 
 
-@pytest.mark.parametrize("positive", [None, "yes", 1, 0.0, [True], np.ones(2, bool)], ids=kind)
+@pytest.mark.parametrize("positive", [None, "yes", 2, 0.0, [True], np.ones(2, bool)], ids=kind)
 def test_kinds_of_clicks(positive):
     with pytest.raises(PromptError, match="True or False"):
         Click(3, 4, positive)
 
 
+@pytest.mark.parametrize("odd", ODD, ids=kind)
+def test_everything_else(starter, odd):
+    for right, call in (
+        (PromptError, lambda: starter.segment(CAT, [CLICK], ordered=odd)),
+        (WeightsError, lambda: Engine(odd)),
+        (ImageError, lambda: LoadedImage.from_pil(odd)),
+        (ImageError, lambda: mask_to_polygons(odd)),
+        (ConfigError, lambda: decode_image(b"", shown_by=odd)),
+        *(() if odd is None else ((WeightsError, lambda: starter.beside(weights=odd)),)),
+        *(() if odd is None else ((ConfigError, lambda: starter.beside(caches=odd)),)),
+        *(() if isinstance(odd, int) else ((ConfigError, lambda: CleanUp(fill_holes=odd)),)),
+    ):
+        with pytest.raises(right):
+            call()
+
+
 def test_numbers_of_numpys_are_numbers(starter):
     made = Click(np.float32(170.5), np.float64(120.5), np.bool_(True))
-    assert made == CLICK
+    assert made == CLICK == Click(170.5, 120.5, 1)  # as other tools have it
     assert starter.segment(CAT, [made]) == starter.segment(CAT, [CLICK])
 
 
@@ -95,8 +123,8 @@ def test_numbers_of_numpys_are_numbers(starter):
 def test_weights_devices_profiles_and_runtimes(name):
     with pytest.raises(WeightsError):
         Engine.from_weights(name)
-    for option, kind in (("device", DeviceError), ("profile", ConfigError), ("runtime", ConfigError)):
-        with pytest.raises((kind, IcmformerError)):
+    for option, right in (("device", DeviceError), ("profile", ConfigError), ("runtime", ConfigError)):
+        with pytest.raises(right):
             Engine.from_weights("starter", **{option: name})
 
 

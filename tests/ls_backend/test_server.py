@@ -100,8 +100,8 @@ def test_who_asks_how_it_is_waits_neither_behind_clicks_nor_behind_callers_who_n
     assert "Traceback" not in server.log.read_text()
 
 
-def test_image_hosts_that_never_answer_hold_up_nobody_else(start):
-    """Fetches count against the queue: health answers, who comes too late is told so at once, and others are served."""
+def test_health_answers_while_image_hosts_do_not(start):
+    """Fetches count against the queue: who comes too late is told so at once; when they end, clicks are served."""
     silent = socket.create_server(("127.0.0.1", 0), backlog=200)  # takes connections and says nothing
     port = free_port(0)
     hosts = {"ICMFORMER_ALLOWED_HOSTS": "localhost", "ICMFORMER_QUEUE": "40", "ICMFORMER_FETCH_SECONDS": "5"}

@@ -86,7 +86,7 @@ def test_segment_prints_json_with_polygons_of_the_mask(picture, photo, tmp_path,
         (["--click", "5,5", "-o", "mask.jpg"], "png"),
         (["--click", "5,5", "--overlay", "x.nothing"], "format"),
         (["--click", "5,5", "--json", "--max-points", "2"], "budget"),
-        (["--click", "5,5", "--min-area", "-2"], "negative"),
+        (["--click", "5,5", "--min-area", "-2"], "0 or more"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_status_two(picture, tmp_path, capsys, options, text):

@@ -53,6 +53,15 @@ def test_cvat_equalises_sixteen_bits(kind):
     assert np.percentile(decode_image(content), 95) < 30
 
 
+def test_cvat_cuts_sixteen_bits_that_come_big_end_first():
+    """As its own conversion does: nearly all of it is white then."""
+    content = encoded(Image.frombytes("I;16B", CAT.shape[1::-1], SIXTEEN.astype(">u2").tobytes()), "TIFF")
+    np.testing.assert_array_equal(decode_image(content, shown_by="cvat"), np.full_like(CAT, 255))
+    small = SIXTEEN // 30
+    content = encoded(Image.frombytes("I;16B", CAT.shape[1::-1], small.astype(">u2").tobytes()), "TIFF")
+    np.testing.assert_array_equal(decode_image(content, shown_by="cvat")[..., 0], small)
+
+
 def test_cvat_scales_whole_numbers_of_32_bits_and_cuts_floats():
     values = SIXTEEN.astype(np.int32) * 5
     expected = (values * (256 / values.max())).clip(0, 255).astype(np.uint8)

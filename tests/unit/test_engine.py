@@ -10,12 +10,9 @@ import torch
 from skimage import data
 
 from icmformer import Box, Caches, CleanUp, Click, Engine, LoadedImage, weights
-from icmformer.errors import ConfigError, DeviceError, ImageError, PromptError, WeightsError
+from icmformer.errors import ConfigError, DeviceError, PromptError, WeightsError
 from icmformer.inference.cache import ByteLRU
-from icmformer.inference.engine import expected_iou
 from icmformer.inference.profiles import PROFILES
-from icmformer.inference.session import State
-from icmformer.inference.zoom import PixelClick
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping
 from tests.conftest import TINY, TRAINED
@@ -304,11 +301,6 @@ def test_prompts_that_do_not_fit_say_why(photo, exact, arguments, text):
         exact.segment(photo, **arguments)
 
 
-def test_an_image_must_be_one(exact):
-    with pytest.raises(ImageError):
-        exact.segment(np.zeros((10, 10)), CLICKS)
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (2, 3), (1000, 30)])
 def test_images_of_any_shape_are_taken(fast, shape):
     image = np.full((*shape, 3), 90, np.uint8)
@@ -396,34 +388,6 @@ def test_serving_changes_nothing_in_the_network(photo):
     before = {k: v.clone() for k, v in exact.backend.network.state_dict().items()}
     exact.segment(photo, CLICKS)
     assert all(torch.equal(before[k], v) for k, v in exact.backend.network.state_dict().items())
-
-
-@pytest.mark.parametrize("sharpness", [1.0, 2.5])
-def test_scores_are_sharpened_as_the_weights_say(photo, sharpness):
-    """What fits one network need not fit another: weights that say nothing are taken at their word."""
-    asked = engine(score_sharpness=sharpness, second_look=False)
-    result = asked.segment(photo, CLICKS[:1])
-    click = PixelClick(*CLICKS[0].pixel(*photo.shape[:2]), True)
-    patch = asked.path.advance(LoadedImage.from_array(photo), State(), [click]).patch
-    assert result.score == expected_iou(patch, sharpness)
-    assert result.score != engine(score_sharpness=4.0, second_look=False).segment(photo, CLICKS[:1]).score
-
-
-def test_weights_that_say_nothing_are_taken_at_their_word():
-    assert weights.load("random:icmformer_vit_tiny224").serving.score_sharpness == 1
-    assert weights.load("starter").serving.score_sharpness == 2.5
-
-
-def test_the_score_is_the_expected_iou():
-    patch = np.array([[1.0, 0.8], [0.4, 0.0]], np.float32)
-    odds = np.array([0.8 / 0.2, 0.4 / 0.6]) * 0.51 / 0.49
-    for sharpness in (1.0, 2.5):
-        sure, unsure = odds**sharpness / (1 + odds**sharpness)
-        expected = (1 + sure) / (2 + unsure)
-        assert expected_iou(patch, sharpness) == pytest.approx(expected, abs=1e-4)
-    assert expected_iou(patch, 2.5) > expected_iou(patch, 1.0)
-    assert expected_iou(np.zeros((3, 3), np.float32), 2.5) == 0
-    assert expected_iou(np.ones((3, 3), np.float32), 2.5) == pytest.approx(1, abs=1e-6)
 
 
 def test_what_is_not_there_says_so():
