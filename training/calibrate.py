@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from icmformer import Engine, IcmformerError
+from icmformer import Engine
 from icmformer.errors import ConfigError
 from icmformer.inference.clicker import Clicker
 from icmformer.inference.engine import THRESHOLD, expected_iou
-from icmformer.inference.profiles import PROFILES
 from icmformer.inference.session import State
 from icmformer.types import FloatMap
-from training.data.benchmarks import BENCHMARKS, load_benchmark
+from training.command import add_played_objects, exit_status
+from training.data.benchmarks import load_benchmark
 
 _SHARPNESSES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 _BAD = 0.8
@@ -87,23 +87,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.calibrate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", default="starter", help="name or path of the weights (starter)")
-    parser.add_argument("--dataset", default="shard", choices=list(BENCHMARKS), help="kind of the data set (shard)")
-    parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or the shard")
-    parser.add_argument("--limit", type=int, default=120, help="objects, spread over the set (120)")
+    add_played_objects(parser, 120)
     parser.add_argument("--clicks", type=int, default=4, help="clicks on each (4)")
-    parser.add_argument("--profile", choices=list(PROFILES), default="fast", help="fast (default) or exact")
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         if args.limit < 1 or args.clicks < 1:
             raise ConfigError("--limit and --clicks start at 1")
         engine = Engine.from_weights(args.weights, "cpu", args.profile)
         patches, ious = masks_of(engine, args.dataset, args.root, args.limit, args.clicks)
-    except (IcmformerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(table(patches, np.array(ious), engine.weights.serving.score_sharpness))
-    return 0
+        print(table(patches, np.array(ious), engine.weights.serving.score_sharpness))
+        return 0
+
+    return exit_status(work, "stopped")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the commands here end."""
+"""What the commands here have in common: kinds of options, and how they end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from icmformer.errors import IcmformerError
+from icmformer.inference.profiles import PROFILES
+from training.data.benchmarks import BENCHMARKS
 
 
 def positive(text: str) -> int:
@@ -38,6 +40,15 @@ def new_file(*endings: str) -> Callable[[str], Path]:
         return path
 
     return checked
+
+
+def add_played_objects(parser: argparse.ArgumentParser, limit: int) -> None:
+    """Adds the options of a command that plays clicks on a data set's objects; `limit` is the usual number of them."""
+    parser.add_argument("--weights", default="starter", help="name or path of the weights (starter)")
+    parser.add_argument("--dataset", default="shard", choices=list(BENCHMARKS), help="kind of the data set (shard)")
+    parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or the shard")
+    parser.add_argument("--limit", type=int, default=limit, help=f"objects, spread over the set ({limit})")
+    parser.add_argument("--profile", choices=list(PROFILES), default="fast", help="fast (default) or exact")
 
 
 def exit_status(work: Callable[[], int], stopped: str) -> int:

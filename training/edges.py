@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from icmformer import Engine, IcmformerError
+from icmformer import Engine
 from icmformer.errors import ConfigError
 from icmformer.inference.clicker import Clicker
 from icmformer.inference.engine import THRESHOLD
-from icmformer.inference.profiles import PROFILES
 from icmformer.inference.session import State
 from icmformer.inference.zoom import PixelClick
 from icmformer.types import BoolMask
-from training.data.benchmarks import BENCHMARKS, load_benchmark
+from training.command import add_played_objects, exit_status
+from training.data.benchmarks import load_benchmark
 
 _STRETCH = 6  # pixels of an edge
 
@@ -76,23 +76,19 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.edges", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", default="starter", help="name or path of the weights (starter)")
-    parser.add_argument("--dataset", default="shard", choices=list(BENCHMARKS), help="kind of the data set (shard)")
-    parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or the shard")
-    parser.add_argument("--limit", type=int, default=700, help="objects, spread over the set (700)")
+    add_played_objects(parser, 700)
     parser.add_argument("--margins", type=int, nargs="+", default=[0, 5], help="pixels of the network's input (0 5)")
-    parser.add_argument("--profile", choices=list(PROFILES), default="fast", help="fast (default) or exact")
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         if args.limit < 1 or min(args.margins) < 0:
             raise ConfigError("--limit starts at 1, --margins at 0")
         engine = Engine.from_weights(args.weights, "cpu", args.profile)
         found = measure(engine, args.dataset, args.root, args.limit, args.margins)
-    except (IcmformerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(table(found) if found else "no object reaches the edge of its photo")
-    return 0
+        print(table(found) if found else "no object reaches the edge of its photo")
+        return 0
+
+    return exit_status(work, "stopped")
 
 
 if __name__ == "__main__":
