@@ -42,6 +42,11 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    """What there is to complete."""
+    return sorted({*__all__, *globals()})
+
+
 def __getattr__(name: str) -> Any:
     """Imports what is asked for when it is first asked for: `icmformer doctor` runs whatever package is broken."""
     for home, names in _HOMES.items():

@@ -80,7 +80,9 @@ def _post(url: str, body: Mapping[str, Any], seconds: float) -> tuple[Any, str]:
     except urllib.error.HTTPError as error:
         raise ServerError(f"{url} answered {error.code}: {error.read()[:300].decode(errors='replace')}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ServerError(f"{url} did not answer as a function does ({error}); is it an http:// address?") from error
+        raise ServerError(
+            f"{url} did not answer as a function does ({error}); is it running, and that its http:// address?"
+        ) from error
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

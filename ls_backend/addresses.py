@@ -219,8 +219,11 @@ class Policy:
     def _refusal(self, url: str, origin: Origin) -> str:
         told = f"images from {brief(origin.host)} are not fetched: it is not Label Studio's own address"
         if self.home is not None and origin == self.home.origin:
-            told += ", whose path in LABEL_STUDIO_URL it is not below"
-        elif looks_like_label_studio(url):
+            return (
+                f"{shown(url)} is not below LABEL_STUDIO_URL, and so not Label Studio's: is the path there right? To "
+                "fetch from other applications of that host, name it in ICMFORMER_ALLOWED_HOSTS"
+            )
+        if looks_like_label_studio(url):
             return (
                 f"{told} (LABEL_STUDIO_URL). If it is Label Studio by another name, put {label_studio_of(url)} into "
                 "LABEL_STUDIO_ALIASES; if not, name the host in ICMFORMER_ALLOWED_HOSTS to allow it"

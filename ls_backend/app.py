@@ -59,10 +59,12 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         current_request.set(g.request_id)
         if request.path == "/webhook":
             request.max_content_length = min(settings.max_body_bytes, _WEBHOOK_BYTES)
-        if request.path in _OPEN or authorised():
+        # A webhook comes without credentials unless it is told to bring some: then they should be right.
+        unasked = request.path in _OPEN and (request.path != "/webhook" or "Authorization" not in request.headers)
+        if unasked or authorised():
             return None
         log.warning(
-            "%s %r without the right credentials: set them on the model's page in Label Studio",
+            "%s %r without the right credentials: set them in Label Studio, for the model or as the webhook's header",
             request.method,
             request.path,
         )

@@ -101,7 +101,7 @@ class _Studio:
         text = "as they should be" if own.url else "nothing wrong in them"
         faults = [fault for scheme in ("http", "https") if (fault := own.proxies.fault(scheme))]
         if faults:
-            return warning(f"{text}; images from public hosts do not come: {faults[0]}", "mend or unset it")
+            return warning(f"images from public hosts do not come: {faults[0]}; SOCKS is not known", "mend or unset it")
         proxies = {shown(proxy) for proxy in (own.proxies.http, own.proxies.https) if proxy}
         if proxies:
             text += f"; images from public hosts come through {' and '.join(sorted(proxies))}, others directly"

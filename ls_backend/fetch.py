@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import socket
@@ -94,7 +95,7 @@ def request(
         raise
     except (OSError, HTTPError, ValueError) as error:
         watch.check()
-        raise FetchError(f"{shown(url)} could not be fetched: {_cause(error, route)}") from error
+        raise FetchError(f"{shown(url)} could not be fetched: {_cause(error, route)}{_remedy(url, policy)}") from error
 
 
 def _content(response: urllib3.BaseHTTPResponse, url: str, limit: int, watch: _Watch) -> bytes:
@@ -210,6 +211,12 @@ def _cause(error: BaseException, route: Route) -> str:
     return text
 
 
+def _remedy(url: str, policy: Policy) -> str:
+    if policy.is_home(url):
+        return "; is Label Studio up, and LABEL_STUDIO_URL its address as this machine reaches it?"
+    return "; can this machine reach that host?"
+
+
 def _inner(error: BaseException) -> BaseException | None:
     for part in (*error.args, getattr(error, "original_error", None), getattr(error, "reason", None)):
         if isinstance(part, BaseException) and part is not error:
@@ -236,6 +243,8 @@ class LabelStudio:
         self.seconds, self._limit, self._aliases = seconds, limit, aliases
         self._access: tuple[str, float] | None = None
         self._access_lock = threading.Lock()
+        self.identity = f"{url} {hashlib.blake2b(token.encode(), digest_size=8).hexdigest()}"
+        """Whose files these are, for caches that outlive this process: Label Studio's, as a token's user may see it."""
 
     @staticmethod
     def from_settings(own: BackendSettings, seconds: float | None = None, limit: int | None = None) -> LabelStudio:

@@ -92,14 +92,14 @@ class Images:
                 del self._flights[url]
 
     def _load(self, url: str, task: str) -> LoadedImage:
-        inline = url.startswith("data:")
+        inline, name = url.startswith("data:"), f"{self._studio.identity} {url}"
         key = url if len(url) < 300 else content_digest(url.encode())
-        kept, on_disk = self.decoded.get(key), None if inline else self._files.fetched(url)
+        kept, on_disk = self.decoded.get(key), None if inline else self._files.fetched(name)
         if kept is not None and (
             inline or on_disk == kept.fetched or (not on_disk and self._files.fresh(kept.fetched))
         ):
             return kept.image
-        content = self._inline(url) if inline else self._files.get(url)
+        content = self._inline(url) if inline else self._files.get(name)
         fresh = content is None
         if content is None:
             content = self._fetch(url, task)
@@ -110,8 +110,8 @@ class Images:
         except ImageError as error:
             raise UnusableImageError(f"{shown(url)}: {error}") from error
         if fresh and not inline:
-            self._files.put(url, content)
-            on_disk = self._files.fetched(url)
+            self._files.put(name, content)
+            on_disk = self._files.fetched(name)
         self.decoded.put(key, DecodedImage(image, on_disk or time.time()))
         return image
 

@@ -121,7 +121,7 @@ def _site(variable: str, address: str) -> Site:
         return Site.of(address)
     except RequestError as error:
         raise ConfigError(
-            f"{variable} must be an address like http://localhost:8080, without user name: {error}"
+            f"{variable} must be an address like http://localhost:8080, scheme first and no user name: {error}"
         ) from error
 
 

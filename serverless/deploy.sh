@@ -102,7 +102,7 @@ fi
 
 # The code is in the image: only the function's file is sent along.
 stage=$(mktemp -d)
-trap 'rm -rf "$stage"' EXIT
+[ "$dry" = yes ] || trap 'rm -rf "$stage"' EXIT
 awk -v image="$image" -v box="$box" -v port="$port" '
   { indent = $0; sub(/[^ ].*/, "", indent) }
   /^ *baseImage:/ { $0 = indent "baseImage: " image }
@@ -110,6 +110,10 @@ awk -v image="$image" -v box="$box" -v port="$port" '
   box == "yes" && /^ *min_neg_points:/ { print indent "startswith_box_optional: \"true\"" }
   port != "" && /^ *maxRequestBodySize:/ { print indent "port: " port }
 ' "$file" >"$stage/function.yaml"
+if [ "$dry" = yes ]; then
+  echo "# $stage/function.yaml is ${file##*/}$(diff "$file" "$stage/function.yaml" >/dev/null && echo " as it is" || echo ", changed:")"
+  diff "$file" "$stage/function.yaml" | sed -n 's/^\([<>]\)/#   \1/p' || true
+fi
 run nuctl deploy --project-name "$project" --path "$stage" --file "$stage/function.yaml" --platform local \
   ${settings[@]+"${settings[@]}"} --platform-config "{\"attributes\": {\"network\": \"$network\"}}"
 run nuctl get function icmformer --platform local

@@ -30,6 +30,9 @@ class _AppendClick(argparse.Action):
             parser.error(f"{option_string}: {error}")
 
 
+_EMPTY = "the mask is empty: click in the middle of the object, or give a box"
+
+
 def register(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser(
@@ -115,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
             f"{args.output}: {area:,} pixels ({share:.1%}), score {result.score:.2f}, {result.timings['total']:.0f} ms"
         )
         if not area:
-            print("the mask is empty: click in the middle of the object, or give a box")
+            print(_EMPTY)
     return 0
 
 
@@ -125,11 +128,15 @@ def _ask_server(args: argparse.Namespace, image: LoadedImage, box: Box | None) -
     for name in (*unknown, "json"):
         if getattr(args, name):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with --server: CVAT has nothing like it")
+    if not args.clicks and box is None:
+        raise PromptError("nothing to go by: give at least one click, or a box")
     mask = ServedImage(image, asker(args.server)).segment(args.clicks, box)
     write_mask(args.output, mask)
     if args.overlay:
         write_image(args.overlay, overlay(image.pixels, mask, args.clicks))
     print(f"{args.output}: {int(mask.sum()):,} pixels ({mask.mean():.1%}), from {args.server}")
+    if not mask.any():
+        print(_EMPTY)
     return 0
 
 

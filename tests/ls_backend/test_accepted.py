@@ -186,6 +186,11 @@ def test_a_stranger_writes_nothing_where_credentials_are_asked_for(fast, make_im
     assert client.post("/webhook", data=b"[" * 100_000).json == {"status": "ignored"}  # not looked at, not refused
     assert log.read_text() == ""
     assert sum("without credentials" in record.getMessage() for record in caplog.records) == 1
+    for guess in ("wrong", "Secret", ""):  # each is told to who runs it, and none is told from another
+        reply = client.post("/webhook", json=forged, auth=("me", guess))
+        assert (reply.status_code, reply.json["kind"]) == (401, "not authorised")
+    assert sum("without the right credentials" in record.getMessage() for record in caplog.records) == 3
+    assert log.read_text() == ""
     assert client.post("/webhook", json=forged, auth=("me", "secret")).json == {"status": "noted"}
     assert log.read_text() != ""
 

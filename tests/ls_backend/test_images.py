@@ -126,7 +126,7 @@ def test_a_private_host_is_fetched_from_when_it_is_named(make_images, studio):
 )
 def test_another_application_of_label_studios_host_is_not_shown_the_token(make_images, studio, path):
     url = studio.url + "/studio"
-    with pytest.raises(RefusedHostError, match="whose path in LABEL_STUDIO_URL it is not below"):
+    with pytest.raises(RefusedHostError, match="is not below LABEL_STUDIO_URL, and so not Label Studio's"):
         make_images(token=LEGACY, url=url).load(studio.url + path, "7")
     assert studio.asked == []
     with pytest.raises(FetchError, match="404"):
@@ -135,7 +135,7 @@ def test_another_application_of_label_studios_host_is_not_shown_the_token(make_i
 
 
 def test_a_redirect_out_of_label_studios_path_is_refused(make_images, studio):
-    with pytest.raises(RefusedHostError, match="not below"):
+    with pytest.raises(RefusedHostError, match="not below LABEL_STUDIO_URL"):
         make_images(token=LEGACY, url=studio.url + "/data").load(studio.url + "/data/upload/1/out.png", "7")
     assert [path for path, _ in studio.asked] == ["/data/upload/1/out.png"]
 
@@ -255,6 +255,18 @@ def test_processes_that_share_files_see_one_image(make_images, studio, tmp_path)
     after = other.load(CAT, "7")
     assert after.digest != before.digest
     assert one.load(CAT, "7").digest == after.digest
+
+
+def test_another_label_studios_file_at_the_same_path_is_another(make_images, studio):
+    """Kept files outlive a backend, which may then be set up for another one, or for another user."""
+    before = make_images(token=LEGACY).load(CAT, "7")
+    studio.files[CAT] = png(data.coffee())
+    assert make_images(token=LEGACY).load(CAT, "7").digest == before.digest  # kept for an hour
+    other = studio.url.replace("127.0.0.1", "localhost")
+    assert make_images(token=LEGACY, url=other).load(CAT, "7").digest != before.digest
+    studio.token_needed = f"Token {LEGACY}"
+    with pytest.raises(FetchError, match="401"):
+        make_images(token="another").load(CAT, "7")
 
 
 def test_label_studios_own_presign_paths_may_lead_to_any_storage(make_images, studio, monkeypatch):

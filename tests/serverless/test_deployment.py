@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -262,3 +263,16 @@ def test_a_dry_run_runs_nothing(deploy):
     assert not calls
     assert "+ nuctl deploy" in done.stdout
     assert "Deployed" not in done.stdout
+
+
+def test_a_dry_run_shows_the_file_that_it_speaks_of_and_keeps_it(deploy, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    plain, changed = (
+        deploy("cpu", "--dry-run", *more, TMPDIR=str(kept))[0] for more in ((), ("--box", "--port", "32100"))
+    )
+    assert "function.yaml is function.yaml as it is" in plain.stdout
+    assert '>     startswith_box_optional: "true"' in changed.stdout
+    assert "port: 32100" in changed.stdout
+    named = re.search(r"--file (\S+)", changed.stdout)[1]
+    assert yaml.safe_load(Path(named).read_text())["metadata"]["annotations"]["startswith_box_optional"] == "true"

@@ -136,10 +136,14 @@ def test_the_command_line_asks_a_function(function, tmp_path, fast, capsys):
     assert f"{expected.sum():,} pixels" in capsys.readouterr().out
     for options, text in (
         (["--click", "9000,1"], "answered 400"),
+        ([], "nothing to go by"),
         (["--click", "1,1", "--profile", "exact"], "--profile does not go with --server"),
     ):
         assert icmformer_command(["segment", str(photo), *options, "--server", function.url, "-o", str(mask)]) == 2
         assert text in capsys.readouterr().err
+    options = ["--negative", "20,20", "--server", function.url, "-o", str(mask)]
+    assert icmformer_command(["segment", str(photo), *options]) == 0
+    assert "the mask is empty" in capsys.readouterr().out
 
 
 def test_a_deployed_function_is_evaluated_with_what_cvat_sends(function, tmp_path, capsys):
