@@ -274,5 +274,5 @@ def test_a_dry_run_shows_the_file_that_it_speaks_of_and_keeps_it(deploy, tmp_pat
     assert "function.yaml is function.yaml as it is" in plain.stdout
     assert '>     startswith_box_optional: "true"' in changed.stdout
     assert "port: 32100" in changed.stdout
-    named = re.search(r"--file (\S+)", changed.stdout)[1]
+    named = re.search(r"nuctl deploy .*--file (\S+)", changed.stdout)[1]
     assert yaml.safe_load(Path(named).read_text())["metadata"]["annotations"]["startswith_box_optional"] == "true"
