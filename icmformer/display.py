@@ -94,7 +94,7 @@ def _wide(image: Image.Image, shown_by: ShownBy) -> Callable[[Image.Image], Conv
     if shown_by == "cvat" and image.mode != "I":
         return lambda band: np.asarray(band.convert("RGB"))
     low, high = _ends(image)
-    if shown_by == "cvat" and image.mode == "I":
+    if shown_by == "cvat":
         factor = 256.0 / high if high > 0 else 0.0
         return lambda band: (_numbers(band) * factor).clip(0, 255).astype(np.uint8)[..., None]
     return lambda band: np.rint(_scaled(band, low, high)).astype(np.uint8)[..., None]

@@ -146,7 +146,6 @@ class SafeUnpickler(pickle._Unpickler):  # the one written in Python: what its i
     def load_build(self) -> None:
         """Takes the state off the stack, and gives it to what lies below where that is a placeholder."""
         state, owner = self.stack.pop(), self.stack[-1]
-        _check_owner(owner)
         if isinstance(owner, Placeholder):
             owner.state = state
         elif not isinstance(owner, collections.OrderedDict):

@@ -35,8 +35,7 @@ class Proxies:
 
     def serve(self, scheme: str, host: str, port: int) -> bool:
         """Whether an address is asked for through a proxy."""
-        proxy = self.https if scheme == "https" else self.http
-        return bool(proxy) and not proxy_bypass_environment(f"{host}:{port}", {"no": self.bypass})
+        return bool(self._named(scheme)) and not proxy_bypass_environment(f"{host}:{port}", {"no": self.bypass})
 
     def of(self, scheme: str) -> str:
         """The proxy for a scheme.
@@ -47,11 +46,11 @@ class Proxies:
         """
         if fault := self.fault(scheme):
             raise FetchError(f"{fault}; or put the host into no_proxy")
-        return self.https if scheme == "https" else self.http
+        return self._named(scheme)
 
     def fault(self, scheme: str) -> str:
         """What is wrong with a scheme's proxy, without the password in it; empty where nothing is."""
-        proxy = self.https if scheme == "https" else self.http
+        proxy = self._named(scheme)
         try:
             parts = urlsplit(proxy)
             right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -62,6 +61,9 @@ class Proxies:
         return (
             f"{scheme}_proxy, or all_proxy, must be the address of an http proxy, such as http://proxy.example.org:3128"
         )
+
+    def _named(self, scheme: str) -> str:
+        return self.https if scheme == "https" else self.http
 
 
 DIRECT = Proxies()

@@ -111,8 +111,9 @@ awk -v image="$image" -v box="$box" -v port="$port" '
   port != "" && /^ *maxRequestBodySize:/ { print indent "port: " port }
 ' "$file" >"$stage/function.yaml"
 if [ "$dry" = yes ]; then
-  echo "# $stage/function.yaml is ${file##*/}$(diff "$file" "$stage/function.yaml" >/dev/null && echo " as it is" || echo ", changed:")"
-  diff "$file" "$stage/function.yaml" | sed -n 's/^\([<>]\)/#   \1/p' || true
+  changes=$(diff "$file" "$stage/function.yaml" | sed -n 's/^\([<>]\)/#   \1/p' || true)
+  echo "# $stage/function.yaml is ${file##*/}$([ -n "$changes" ] && echo ", changed:" || echo " as it is")"
+  [ -z "$changes" ] || echo "$changes"
 fi
 run nuctl deploy --project-name "$project" --path "$stage" --file "$stage/function.yaml" --platform local \
   ${settings[@]+"${settings[@]}"} --platform-config "{\"attributes\": {\"network\": \"$network\"}}"

@@ -222,7 +222,7 @@ def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int], ma
     for order, click in enumerate(clicks):
         row = size[0] * (click.row - roi.row_min) / roi.height
         column = size[1] * (click.column - roi.column_min) / roi.width
-        if 0 <= row < size[0] and 0 <= column < size[1]:
+        if margin and 0 <= row < size[0] and 0 <= column < size[1]:
             row, column = _inside(row, size[0], margin), _inside(column, size[1], margin)
         kinds[click.positive].append((row, column, float(order)))
     count = max(1, len(kinds[True]), len(kinds[False]))
@@ -234,7 +234,7 @@ def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int], ma
 
 
 def _inside(place: float, length: int, margin: int) -> float:
-    return min(max(place, margin), max(length - 1 - margin, margin)) if margin else place
+    return min(max(place, margin), max(length - 1 - margin, margin))
 
 
 def mirror_points(points: Tensor, width: int) -> Tensor:

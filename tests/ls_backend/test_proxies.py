@@ -31,7 +31,6 @@ class Proxy(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Passing)
         self.port, self.login, self.asked = port, None, []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
 class _Passing(socketserver.StreamRequestHandler):
@@ -75,10 +74,8 @@ def serving(server):
 
 @pytest.fixture
 def proxy(studio):
-    server = Proxy(studio.server_address[1])
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Proxy(studio.server_address[1])) as server:
+        yield server
 
 
 @pytest.fixture
