@@ -11,7 +11,7 @@ from icmformer.errors import IcmformerError
 
 if TYPE_CHECKING:
     from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
-    from icmformer.imageio import LoadedImage, decode_image
+    from icmformer.images.reading import LoadedImage, decode_image
     from icmformer.inference.engine import Caches, Engine
     from icmformer.types import Box, Click, MaskResult, Prompt
 
@@ -36,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "geometry": ("CleanUp", "Polygon", "mask_to_polygons"),
-    "imageio": ("LoadedImage", "decode_image"),
+    "images.reading": ("LoadedImage", "decode_image"),
     "inference.engine": ("Caches", "Engine"),
     "types": ("Box", "Click", "MaskResult", "Prompt"),
 }

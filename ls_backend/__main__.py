@@ -9,10 +9,10 @@ import sys
 from typing import Any
 
 from icmformer.errors import ConfigError, IcmformerError
+from icmformer.serving.errors import FetchError
+from icmformer.serving.logs import log_config, shared_metrics
 from icmformer.settings import Settings
-from icmformer.telemetry import log_config, shared_metrics
 from icmformer.weights import RANDOM_PREFIX, load, locate
-from ls_backend.errors import FetchError
 from ls_backend.fetch import LabelStudio
 from ls_backend.service import places
 from ls_backend.settings import BackendSettings, log_options

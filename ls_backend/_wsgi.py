@@ -11,8 +11,8 @@ import warnings
 
 from icmformer import memory
 from icmformer.errors import IcmformerError
+from icmformer.serving.logs import log_config
 from icmformer.settings import Settings
-from icmformer.telemetry import log_config
 from ls_backend.app import create_app
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings, log_options

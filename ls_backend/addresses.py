@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ls_backend.errors import FetchError, RefusedHostError, RequestError
+from icmformer.serving.errors import FetchError, RefusedHostError, RequestError
 from ls_backend.proxies import DIRECT, Proxies
 
 _PORTS = {"http": 80, "https": 443}

@@ -16,9 +16,10 @@ from typing import IO, Any
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from icmformer.metrics import CONTENT_TYPE, Metrics
-from icmformer.telemetry import current_request, server_timing
-from ls_backend.errors import ERROR_KINDS, BusyError, RequestError
+from icmformer.serving.errors import ERROR_KINDS, BusyError, RequestError
+from icmformer.serving.logs import current_request
+from icmformer.serving.metrics import CONTENT_TYPE, Metrics
+from icmformer.timings import server_timing
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
 

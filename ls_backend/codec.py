@@ -15,9 +15,9 @@ import numpy as np
 
 from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
+from icmformer.serving.errors import RequestError, UnusableImageError
 from icmformer.types import BoolMask, Box, Click
 from ls_backend import rle
-from ls_backend.errors import RequestError, UnusableImageError
 from ls_backend.labels import ImageTag, Output, read_config, some
 from ls_backend.task_image import image_url
 

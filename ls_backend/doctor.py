@@ -13,9 +13,9 @@ from icmformer.diagnosis import Answer, Check, Fact, Options, Outcome, ask, cloc
 from icmformer.diagnosis.checks import NETWORK_SECONDS
 from icmformer.diagnosis.variables import names_in
 from icmformer.errors import ConfigError
+from icmformer.serving.errors import FetchError, RequestError
 from ls_backend import settings
 from ls_backend.addresses import shown
-from ls_backend.errors import FetchError, RequestError
 from ls_backend.labels import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
 from ls_backend.settings import BackendSettings, log_options
 

@@ -19,8 +19,8 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError, ProxyError
 
 from icmformer.errors import IcmformerError
+from icmformer.serving.errors import FetchError, TooLargeError
 from ls_backend.addresses import Policy, Route, Site, brief, label_studio_of, looks_like_label_studio, shown, split
-from ls_backend.errors import FetchError, TooLargeError
 from ls_backend.settings import BackendSettings
 
 _CONNECT_SECONDS = 5.0

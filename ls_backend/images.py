@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from icmformer.errors import ImageError, ImageTooLargeError
-from icmformer.imageio import LoadedImage, content_digest
+from icmformer.images.reading import LoadedImage, content_digest
 from icmformer.inference.cache import Cache
+from icmformer.serving.errors import FetchError, RequestError, TooLargeError, UnusableImageError
+from icmformer.serving.queue import Turn
 from ls_backend.addresses import shown
-from ls_backend.errors import FetchError, RequestError, TooLargeError, UnusableImageError
 from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
-from ls_backend.gate import Turn
 
 _RESERVED = "%/:?#[]@!$&'()*+,;=~"
 _GRACE = 30.0  # seconds for decoding, beside those for fetching

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ls_backend.errors import RequestError
+from icmformer.serving.errors import RequestError
 from ls_backend.page import FIELD, Tag, read_page, repeated, task_value
 
 _LABELLED = frozenset({"brushlabels", "polygonlabels"})

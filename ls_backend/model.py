@@ -13,8 +13,8 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 from label_studio_ml.response import ModelResponse
 
+from icmformer.serving.errors import RequestError
 from icmformer.settings import Settings
-from ls_backend.errors import RequestError
 from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from xml.sax.saxutils import escape
 
-from ls_backend.errors import RequestError
+from icmformer.serving.errors import RequestError
 
 FIELD = re.compile(r"\$([\w\[\].{}]+)")
 """A field of the task in an attribute, as in `$images[0].url`."""

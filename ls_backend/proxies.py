@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
-from ls_backend.errors import FetchError
+from icmformer.serving.errors import FetchError
 
 _VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 

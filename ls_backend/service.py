@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from icmformer import Caches, Engine, IcmformerError
-from icmformer.click_log import ClickLog
 from icmformer.errors import PromptError
 from icmformer.inference.cache import ByteLRU, Cache
+from icmformer.serving.click_log import ClickLog
+from icmformer.serving.errors import RequestError
+from icmformer.serving.logs import current_request
+from icmformer.serving.queue import Gate, StaleError
 from icmformer.settings import Settings
-from icmformer.telemetry import Timings, current_request
-from ls_backend import accepted, codec
-from ls_backend.accepted import Save
-from ls_backend.errors import RequestError
+from icmformer.timings import Timings
+from ls_backend import codec, saved_annotations
 from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
-from ls_backend.gate import Gate, StaleError
 from ls_backend.images import DecodedImage, Images
 from ls_backend.labels import read_config
+from ls_backend.saved_annotations import Save
 from ls_backend.settings import BackendSettings
 from ls_backend.task_image import image_url
 
@@ -168,7 +169,7 @@ class Backend:
         Raises:
             RequestError: A body that is not what Label Studio sends.
         """
-        save = accepted.parse(body)
+        save = saved_annotations.parse(body)
         if save is not None and (save.regions or not save.first):  # one that is left without our masks counts as such
             regions = [{"id": r.id, "clicks": r.clicks, "edited": r.edited} for r in save.regions]
             self._click_log.write("accepted", "label studio", annotation=save.annotation, regions=regions)

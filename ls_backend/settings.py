@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from icmformer.errors import ConfigError
+from icmformer.serving.errors import RequestError
+from icmformer.serving.logs import LogFormat
 from icmformer.settings import number
-from icmformer.telemetry import LogFormat
 from ls_backend.addresses import Site, host_name
-from ls_backend.errors import RequestError
 from ls_backend.proxies import DIRECT, Proxies
 
 

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from ls_backend.errors import RequestError
+from icmformer.serving.errors import RequestError
 from ls_backend.labels import ImageTag
 from ls_backend.page import FIELD, lookup
 

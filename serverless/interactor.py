@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from icmformer import Caches, Engine, LoadedImage
-from icmformer.imageio import content_digest
+from icmformer.images.reading import content_digest
 from icmformer.inference.cache import ByteLRU, Cache
 from icmformer.settings import Settings
-from icmformer.telemetry import Timings
+from icmformer.timings import Timings
 from icmformer.types import BoolMask, Box, Click
 from serverless import codec
 from serverless.errors import NothingFoundError

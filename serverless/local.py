@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from icmformer.telemetry import shared_metrics
+from icmformer.serving.logs import shared_metrics
 from serverless.pool import PLAIN, Limits, Pool
 
 _HEALTH = "/__internal/health"

@@ -16,11 +16,11 @@ from typing import Any
 from nuclio_sdk import Context, Event, Response
 
 from icmformer import memory
-from icmformer.click_log import ClickLog
 from icmformer.errors import IcmformerError
-from icmformer.metrics import CONTENT_TYPE
+from icmformer.serving.click_log import ClickLog
+from icmformer.serving.metrics import CONTENT_TYPE
 from icmformer.settings import Settings
-from icmformer.telemetry import Timings, server_timing
+from icmformer.timings import Timings, server_timing
 from serverless.errors import INTERNAL, STATUS, NotReadyError
 from serverless.interactor import Interactor
 from serverless.settings import FunctionSettings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from icmformer.click_log import ClickLog
-from icmformer.metrics import Metrics
+from icmformer.serving.click_log import ClickLog
+from icmformer.serving.metrics import Metrics
 from serverless.errors import INTERNAL, STATUS
 from serverless.interactor import Interactor
 

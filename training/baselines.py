@@ -21,13 +21,13 @@ from skimage.segmentation import random_walker
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from icmformer.inference.zoom import ROI, PixelClick, whole
+from icmformer.inference.roi import ROI, PixelClick, whole
 from icmformer.types import FloatMap, RGBImage
 from training.command import exit_status
-from training.data.benchmarks import BENCHMARKS, load_benchmark
-from training.play import Answerer, play
-from training.report import print_table, save_curve, summarise
-from training.rows import resume
+from training.evaluation.benchmarks import BENCHMARKS, load_benchmark
+from training.evaluation.object_results import resume
+from training.evaluation.protocol import Answerer, play
+from training.evaluation.report import print_table, save_curve, summarise
 
 MAX_CLICKS = 20
 _SEED_RADIUS = 5  # pixels around a click that are certain, as the networks' disks

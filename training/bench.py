@@ -25,15 +25,15 @@ import torch
 from skimage import data
 
 from icmformer import Caches, Click, Engine, IcmformerError, LoadedImage, memory
-from icmformer.inference import openvino_backend
+from icmformer.inference.backends import openvino as openvino_backend
+from icmformer.inference.predictor import ClickPath, State
 from icmformer.inference.profiles import PROFILES, find_device
+from icmformer.inference.roi import PixelClick
 from icmformer.inference.runner import WholeRunner
-from icmformer.inference.session import ClickPath, State
-from icmformer.inference.zoom import PixelClick
 from icmformer.types import RGBImage
 from icmformer.weights import load
 from training.command import exit_status, new_file, positive, positive_number
-from training.published_path import PublishedViT, plain_vit
+from training.tools.published_path import PublishedViT, plain_vit
 
 PUBLISHED = "random:icmformer_vit_base448"
 NETWORK_STAGES = ("encode", "decode", "wait")

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from icmformer.errors import ConfigError
 from training.command import exit_status
-from training.data.benchmarks import EvalObject, ShardObject, Truth, load_benchmark
 from training.data.held_out import HELD_OUT_SETS
-from training.metrics import click_count
-from training.rows import read_rows
+from training.evaluation.benchmarks import EvalObject, ShardObject, Truth, load_benchmark
+from training.evaluation.noc import click_count
+from training.evaluation.object_results import read_rows
 
 MAX_CLICKS = 20
 TARGET = 0.9

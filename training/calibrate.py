@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from icmformer import Engine
 from icmformer.errors import ConfigError
-from icmformer.inference.clicker import Clicker
 from icmformer.inference.engine import THRESHOLD, expected_iou
-from icmformer.inference.session import State
+from icmformer.inference.predictor import State
 from icmformer.types import FloatMap
 from training.command import add_played_objects, exit_status
-from training.data.benchmarks import load_benchmark
+from training.evaluation.benchmarks import load_benchmark
+from training.simulated_annotator import Clicker
 
 _SHARPNESSES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 _BAD = 0.8

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icmformer.errors import IcmformerError
 from icmformer.inference.profiles import PROFILES
-from training.data.benchmarks import BENCHMARKS
+from training.evaluation.benchmarks import BENCHMARKS
 
 
 def positive(text: str) -> int:

@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from icmformer import Engine
 from icmformer.errors import ConfigError
-from icmformer.inference.clicker import Clicker
 from icmformer.inference.engine import THRESHOLD
-from icmformer.inference.session import State
-from icmformer.inference.zoom import PixelClick
+from icmformer.inference.predictor import State
+from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
 from training.command import add_played_objects, exit_status
-from training.data.benchmarks import load_benchmark
+from training.evaluation.benchmarks import load_benchmark
+from training.simulated_annotator import Clicker
 
 _STRETCH = 6  # pixels of an edge
 

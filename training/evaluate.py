@@ -30,25 +30,25 @@ from tqdm import tqdm
 from icmformer import Caches, Engine, LoadedImage
 from icmformer.errors import ConfigError
 from icmformer.inference.cache import ByteLRU
-from icmformer.inference.clicker import Clicker
 from icmformer.inference.engine import THRESHOLD
+from icmformer.inference.predictor import ClickPath
 from icmformer.inference.profiles import PROFILES, RUNTIMES, find_device, find_profile, find_runtime
 from icmformer.inference.prompts import BoxStart
+from icmformer.inference.roi import ZoomSettings
 from icmformer.inference.runner import WholeRunner
-from icmformer.inference.session import ClickPath
-from icmformer.inference.zoom import ZoomSettings
 from icmformer.models import meta_network, network_config
-from icmformer.served import asker, model_of
+from icmformer.serving.client import asker, model_of
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
 from icmformer.weights import load
 from training.command import exit_status
-from training.cvat_client import answered_by
-from training.data.benchmarks import BENCHMARKS, EvalObject, load_benchmark
-from training.metrics import click_count
-from training.play import LooseClicker, Served, Trace, as_served, box_around, play, protocol
-from training.report import OverlayStrip, print_table, save_curve, summarise
-from training.rows import resume
+from training.evaluation.benchmarks import BENCHMARKS, EvalObject, load_benchmark
+from training.evaluation.cvat_client import answered_by
+from training.evaluation.noc import click_count
+from training.evaluation.object_results import resume
+from training.evaluation.protocol import LooseClicker, Served, Trace, as_served, box_around, play, protocol
+from training.evaluation.report import OverlayStrip, print_table, save_curve, summarise
+from training.simulated_annotator import Clicker
 
 MAX_CLICKS = 20
 _UNZOOMED = 10**9

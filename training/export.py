@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from icmformer.errors import IcmformerError, WeightsError
-from icmformer.packing import STORED
-from icmformer.serving_defaults import ServingDefaults
 from icmformer.weights import save
+from icmformer.weights.quantise import STORED
+from icmformer.weights.serving_defaults import ServingDefaults
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -26,12 +26,12 @@ from icmformer.inference.profiles import find_device
 from icmformer.models import network_config
 from icmformer.settings import Settings
 from icmformer.weights import Weights, load, save
-from training.annotations.read import read_annotations
 from training.command import exit_status
-from training.config import parse_config
 from training.evaluate import Run, evaluate
-from training.finetune_report import write_report
-from training.finetune_split import Split, prepare
+from training.finetuning.readers.detect import read_annotations
+from training.finetuning.report import write_report
+from training.finetuning.split import Split, prepare
+from training.loop.config import parse_config
 from training.train import main as train
 
 NOT_PROMOTED = 3

@@ -22,20 +22,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from icmformer.inference import openvino_backend
+from icmformer.inference.backends import openvino as openvino_backend
+from icmformer.inference.backends.openvino import OpenVINOBackend
 from icmformer.inference.cache import ByteLRU
-from icmformer.inference.openvino_backend import OpenVINOBackend
+from icmformer.inference.predictor import ClickPath
 from icmformer.inference.profiles import find_device, has_bf16
+from icmformer.inference.roi import ZoomSettings
 from icmformer.inference.runner import SplitRunner
-from icmformer.inference.session import ClickPath
-from icmformer.inference.zoom import ZoomSettings
 from icmformer.models import ClickNetwork, ImageFeatures, network_config
 from icmformer.settings import Settings
 from icmformer.weights import Weights, load
 from training.command import exit_status
-from training.data.benchmarks import EvalObject, load_benchmark
-from training.metrics import click_count
-from training.play import Trace, play, protocol
+from training.evaluation.benchmarks import EvalObject, load_benchmark
+from training.evaluation.noc import click_count
+from training.evaluation.protocol import Trace, play, protocol
 
 _Inputs = list[NDArray[np.float32]]
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from icmformer.errors import ConfigError
 from training.command import exit_status, new_file, positive
-from training.rows import read_lines
+from training.evaluation.object_results import read_lines
 
 _PAUSE = 10
 """Median steps without a step from which on a run was not running."""

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from skimage import data
 
 from icmformer import IcmformerError
-from icmformer.imageio import write_image
+from icmformer.images.masks import write_image
 from icmformer.weights import load
 from training import train
-from training.data.benchmarks import load_benchmark
 from training.evaluate import trace
+from training.evaluation.benchmarks import load_benchmark
 from training.export import main as export
 
 CONFIG = Path(__file__).parent / "configs" / "overfit.yaml"

@@ -16,13 +16,13 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from icmformer.inference import openvino_backend
-from icmformer.inference.openvino_backend import OpenVINOBackend
+from icmformer.inference.backends import openvino as openvino_backend
+from icmformer.inference.backends.openvino import OpenVINOBackend
 from icmformer.settings import Settings
 from icmformer.weights import load
 from training.bench import PUBLISHED, machine
 from training.command import exit_status, new_file, positive
-from training.published_path import PublishedViT, plain_vit
+from training.tools.published_path import PublishedViT, plain_vit
 
 _TOP = 5
 

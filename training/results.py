@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from icmformer.errors import ConfigError
-from icmformer.serving_defaults import MIN_CROP_SIZE
+from icmformer.weights.serving_defaults import MIN_CROP_SIZE
 from training.command import exit_status
 from training.evaluate import main as evaluate
 

@@ -22,16 +22,16 @@ import torch
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.inference.profiles import find_device
 from icmformer.models import meta_network
-from training.checkpoint import CheckpointWriter, load_checkpoint
-from training.config import TrainConfig, load_config, stages
-from training.data.photos import Photos, open_photos
-from training.distributed import Processes, joined
-from training.loop import Trainer, batches
-from training.monitor import Monitor
-from training.plan import plan
-from training.samples import SampleSet
-from training.start import starting_network
-from training.validate import Validation
+from training.data.records import Photos, open_photos
+from training.loop.checkpoints import CheckpointWriter, load_checkpoint
+from training.loop.config import TrainConfig, load_config, stages
+from training.loop.initial_weights import starting_network
+from training.loop.monitor import Monitor
+from training.loop.plan import plan
+from training.loop.processes import Processes, joined
+from training.loop.samples import SampleSet
+from training.loop.trainer import Trainer, batches
+from training.loop.validation import Validation
 
 _CHECKPOINT, _BEST = "checkpoint.pt", "best.pt"
 

@@ -21,16 +21,16 @@ from tqdm import tqdm
 
 from icmformer import Click, Engine
 from icmformer.errors import ConfigError
-from icmformer.imageio import write_image
-from icmformer.inference.clicker import Clicker
-from icmformer.inference.zoom import ZoomSettings, bounding_box, expand, whole
+from icmformer.images.masks import write_image
+from icmformer.inference.roi import ZoomSettings, bounding_box, expand, whole
 from icmformer.models import network_config
 from icmformer.types import BoolMask, RGBImage
 from icmformer.weights import load
 from training.breakdown import TARGET, played_objects
 from training.command import exit_status, new_file
-from training.data.benchmarks import EvalObject, Truth
-from training.play import mask_digest
+from training.evaluation.benchmarks import EvalObject, Truth
+from training.evaluation.protocol import mask_digest
+from training.simulated_annotator import Clicker
 
 _RIGHT, _MISSED, _EXTRA = (200, 200, 200), (225, 50, 45), (40, 95, 230)
 _POSITIVE, _NEGATIVE = (0, 130, 50), (0, 0, 0)

@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle
 from skimage import data
 
 from icmformer import Click, Engine, LoadedImage
-from icmformer.imageio import overlay
-from icmformer.inference.session import State
-from icmformer.inference.zoom import ROI, PixelClick, crop, map_clicks
+from icmformer.images.masks import overlay
+from icmformer.inference.predictor import State
+from icmformer.inference.roi import ROI, PixelClick, crop, map_clicks
 from icmformer.layers.clickmap import disk_maps
 
 CLICKS = [PixelClick(120, 200, True), PixelClick(215, 150, True), PixelClick(60, 60, False)]

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from icmformer import Click, Engine, LoadedImage
-from icmformer.imageio import overlay
+from icmformer.images.masks import overlay
 
 ROOT = Path(__file__).parents[2]
 FILES = (

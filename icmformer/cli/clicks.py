@@ -12,8 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from icmformer.click_log import read
 from icmformer.errors import ConfigError
+from icmformer.serving.click_log import read
 
 
 def register(commands: Any) -> None:
@@ -58,7 +58,7 @@ def report(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of click logs.
 
     Args:
-        lines: As `icmformer.click_log.read` gives them.
+        lines: As `icmformer.serving.click_log.read` gives them.
 
     Returns:
         By tool: `requests`, `clicks_a_request` (mean, by number), `empty`, `milliseconds` (median, p95, p99); and where

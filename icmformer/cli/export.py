@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from icmformer.errors import ConfigError, IcmformerError
+from icmformer.export.onnx import OPSET, Files, export_halves
 from icmformer.models import ClickNetwork, network_config
-from icmformer.onnx_export import OPSET, Files, export_halves
 from icmformer.weights import load
 
 TOLERANCE = 1e-4

@@ -11,10 +11,11 @@ import torch
 
 from icmformer.errors import ConfigError, PromptError
 from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
-from icmformer.imageio import LoadedImage, check_mask_path, overlay, read_image, read_mask, write_image, write_mask
+from icmformer.images.masks import check_mask_path, overlay, read_mask, write_image, write_mask
+from icmformer.images.reading import LoadedImage, read_image
 from icmformer.inference.engine import Engine
 from icmformer.inference.profiles import PROFILES, RUNTIMES
-from icmformer.served import ServedImage, asker
+from icmformer.serving.client import ServedImage, asker
 from icmformer.settings import Settings
 from icmformer.types import Box, Click, MaskResult
 

@@ -14,7 +14,7 @@ from icmformer import weights
 from icmformer.errors import WeightsError
 from icmformer.models import network_config
 from icmformer.models.config import variant_name
-from icmformer.packing import STORED
+from icmformer.weights.quantise import STORED
 
 
 def register(commands: Any) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from icmformer.click_log import can_append
 from icmformer.diagnosis import installation, machine
 from icmformer.diagnosis.checks import Check, Fact, Outcome, failed, ok, warning
+from icmformer.serving.click_log import can_append
 from icmformer.settings import Settings
 
 if TYPE_CHECKING:

@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from icmformer import memory
 from icmformer.errors import ConfigError, IcmformerError, PromptError, WeightsError
 from icmformer.geometry import CleanUp
-from icmformer.imageio import LoadedImage
-from icmformer.inference.backend import Backend, TorchBackend
+from icmformer.images.reading import LoadedImage
+from icmformer.inference.backends.openvino import OpenVINOBackend
+from icmformer.inference.backends.torch import Backend, TorchBackend
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
 from icmformer.inference.fallback import best_part
-from icmformer.inference.openvino_backend import OpenVINOBackend
-from icmformer.inference.pasted import ProbabilityMap, Whole
+from icmformer.inference.predictor import Answer, ClickPath, State
+from icmformer.inference.probability_map import ProbabilityMap, Whole
 from icmformer.inference.profiles import Profile, find_device, find_profile, find_runtime, has_bf16
 from icmformer.inference.prompts import as_box, as_clicks, checked_mask
+from icmformer.inference.roi import ROI, PixelClick, ZoomSettings, expand, whole
 from icmformer.inference.runner import SplitRunner
-from icmformer.inference.session import Answer, ClickPath, State
-from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings, expand, whole
 from icmformer.models import ImageFeatures, network_config
 from icmformer.settings import Settings
-from icmformer.telemetry import Timings
+from icmformer.timings import Timings
 from icmformer.types import Box, Click, FloatMap, MaskResult, Prompt
 from icmformer.weights import Weights, load
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from icmformer.geometry import CleanUp
-from icmformer.inference.pasted import ProbabilityMap
+from icmformer.inference.probability_map import ProbabilityMap
 from icmformer.types import BoolMask, Click
 
 _SHARE = 0.5  # of the probability under the click: on clicks at the image's edge better than 0.7 and 0.9

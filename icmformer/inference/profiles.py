@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from icmformer.errors import ConfigError, DeviceError
-from icmformer.inference import openvino_backend
-from icmformer.inference.backend import Precision
+from icmformer.inference.backends import openvino as openvino_backend
+from icmformer.inference.backends.torch import Precision
 from icmformer.inference.prompts import BoxStart
 
 

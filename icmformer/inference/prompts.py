@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError, PromptError
-from icmformer.inference.session import State
-from icmformer.inference.zoom import ROI, PixelClick, ZoomSettings
+from icmformer.inference.predictor import State
+from icmformer.inference.roi import ROI, PixelClick, ZoomSettings
 from icmformer.types import Box, Click, FloatMap
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from icmformer import memory
-from icmformer.inference.backend import Backend
-from icmformer.inference.batching import Batcher
+from icmformer.inference.backends.batching import Batcher
+from icmformer.inference.backends.torch import Backend
 from icmformer.inference.cache import Cache
 from icmformer.models import ImageFeatures
-from icmformer.telemetry import Timings
+from icmformer.timings import Timings
 
 _RELEASE_EVERY = 32  # crops encoded between two times that freed memory is given back
 

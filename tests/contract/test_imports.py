@@ -14,35 +14,29 @@ FOLDERS = ("icmformer", "training", "serverless", "ls_backend")
 LAYERS = {
     "errors": 0,
     "memory": 0,
+    "timings": 0,
     "types": 1,
     "settings": 1,
-    "serving_defaults": 1,
-    "telemetry": 1,
-    "served": 3,
-    "click_log": 2,
     "geometry": 2,
-    "display": 2,
-    "imageio": 2,
-    "packing": 2,
-    "safe_pickle": 2,
+    "images": 2,
     "layers": 3,
     "models": 4,
     "weights": 5,
-    "warm_start": 5,
-    "onnx_export": 5,
+    "export": 5,
     "inference": 6,
-    "metrics": 7,
-    "diagnosis": 7,
-    "cli": 7,
-    "__main__": 8,
+    "serving": 7,
+    "diagnosis": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 TORCHLESS = (
     "icmformer/types.py",
     "icmformer/errors.py",
     "icmformer/settings.py",
     "icmformer/geometry.py",
-    "icmformer/display.py",
-    "icmformer/imageio.py",
+    "icmformer/images/display.py",
+    "icmformer/images/masks.py",
+    "icmformer/images/reading.py",
     "ls_backend/addresses.py",
     "ls_backend/codec.py",
     "ls_backend/labels.py",
@@ -105,7 +99,7 @@ def test_every_module_has_a_layer():
 
 
 def test_vocabulary_images_and_geometry_load_no_torch():
-    code = "import sys, icmformer, icmformer.geometry, icmformer.imageio; print('torch' in sys.modules)"
+    code = "import sys, icmformer, icmformer.geometry, icmformer.images.reading; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
 

@@ -19,7 +19,7 @@ from skimage import data
 
 from demo.studio import Process, free_port
 from icmformer import Caches, Engine
-from icmformer.metrics import Metrics
+from icmformer.serving.metrics import Metrics
 from tests.conftest import TINY
 from tests.deploy.manifests import DEPLOY
 from tests.ls_backend.conftest import body, click, png

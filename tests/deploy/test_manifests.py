@@ -243,7 +243,7 @@ def test_components_fit_an_overlay(with_components):
         kubernetes_validate.validate(scaler, release, strict=True)
     (metric,) = scaler["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
-    sources = (ROOT / "icmformer/metrics.py", ROOT / "ls_backend/app.py")
+    sources = (ROOT / "icmformer/serving/metrics.py", ROOT / "ls_backend/app.py")
     assert any(f'"{name}"' in path.read_text() for path in sources if path.exists())
     assert scaler["spec"]["maxReplicas"] == build(OVERLAYS["gpu"])["HorizontalPodAutoscaler"]["spec"]["maxReplicas"]
 

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import GOLDEN
 from tests.golden.analytic import analytic_network
 from training.evaluate import trace
-from training.metrics import click_count
+from training.evaluation.noc import click_count
 
 TRACES = json.loads((GOLDEN / "protocol" / "traces.json").read_text())
 SAMPLES = np.load(GOLDEN / "protocol" / "samples.npz")

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icmformer import LoadedImage, display
+from icmformer import LoadedImage
 from icmformer.errors import ImageTooLargeError
-from ls_backend.errors import RequestError
+from icmformer.images import display
+from icmformer.serving.errors import RequestError
 from ls_backend.labels import read_config
 from tests.conftest import ROOT
 from tests.hostile import corpus, pictures

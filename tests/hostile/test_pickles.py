@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from icmformer import safe_pickle
 from icmformer.errors import WeightsError
-from icmformer.safe_pickle import load_torch_file
+from icmformer.weights import unpickle as safe_pickle
+from icmformer.weights.unpickle import load_torch_file
 
 STORAGE = (  # of four numbers
     pickle.MARK + pickle.SHORT_BINUNICODE + b"\x07storage" + pickle.GLOBAL + b"torch\nFloatStorage\n"

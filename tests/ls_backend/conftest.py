@@ -17,12 +17,12 @@ from skimage import data
 
 from icmformer import LoadedImage
 from icmformer.inference.cache import ByteLRU
-from icmformer.telemetry import log_config
+from icmformer.serving.logs import log_config
+from icmformer.serving.queue import Gate
 from ls_backend.addresses import Policy, Site
 from ls_backend.app import create_app
 from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
-from ls_backend.gate import Gate
 from ls_backend.images import Images
 from ls_backend.proxies import DIRECT
 from ls_backend.service import Backend

@@ -2,9 +2,9 @@
 
 import pytest
 
+from icmformer.serving.errors import RequestError
 from ls_backend import addresses
 from ls_backend.addresses import Origin, Site
-from ls_backend.errors import RequestError
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from skimage import data
 
+from icmformer.serving.errors import FetchError, RefusedHostError, RequestError, TooLargeError, UnusableImageError
 from ls_backend.addresses import Policy
-from ls_backend.errors import FetchError, RefusedHostError, RequestError, TooLargeError, UnusableImageError
 from ls_backend.filecache import FileCache
 from tests.ls_backend.conftest import LEGACY, PERSONAL, png
 

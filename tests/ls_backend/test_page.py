@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ls_backend.errors import RequestError
+from icmformer.serving.errors import RequestError
 from ls_backend.labels import read_config
 from ls_backend.page import lookup, read_page, repeated
 from ls_backend.task_image import image_url

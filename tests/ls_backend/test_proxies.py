@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from ls_backend.errors import FetchError, RefusedHostError
+from icmformer.serving.errors import FetchError, RefusedHostError
 from ls_backend.proxies import Proxies
 from tests.conftest import ROOT
 from tests.ls_backend.conftest import LEGACY, picture

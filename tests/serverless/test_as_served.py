@@ -7,10 +7,10 @@ import pytest
 
 from tests.conftest import TRAINED
 from tests.serverless.conftest import call
-from training.cvat_client import answered_by
-from training.data.benchmarks import load_benchmark
-from training.metrics import click_count
-from training.play import play, protocol
+from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.cvat_client import answered_by
+from training.evaluation.noc import click_count
+from training.evaluation.protocol import play, protocol
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

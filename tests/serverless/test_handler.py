@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from skimage import data
 
 from icmformer import Box, CleanUp, Click, LoadedImage
-from icmformer.served import decode_reply
+from icmformer.serving.client import decode_reply
 from serverless import main
 from serverless.interactor import Interactor
 from tests.serverless.conftest import Log, call, coded, payload, points_of

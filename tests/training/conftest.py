@@ -11,7 +11,7 @@ from PIL import Image
 from icmformer import weights
 from icmformer.models import build_network
 from tests.engines import MINIATURE
-from training.config import parse_config
+from training.loop.config import parse_config
 
 TINY_RUN = {
     "network": MINIATURE,

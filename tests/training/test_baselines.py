@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from icmformer.inference.zoom import PixelClick
-from tests.training.test_samples import write_pair
+from icmformer.inference.roi import PixelClick
+from tests.training.loop.test_samples import write_pair
 from training.baselines import METHODS, main
 
 

@@ -7,7 +7,7 @@ import torch
 
 from icmformer.models import build_network
 from training.bench import main
-from training.published_path import PublishedViT
+from training.tools.published_path import PublishedViT
 
 
 def test_the_base_line_computes_the_same_logits():

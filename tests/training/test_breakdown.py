@@ -11,8 +11,8 @@ import pytest
 from icmformer import Click
 from tests.conftest import TINY, TRAINED
 from training.breakdown import groups_of, main, tables
-from training.data.benchmarks import EvalObject, ShardObject, load_benchmark
 from training.evaluate import main as evaluate
+from training.evaluation.benchmarks import EvalObject, ShardObject, load_benchmark
 from training.worst import close_up, error_map, sheet, worst
 from training.worst import main as draw
 

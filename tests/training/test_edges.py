@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from icmformer.inference.zoom import PixelClick
+from icmformer.inference.roi import PixelClick
 from training.edges import main, places
 
 

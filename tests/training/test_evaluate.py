@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from icmformer import Caches, Click, Engine
-from icmformer.imageio import write_image, write_mask
-from icmformer.inference.clicker import Clicker
+from icmformer.images.masks import write_image, write_mask
 from tests.conftest import ROOT, TRAINED
-from training.data.benchmarks import load_benchmark
 from training.evaluate import main, target_size
-from training.play import LooseClicker
+from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.protocol import LooseClicker
+from training.simulated_annotator import Clicker
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, 
 
 UNHURRIED = """
 import sys, time
-from icmformer.inference.session import ClickPath
+from icmformer.inference.predictor import ClickPath
 advance = ClickPath.advance
 ClickPath.advance = lambda *args: time.sleep(0.1) or advance(*args)
 from training.evaluate import main

@@ -17,10 +17,10 @@ from ls_backend.settings import BackendSettings
 from serverless.interactor import Interactor
 from serverless.settings import FunctionSettings
 from training import finetune
-from training.annotations.labelmap import AnnotatedPhoto
 from training.data.folders import Folder
 from training.finetune import NOT_PROMOTED, main
-from training.finetune_split import prepare
+from training.finetuning.readers.label_map import AnnotatedPhoto
+from training.finetuning.split import prepare
 
 
 def write_rings(folder, count, seed=0):

@@ -1,6 +1,6 @@
 import pytest
 
-from training.data.benchmarks import load_benchmark
+from training.evaluation.benchmarks import load_benchmark
 from training.overfit import main, write_photos
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from icmformer.imageio import write_image, write_mask
+from icmformer.images.masks import write_image, write_mask
 from training.results import PUBLISHED, main
 
 

@@ -17,13 +17,13 @@ from icmformer import weights
 from tests.commands import run_module
 from tests.conftest import ROOT
 from tests.training.conftest import TINY_RUN
-from tests.training.test_samples import write_pair
-from training.data.benchmarks import load_benchmark
-from training.distributed import Processes
+from tests.training.loop.test_samples import write_pair
 from training.evaluate import trace
+from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.noc import click_count
 from training.export import main as export
-from training.metrics import click_count
-from training.validate import Validation
+from training.loop.processes import Processes
+from training.loop.validation import Validation
 
 MODULE = [sys.executable, "-m", "training.train"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -126,7 +126,7 @@ def shard_net(best, out):
 
 KILLED = """
 import os, signal, sys
-from training.monitor import Monitor
+from training.loop.monitor import Monitor
 step, left = Monitor.step, {left}
 def counted(*args):
     global left

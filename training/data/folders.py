@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icmformer.errors import ConfigError
-from icmformer.imageio import read_image
-from training.data.benchmarks import image_pairs
-from training.data.photos import PhotoRecord
+from icmformer.images.reading import read_image
+from training.data.records import PhotoRecord
+from training.evaluation.benchmarks import image_pairs
 
 IGNORE = 255
 _MOST_OBJECTS = 254

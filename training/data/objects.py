@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.photos import PhotoRecord
+from training.data.records import PhotoRecord
 
 IGNORE = 255
 _SALIENT_SETS = frozenset({"duts_tr", "ecssd"})  # one mask of all salient objects together

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from training.data.held_out import held_out
-from training.data.photos import PhotoRecord
+from training.data.records import PhotoRecord
 
 
 class Shard:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from training.timm_backbones import import_timm
+from training.loop.timm_backbones import import_timm
 
 NAMES = ("vit_base_patch16_224.mae", "vit_base_patch16_224.augreg_in21k", "swin_base_patch4_window12_384")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
-from training.annotations.coco import decode
+from training.finetuning.readers.coco import decode
 
 
 class Instances:

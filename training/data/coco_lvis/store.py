@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
-from icmformer.imageio import read_image
+from icmformer.images.reading import read_image
 from icmformer.types import BoolMask
 from training.data.coco_lvis.rules import Object
-from training.data.photos import PhotoRecord
+from training.data.records import PhotoRecord
 
 FORMAT = "icmformer-layers-1"
 _MOST = 254  # 255 means ignored everywhere

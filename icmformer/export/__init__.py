@@ -1,0 +1,1 @@
+"""A network taken apart for other runtimes: image encoder and mask decoder, ONNX files."""

@@ -1,0 +1,1 @@
+"""Image files, masks and overlays: bytes to arrays and back."""

@@ -1,0 +1,1 @@
+"""Runtimes that do a network's arithmetic: torch and OpenVINO."""

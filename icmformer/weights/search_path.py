@@ -1,0 +1,51 @@
+"""Where weights are looked for: the names that files have, and the folders they are in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from icmformer.errors import WeightsError
+from icmformer.settings import Settings
+
+CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
+RANDOM_PREFIX = "random:"
+_BUNDLED = Path(__file__).parents[1] / "assets"
+
+
+def search_path(settings: Settings | None = None) -> list[Path]:
+    """Folders in which a name is looked for, in order: ICMFORMER_WEIGHTS_PATH, the cache, the package's own."""
+    settings = settings or Settings.from_environment()
+    return [*settings.weights_path, settings.cache_dir / "weights", _BUNDLED]
+
+
+def available() -> dict[str, Path]:
+    """Native weights on the search path by name, the first of each name."""
+    names: dict[str, Path] = {}
+    for folder in search_path():
+        for child in sorted(folder.glob("*")) if folder.is_dir() else ():
+            if (child / CONFIG_FILE).is_file() or child.suffix in (".pth", ".safetensors"):
+                names.setdefault(child.stem if child.is_file() else child.name, child)
+    return names
+
+
+def locate(path: str | Path) -> Path:
+    """The file or folder that a path or name stands for.
+
+    Raises:
+        WeightsError: There is none.
+    """
+    try:
+        direct = Path(path).expanduser()  # of what is neither: TypeError
+        if direct.exists():
+            return direct
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
+        raise WeightsError(f"{str(path)[:200]!r} cannot be a path or name of weights: {error}") from error
+    named = available()
+    if str(path) in named:
+        return named[str(path)]
+    folders = ", ".join(map(str, search_path()))
+    known = ", ".join(sorted(named)) or "none"
+    raise WeightsError(
+        f"no weights {str(path)!r}: no such path, and no such name (known: {known}) in {folders}; "
+        f"give a path, set ICMFORMER_WEIGHTS_PATH, or use {RANDOM_PREFIX}VARIANT for untrained weights"
+    )

@@ -1,0 +1,283 @@
+"""Weights in the native form, read, checked and written; published checkpoints read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from icmformer.errors import ConfigError, WeightsError
+from icmformer.layers.attention import relative_position_index
+from icmformer.models import ClickNetwork, build_network, meta_network, network_config
+from icmformer.models.config import config_mapping
+from icmformer.weights.published import published_config
+from icmformer.weights.quantise import Stored, pack, unpack
+from icmformer.weights.search_path import CONFIG_FILE, MODEL_FILE, RANDOM_PREFIX, SUMS_FILE, locate
+from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
+from icmformer.weights.unpickle import load_torch_file
+
+FORMAT = 2
+_READS = (1, 2)  # the first had no int8
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's configuration and values.
+
+    Attributes:
+        config: The network's mapping, as `icmformer.models.build_network` takes it.
+        state_dict: Parameter name -> tensor on the CPU, floats as float32.
+        name: For people.
+        sha256: Of the file the values came from; of the values themselves for random ones.
+        path: Where they came from, or None.
+        about: Free facts that travel with the weights (how they were trained, say).
+        serving: How clicks are played on it, and how its scores are read.
+    """
+
+    config: dict[str, Any]
+    state_dict: dict[str, Tensor]
+    name: str
+    sha256: str
+    path: Path | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    serving: ServingDefaults = AS_PUBLISHED
+
+    @property
+    def identity(self) -> str:
+        """Names network, values and how they are served: equal only where all are."""
+        facts = json.dumps([self.sha256, self.config, self.serving.as_mapping()], sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    def build(self, copy: bool = True) -> ClickNetwork:
+        """The network with these values, in evaluation mode, on the CPU.
+
+        Args:
+            copy: Give it values of its own. Without, it shares memory with `state_dict`: for serving only.
+        """
+        network = meta_network(self.config)
+        values = {k: v.clone() for k, v in self.state_dict.items()} if copy else self.state_dict
+        network.load_state_dict(values, strict=True, assign=True)
+        network.reset_constants()
+        return network.eval()
+
+
+def load(path: str | Path) -> Weights:
+    """Loads weights.
+
+    Args:
+        path: A native folder, a `.safetensors` file, a published `.pth` file, a name to be searched for (see
+            `search_path`), or `random:VARIANT` for a registered network with seeded random values.
+
+    Returns:
+        Checked weights: every parameter of the configured network is there, of the right shape and finite.
+
+    Raises:
+        WeightsError: Not found, damaged, unsafe, or not fitting; the text says what to do.
+    """
+    if isinstance(path, str) and path.startswith(RANDOM_PREFIX):
+        return _random(path.removeprefix(RANDOM_PREFIX))
+    found = locate(path)
+    try:
+        weights = _load_folder(found) if found.is_dir() else _load_single(found)
+        _check(weights)
+    except WeightsError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(f"{found} is damaged ({type(error).__name__}: {error}); get it again") from error
+    return weights
+
+
+def save(
+    folder: Path,
+    config: str | Mapping[str, Any],
+    state_dict: Mapping[str, Tensor],
+    name: str,
+    about: Mapping[str, Any] | None = None,
+    stored: Stored = "fp32",
+    serving: ServingDefaults = AS_PUBLISHED,
+) -> Path:
+    """Writes weights in the native form.
+
+    Args:
+        folder: Made if need be; files of the native form in it are replaced.
+        config: A registered name or a network mapping.
+        state_dict: All parameters.
+        name: For people.
+        about: Free facts.
+        stored: How: fp32, fp16 or int8.
+        serving: How clicks are to be played on it, and its scores to be read.
+
+    Returns:
+        The folder.
+
+    Raises:
+        WeightsError: Parameters that do not fit the config, or a folder that cannot be written.
+    """
+    mapping = config_mapping(network_config(config))
+    packed = pack(state_dict, stored)
+    _check(Weights(mapping, unpack(packed), name, ""), stored)
+    description: dict[str, Any] = {"format": FORMAT, "name": name, "network": mapping}
+    description |= {**serving.as_mapping(), "about": dict(about or {})}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
+        save_file(packed, folder / MODEL_FILE)
+        shutil.copymode(folder / CONFIG_FILE, folder / MODEL_FILE)  # safetensors lets nobody else read its files
+        sums = "".join(f"{_sha256(folder / file)}  {file}\n" for file in (CONFIG_FILE, MODEL_FILE))
+        (folder / SUMS_FILE).write_text(sums)
+    except OSError as error:
+        raise WeightsError(f"cannot write weights to {folder}: {error.strerror}") from error
+    return folder
+
+
+def _load_folder(folder: Path) -> Weights:
+    _verify_sums(folder)
+    try:
+        description = json.loads((folder / CONFIG_FILE).read_text())
+        mapping, name = description["network"], str(description["name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{folder / CONFIG_FILE} is missing or damaged ({error}); get the whole folder again"
+        ) from error
+    if description.get("format") not in _READS:
+        raise WeightsError(
+            f"{folder} has format {description.get('format')!r}, this version reads up to {FORMAT}; update icmformer"
+        )
+    model = folder / MODEL_FILE
+    try:
+        serving = ServingDefaults.of(description)
+    except ConfigError as error:
+        raise WeightsError(f"{folder / CONFIG_FILE}: {error}") from error
+    return Weights(
+        _known_config(mapping, folder),
+        _read_safetensors(model),
+        name,
+        _sha256(model),
+        folder,
+        description.get("about", {}),
+        serving,
+    )
+
+
+def _load_single(file: Path) -> Weights:
+    if file.suffix == ".safetensors":
+        if (file.parent / CONFIG_FILE).is_file() and file.name == MODEL_FILE:
+            return _load_folder(file.parent)
+        state, hints = _read_safetensors(file), dict[str, Any]()
+    else:
+        state, hints = _read_published(file)
+    config = published_config(state, hints, str(file))
+    return Weights(config_mapping(config), state, file.stem, _sha256(file), file)
+
+
+def _read_published(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    content = load_torch_file(file)
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    ):
+        raise WeightsError(
+            f"{file} holds no state dict (name -> tensor); expected what iCMFormer or SimpleClick published"
+        )
+    hints = content.get("config") if content is not state else {}
+    return _as_float32(state), hints if isinstance(hints, dict) else {}
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return _as_float32(load_file(file))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{file} is missing, cut short or damaged ({error}); get it again") from error
+
+
+def _as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies: a file read by mapping it into memory may change under a running server."""
+    prefix = "module." if all(k.startswith("module.") for k in state) else ""
+    return {k.removeprefix(prefix): v for k, v in unpack(state).items()}
+
+
+def _random(variant: str) -> Weights:
+    try:
+        config = network_config(variant)
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = build_network(config).state_dict()
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].numpy().tobytes())
+    return Weights(config_mapping(config), dict(state), RANDOM_PREFIX + variant, digest.hexdigest())
+
+
+def _known_config(mapping: Any, where: Path) -> dict[str, Any]:
+    try:
+        return config_mapping(network_config(mapping))
+    except ConfigError as error:
+        raise WeightsError(f"{where}: {error}") from error
+
+
+def _check(weights: Weights, stored: Stored | None = None) -> None:
+    expected = meta_network(weights.config).state_dict()
+    where = weights.path or weights.name
+    given = weights.state_dict
+    missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
+    if missing or unknown:
+        raise WeightsError(
+            f"{where} does not fit its network: {len(missing)} parameters missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}; it belongs to another variant"
+        )
+    for name, tensor in given.items():
+        if tensor.shape != expected[name].shape:
+            raise WeightsError(
+                f"{where}: {name} has shape {tuple(tensor.shape)}, the network needs {tuple(expected[name].shape)}; "
+                "the config belongs to another variant"
+            )
+        if tensor.is_floating_point() != expected[name].is_floating_point() or tensor.is_complex():
+            raise WeightsError(f"{where}: {name} has type {tensor.dtype}, the network needs {expected[name].dtype}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            as_stored = f" as {stored}" if stored else ""
+            raise WeightsError(f"{where}: {name} holds values that are not finite{as_stored}; it is damaged")
+        if name.endswith("relative_position_index") and not torch.equal(
+            tensor, relative_position_index(math.isqrt(len(tensor)))
+        ):
+            raise WeightsError(f"{where}: {name} is not the index that the network uses; the file is damaged")
+
+
+def _verify_sums(folder: Path) -> None:
+    try:
+        lines = (folder / SUMS_FILE).read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = ""
+        if (folder / "weights" / SUMS_FILE).is_file():
+            hint = f"; {folder / 'weights'} is one"
+        elif (folder / "checkpoint.pt").is_file():
+            hint = f"; of a training run make one: python -m training.export {folder} -o FOLDER"
+        raise WeightsError(f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error}){hint}") from error
+    sums = {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines if line)}
+    for file in (CONFIG_FILE, MODEL_FILE):
+        try:
+            actual = _sha256(folder / file)
+        except OSError as error:
+            raise WeightsError(
+                f"{folder / file} cannot be read ({error.strerror}); get the whole folder again"
+            ) from error
+        if sums.get(file) != actual:
+            raise WeightsError(f"{folder / file} does not have the sha256 of {SUMS_FILE}; it is damaged or was changed")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

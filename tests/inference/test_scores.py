@@ -1,0 +1,59 @@
+"""Scores: the IoU that a mask may be expected to have, sharpened as the weights say."""
+
+import numpy as np
+import pytest
+from skimage import data
+
+from icmformer import Click, LoadedImage, weights
+from icmformer.inference.engine import expected_iou
+from icmformer.inference.predictor import Answer, State
+from icmformer.inference.roi import ROI, PixelClick
+from tests.engines import engine
+
+CLICK = Click(200.5, 120.5)
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return np.ascontiguousarray(data.rocket()[110:410, 100:551])
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 2.5])
+def test_scores_are_sharpened_as_the_weights_say(photo, sharpness):
+    """What fits one network need not fit another: weights that say nothing are taken at their word."""
+    asked = engine(score_sharpness=sharpness, second_look=False)
+    result = asked.segment(photo, [CLICK])
+    click = PixelClick(*CLICK.pixel(*photo.shape[:2]), True)
+    patch = asked.path.advance(LoadedImage.from_array(photo), State(), [click]).patch
+    assert result.score == expected_iou(patch, sharpness)
+    assert result.score != engine(score_sharpness=4.0, second_look=False).segment(photo, [CLICK]).score
+
+
+def test_weights_that_say_nothing_are_taken_at_their_word():
+    assert weights.load("random:icmformer_vit_tiny224").serving.score_sharpness == 1
+    assert weights.load("starter").serving.score_sharpness == 2.5
+
+
+def test_the_score_is_the_expected_iou():
+    patch = np.array([[1.0, 0.8], [0.4, 0.0]], np.float32)
+    odds = np.array([0.8 / 0.2, 0.4 / 0.6]) * 0.51 / 0.49
+    for sharpness in (1.0, 2.5):
+        sure, unsure = odds**sharpness / (1 + odds**sharpness)
+        expected = (1 + sure) / (2 + unsure)
+        assert expected_iou(patch, sharpness) == pytest.approx(expected, abs=1e-4)
+    assert expected_iou(patch, 2.5) > expected_iou(patch, 1.0)
+    assert expected_iou(np.zeros((3, 3), np.float32), 2.5) == 0
+    assert expected_iou(np.ones((3, 3), np.float32), 2.5) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_guess_scores_nothing(monkeypatch):
+    """What is not found in the photo, even where a pixel of the network's own input is over the line."""
+    patch = np.full((4, 4), 0.2, np.float32)
+    patch[1, 1] = 0.6  # a photo of two pixels a side shows the patch's corners
+    asked = engine("fast", of="starter")
+    monkeypatch.setattr(asked, "_answer", lambda *_: Answer(ROI(0, 1, 0, 1), None, patch, (2, 2)))
+    result = asked.segment(np.zeros((2, 2, 3), np.uint8), [Click(0.5, 0.5)])
+    assert expected_iou(patch, 2.5) > 0
+    assert result.probability.max() < 0.49
+    assert result.mask[0, 0]
+    assert result.score == 0

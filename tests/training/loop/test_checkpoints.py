@@ -1,0 +1,101 @@
+"""What a run leaves on the disk, and takes up again."""
+
+import dataclasses
+import threading
+
+import pytest
+import torch
+
+from icmformer.errors import WeightsError
+from tests.training.conftest import TINY_RUN
+from tests.training.loop.test_trainer import assert_same_weights, trained
+from training.data.records import open_photos
+from training.loop import checkpoints as checkpoint
+from training.loop.checkpoints import CheckpointWriter, load_checkpoint, save_checkpoint
+from training.loop.config import parse_config
+from training.loop.samples import SampleSet
+from training.loop.trainer import Trainer, batches
+
+
+def test_resuming_is_exact(tiny_config, shard_root, tmp_path):
+    whole, _ = trained(tiny_config, shard_root, 5)
+    half, _ = trained(tiny_config, shard_root, 2)
+    save_checkpoint(half, tmp_path / "half.pt", best=3.5)
+    fresh = Trainer(tiny_config, torch.device("cpu"))
+    assert load_checkpoint(fresh, tmp_path / "half.pt") == (3.5, [])
+    other = dataclasses.replace(tiny_config, seed=4)
+    assert load_checkpoint(Trainer(other, torch.device("cpu")), tmp_path / "half.pt")[1] == ["seed"]
+    resumed, _ = trained(tiny_config, shard_root, 3, fresh.state_dict())
+    assert resumed.seen == whole.seen == 10
+    assert_same_weights(whole, resumed)
+
+
+def test_what_is_no_checkpoint_of_this_network_is_refused(tiny_config, tmp_path):
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        load_checkpoint(Trainer(tiny_config, torch.device("cpu")), tmp_path / "text.pt")
+    save_checkpoint(Trainer(tiny_config, torch.device("cpu")), tmp_path / "tiny.pt")
+    wider = parse_config({**TINY_RUN, "network": {**TINY_RUN["network"], "embed_dim": 32}})
+    with pytest.raises(WeightsError, match="another network"):
+        load_checkpoint(Trainer(wider, torch.device("cpu")), tmp_path / "tiny.pt")
+
+
+def test_a_checkpoint_holds_the_moment_it_was_asked_for_whatever_is_trained_meanwhile(
+    tiny_config, shard_root, tmp_path, monkeypatch
+):
+    save_checkpoint(trained(tiny_config, shard_root, 2)[0], tmp_path / "expected.pt")
+    trainer, _ = trained(tiny_config, shard_root, 2)
+    batch = next(iter(batches_of(trainer, shard_root)))
+    go, write = threading.Event(), checkpoint._write
+
+    def slow(content, path):
+        assert go.wait(60)
+        write(content, path)
+
+    monkeypatch.setattr(checkpoint, "_write", slow)
+    with CheckpointWriter() as writer:
+        writer.save(trainer, tmp_path / "kept.pt")
+        assert not (tmp_path / "kept.pt").exists()  # it did not wait for the disk
+        trainer.train_step(batch)
+        go.set()
+    kept, expected = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("kept", "expected"))
+    assert kept["state"]["seen"] == expected["state"]["seen"] == 4
+    assert trainer.seen == 6
+    assert_equal(kept["state"], expected["state"])
+
+
+def batches_of(trainer, root):
+    photos = open_photos(root, trainer.config.data.shards)
+    return batches(SampleSet(photos, trainer.config), trainer.stage, trainer.seen, workers=0)
+
+
+def assert_equal(one, other):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_a_full_disk_is_told_and_what_was_saved_before_stays(tiny_config, tmp_path, monkeypatch):
+    trainer = Trainer(tiny_config, torch.device("cpu"))
+    path = tmp_path / "run.pt"
+    with CheckpointWriter() as writer:
+        writer.save(trainer, path)
+    before = path.read_bytes()
+
+    def full(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"), CheckpointWriter() as writer:
+        writer.save(trainer, path)
+    with CheckpointWriter() as writer:
+        writer.save(trainer, path)
+        with pytest.raises(OSError, match="No space"):
+            writer.save(trainer, path)
+    assert path.read_bytes() == before

@@ -1,0 +1,110 @@
+"""Simulated clicks on known masks."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_erosion, distance_transform_edt
+
+from training.loop.clicks import PointsConfig, add_click, first_clicks, next_click, used_slots
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def target():
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:40, 20:60] = 1
+    mask[50:, :] = 255
+    return mask
+
+
+def present(points):
+    slots = len(points) // 2
+    return points[:slots][points[:slots, 2] >= 0], points[slots:][points[slots:, 2] >= 0]
+
+
+def test_first_clicks_are_where_they_belong(target):
+    others = np.zeros(target.shape, bool)
+    inner = binary_erosion(target == 1, np.ones((3, 3)), iterations=3)
+    for seed in range(50):
+        positive, negative = present(first_clicks(target, others, 24, PointsConfig(erode=1.0), rng(seed)))
+        assert len(positive) >= 1
+        assert inner[tuple(positive[:, :2].astype(int).T)].all()
+        assert (target[tuple(negative[:, :2].astype(int).T)] == 0).all()
+        order = np.concatenate([positive[:, 2], negative[:, 2]])
+        assert sorted(order) == list(range(len(order)))
+
+
+def test_negative_clicks_come_from_other_objects_and_the_border_as_asked(target):
+    others = np.zeros(target.shape, bool)
+    others[0:5, 70:80] = True
+    _, on_others = present(first_clicks(target, others, 24, PointsConfig(negatives=(0, 1, 0), gamma=0.99), rng(3)))
+    assert len(on_others)
+    assert others[tuple(on_others[:, :2].astype(int).T)].all()
+    _, on_border = present(first_clicks(target, others, 24, PointsConfig(negatives=(0, 0, 1), gamma=0.99), rng(3)))
+    away = distance_transform_edt(target != 1)
+    assert (away[tuple(on_border[:, :2].astype(int).T)] <= 5).all()
+
+
+def test_the_number_of_clicks_is_geometric():
+    target = np.ones((30, 30), np.uint8)
+    target[:10] = 0
+    config = PointsConfig(max_points=24, gamma=0.8)
+    counts = np.array(
+        [[len(k) for k in present(first_clicks(target, target > 9, 24, config, rng(s)))] for s in range(3000)]
+    )
+    weights = 0.8 ** np.arange(24)
+    expected = (np.arange(1, 25) * weights).sum() / weights.sum()
+    assert counts[:, 0].mean() == pytest.approx(expected, abs=0.3)
+    assert counts[:, 0].min() == 1
+    assert counts[:, 1].min() == 0
+    ratio = (counts[:, 0] == 2).sum() / (counts[:, 0] == 1).sum()
+    assert ratio == pytest.approx(0.8, abs=0.12)
+
+
+def test_the_first_click_can_be_the_deepest_point(target):
+    points = first_clicks(target, np.zeros(target.shape, bool), 24, PointsConfig(centre_first=1.0), rng())
+    depth = distance_transform_edt(target == 1)
+    assert depth[int(points[0, 0]), int(points[0, 1])] == depth.max()
+
+
+def test_without_an_object_there_are_only_negative_clicks():
+    blank = np.zeros((20, 20), np.uint8)
+    positive, _ = present(first_clicks(blank, blank > 0, 24, PointsConfig(), rng()))
+    assert not len(positive)
+
+
+def test_a_correction_comes_from_the_inner_half_of_the_larger_error(target):
+    prediction = np.zeros(target.shape, bool)
+    prediction[45:, :] = True  # wrong on 5 rows of background; the rest of it is ignored
+    missed = distance_transform_edt(np.pad(target == 1, 1))[1:-1, 1:-1]
+    for seed in range(30):
+        row, column, positive = next_click(prediction, target, rng(seed))
+        assert positive
+        assert missed[row, column] > missed.max() / 2 - 0.5
+    found = (target == 1).copy()
+    found[0:10, 0:10] = True
+    row, column, positive = next_click(found, target, rng())
+    assert not positive
+    assert row < 10
+    assert column < 10
+    assert next_click(target == 1, target, rng()) is None
+
+
+def test_clicks_go_into_free_slots_in_order_and_are_dropped_when_there_is_none():
+    points = np.full((4, 3), -1.0, np.float32)
+    for click in ((1, 2, True), (3, 4, False), (5, 6, True), (7, 8, True)):
+        add_click(points, click)
+    np.testing.assert_array_equal(points, [[1, 2, 0], [5, 6, 2], [3, 4, 1], [-1, -1, -1]])
+
+
+def test_slots_that_no_sample_uses_are_left_out():
+    points = np.full((2, 10, 3), -1.0, np.float32)
+    assert used_slots(points).shape == (2, 2, 3)
+    points[0, 0] = (1, 2, 0)
+    points[1, 5:8] = (3, 4, 1)
+    used = used_slots(points)
+    assert used.shape == (2, 6, 3)
+    np.testing.assert_array_equal(used[0, :, 2], [0, -1, -1, -1, -1, -1])
+    np.testing.assert_array_equal(used[1, :, 2], [-1, -1, -1, 1, 1, 1])

@@ -1,0 +1,388 @@
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from icmformer import weights
+from icmformer.errors import WeightsError
+from icmformer.models import build_network
+from icmformer.models.config import config_mapping, network_config
+from icmformer.weights.quantise import unpack
+from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
+
+NAME = "icmformer_vit_tiny224"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network(NAME)
+
+
+@pytest.fixture
+def native(network, tmp_path):
+    return weights.save(tmp_path / "mine", NAME, network.state_dict(), "mine", {"data": "none"})
+
+
+def test_native_weights_come_back_bit_for_bit(native, network):
+    found = weights.load(native)
+    assert found.config == config_mapping(network_config(NAME))
+    assert (found.name, found.about) == ("mine", {"data": "none"})
+    assert found.sha256 == hashlib.sha256((native / "model.safetensors").read_bytes()).hexdigest()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(found.state_dict[name], tensor)
+    for name, tensor in found.build().state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name])
+
+
+def test_whoever_may_read_the_folder_may_read_the_weights(network, tmp_path):
+    before = os.umask(0o022)
+    try:
+        folder = weights.save(tmp_path / "mine", NAME, network.state_dict(), "mine")
+    finally:
+        os.umask(before)
+    assert {p.name: oct(p.stat().st_mode & 0o777) for p in folder.iterdir()} == dict.fromkeys(
+        ("config.json", "model.safetensors", "SHA256SUMS"), "0o644"
+    )
+
+
+def test_sums_are_those_of_sha256sum(native):
+    assert (
+        subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=native, capture_output=True, check=False).returncode == 0
+    )
+
+
+def test_half_precision_is_stored_small_and_loaded_as_float32(network, tmp_path):
+    folder = weights.save(tmp_path / "half", NAME, network.state_dict(), "half", stored="fp16")
+    found = weights.load(folder)
+    for name, tensor in network.state_dict().items():
+        assert found.state_dict[name].dtype == torch.float32
+        assert torch.equal(found.state_dict[name], tensor.half().float())
+    assert (folder / "model.safetensors").stat().st_size < 2.1 * sum(t.numel() for t in found.state_dict.values())
+
+
+def test_bytes_are_a_quarter_and_half_a_step_off_at_most(network, tmp_path):
+    state = network.state_dict()
+    folder = weights.save(tmp_path / "bytes", NAME, state, "bytes", stored="int8")
+    found = weights.load(folder).state_dict
+    assert found.keys() == state.keys()
+    large = [n for n, tensor in state.items() if tensor.ndim > 1 and len(tensor) > 1 and tensor.numel() >= 1024]
+    for name, tensor in state.items():
+        assert found[name].dtype == tensor.dtype
+        if name in large:
+            rows = tensor.flatten(1).numpy().astype(np.float64)
+            step = np.abs(rows).max(axis=1, keepdims=True) / 127
+            off = np.abs(found[name].flatten(1).numpy() - rows)
+            assert (off <= step / 2 * 1.0001 + 1e-12).all()
+            assert off.any()
+        else:
+            assert torch.equal(found[name], tensor)
+    full = weights.save(tmp_path / "full", NAME, state, "full")
+    sizes = [(made / "model.safetensors").stat().st_size for made in (folder, full)]
+    assert sizes[0] < 0.35 * sizes[1]
+    again = weights.save(tmp_path / "again", NAME, found, "again", stored="int8")
+    twice = weights.load(again).state_dict
+    assert all(torch.allclose(twice[name], found[name], rtol=1e-6, atol=0) for name in found)
+
+
+def test_a_network_that_has_scales_of_its_own_is_stored_as_bytes_too(tmp_path):
+    hybrid = weights.load("starter")
+    large = {**hybrid.state_dict}
+    assert any(name.endswith(".scale") for name in large)
+    found = weights.load(weights.save(tmp_path / "h", hybrid.config, large, "h", stored="int8")).state_dict
+    assert found.keys() == large.keys()
+    assert all(torch.allclose(found[name], large[name], atol=float(large[name].abs().max()) / 250) for name in large)
+    packed = load_file(tmp_path / "h" / "model.safetensors")
+    save_file({f"module.{name}": tensor for name, tensor in packed.items()}, tmp_path / "h.safetensors")
+    assert unpack(load_file(tmp_path / "h.safetensors")).keys() == {f"module.{name}" for name in large}
+    with pytest.raises(ValueError, match="not 'half'"):
+        weights.save(tmp_path / "no", hybrid.config, large, "no", stored="half")
+
+
+def test_folders_of_the_first_format_load(native):
+    config = json.loads((native / "config.json").read_text())
+    for name in ("second_look", "click_margin", "score_sharpness"):
+        del config[name]
+    (native / "config.json").write_text(json.dumps(config | {"format": 1}))
+    files = ("config.json", "model.safetensors")
+    sums = "".join(f"{hashlib.sha256((native / file).read_bytes()).hexdigest()}  {file}\n" for file in files)
+    (native / "SHA256SUMS").write_text(sums)
+    assert weights.load(native).serving == AS_PUBLISHED
+
+
+def test_rows_of_zeros_are_stored_as_bytes(network, tmp_path):
+    state = {**network.state_dict()}
+    name = next(k for k, v in state.items() if v.ndim > 1 and len(v) > 1 and v.numel() >= 1024)
+    state[name] = torch.zeros_like(state[name])
+    found = weights.load(weights.save(tmp_path / "zeros", NAME, state, "zeros", stored="int8"))
+    assert torch.equal(found.state_dict[name], state[name])
+
+
+def test_scales_that_do_not_fit_are_told(network, tmp_path):
+    folder = weights.save(tmp_path / "w", NAME, network.state_dict(), "w", stored="int8")
+    packed = load_file(folder / "model.safetensors")
+    name = next(k for k in packed if k.endswith(".scale"))
+    packed[name] = packed[name][:-1]
+    save_file(packed, tmp_path / "cut.safetensors")
+    with pytest.raises(WeightsError, match="does not fit"):
+        weights.load(tmp_path / "cut.safetensors")
+    del packed[name]
+    save_file(packed, tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError):
+        weights.load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), "sha256"),
+        (lambda f: (f / "config.json").write_text("{}"), "sha256"),
+        (lambda f: (f / "SHA256SUMS").unlink(), "not a weights folder"),
+        (lambda f: (f / "model.safetensors").unlink(), "cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_refused(native, damage, text):
+    damage(native)
+    with pytest.raises(WeightsError, match=text):
+        weights.load(native)
+
+
+def resum(folder):
+    names = ("config.json", "model.safetensors")
+    lines = [f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in names]
+    (folder / "SHA256SUMS").write_text("".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"format": 99}, "update icmformer"),
+        ({"network": {"family": "unet"}}, "unknown network family"),
+        ({"network": config_mapping(network_config("icmformer_vit_small448"))}, "another variant"),
+        ({"network": {**config_mapping(network_config(NAME)), "depth": "8"}}, "depth must be int"),
+        ({"min_crop_size": 0}, "min_crop_size must be a positive number"),
+        ({"min_crop_size": "60"}, "min_crop_size must be a positive number"),
+        ({"second_look": 1}, "second_look must be true or false"),
+        ({"click_margin": -1}, "click_margin must be a number of pixels from 0 to 32"),
+        ({"click_margin": 2.5}, "click_margin must be"),
+        ({"score_sharpness": 0}, "score_sharpness must be a positive number"),
+        ({"score_sharpness": float("nan")}, "score_sharpness must be"),
+        ({"score_sharpness": True}, "score_sharpness must be"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_refused(native, change, text):
+    description = json.loads((native / "config.json").read_text())
+    (native / "config.json").write_text(json.dumps({**description, **change}))
+    resum(native)
+    with pytest.raises(WeightsError, match=text):
+        weights.load(native)
+
+
+def test_wrong_shapes_missing_and_unknown_parameters_are_refused(network, tmp_path):
+    state = network.state_dict()
+    for change, text in (
+        ({"neck.down_16.0.bias": torch.zeros(7)}, "has shape"),
+        ({"extra": torch.zeros(1)}, "1 unknown"),
+        ({"neck.down_16.0.bias": torch.full_like(state["neck.down_16.0.bias"], torch.nan)}, "not finite"),
+    ):
+        with pytest.raises(WeightsError, match=text):
+            weights.save(tmp_path / "bad", NAME, {**state, **change}, "bad")
+    del state["neck.down_16.0.bias"]
+    with pytest.raises(WeightsError, match="1 parameters missing"):
+        weights.save(tmp_path / "bad", NAME, state, "bad")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_numbers_of_the_wrong_type_are_refused(network, tmp_path):
+    state = network.state_dict()
+    name = "neck.down_16.0.bias"
+    for wrong, text in ((state[name].long(), "has type"), (state[name].to(torch.complex64), "has type")):
+        with pytest.raises(WeightsError, match=text):
+            weights.save(tmp_path / "bad", NAME, {**state, name: wrong}, "bad")
+    with pytest.raises(WeightsError, match="not finite as fp16"):
+        weights.save(tmp_path / "bad", NAME, {**state, name: torch.full_like(state[name], 1e6)}, "bad", stored="fp16")
+    swin = build_network("icmformer_swin_tiny224").state_dict()
+    index = next(k for k in swin if k.endswith("relative_position_index"))
+    for wrong in (swin[index].float(), swin[index] + 1):
+        with pytest.raises(WeightsError, match="relative_position_index"):
+            weights.save(tmp_path / "bad", "icmformer_swin_tiny224", {**swin, index: wrong}, "bad")
+
+
+def test_networks_of_the_same_weights_do_not_share_memory(native):
+    found = weights.load(native)
+    first, second = found.build(), found.build()
+    name = "neck.down_16.0.bias"
+    with torch.no_grad():
+        first.get_parameter(name).add_(1)
+    assert not torch.equal(first.get_parameter(name), second.get_parameter(name))
+    assert torch.equal(second.get_parameter(name), found.state_dict[name])
+
+
+def test_overwriting_the_file_does_not_reach_a_loaded_network(native):
+    found = weights.load(native)
+    before = {k: v.clone() for k, v in found.state_dict.items()}
+    with (native / "model.safetensors").open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(bytes(4096))
+    assert all(torch.equal(before[k], v) for k, v in found.state_dict.items())
+
+
+def test_the_identity_names_config_and_values(native, network, tmp_path):
+    config = {**config_mapping(network_config(NAME)), "num_heads": 6}
+    other = weights.load(weights.save(tmp_path / "other", config, network.state_dict(), "mine", {"data": "none"}))
+    assert other.sha256 == weights.load(native).sha256
+    assert other.identity != weights.load(native).identity
+    assert weights.load(native).serving == AS_PUBLISHED == ServingDefaults(200, False, 0, 1.0)
+    changes = ({"min_crop_size": 60}, {"second_look": True}, {"click_margin": 5}, {"score_sharpness": 2.5})
+    served = [ServingDefaults(**change) for change in changes]
+    others = [
+        weights.load(weights.save(tmp_path / str(n), NAME, network.state_dict(), "mine", serving=one))
+        for n, one in enumerate(served)
+    ]
+    assert [one.serving for one in others] == served
+    assert {one.sha256 for one in others} == {weights.load(native).sha256}
+    assert len({one.identity for one in (*others, weights.load(native))}) == 5
+
+
+@pytest.mark.parametrize("content", [{1: torch.ones(1)}, [1, 2], {"state_dict": {}}, {"state_dict": {"a": 1}}, 7])
+def test_files_without_a_state_dict_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError):
+        weights.load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-at-all/w"])
+def test_names_that_can_be_no_path_are_refused(name):
+    with pytest.raises(WeightsError):
+        weights.load(name)
+
+
+def test_a_bare_safetensors_file_tells_its_network(network, tmp_path):
+    save_file(network.state_dict(), tmp_path / "bare.safetensors")
+    assert weights.load(tmp_path / "bare.safetensors").config == config_mapping(network_config(NAME))
+    (tmp_path / "broken.safetensors").write_bytes((tmp_path / "bare.safetensors").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="cut short"):
+        weights.load(tmp_path / "broken.safetensors")
+
+
+def test_the_published_checkpoint_loads(shared):
+    found = weights.load(shared / "reference" / "official_format_checkpoint.pth")
+    case = json.loads((shared / "reference" / "networks" / "icmformer_vit_d12" / "case.json").read_text())
+    assert found.config == case["config"]
+    assert found.build().config == network_config(case["config"])
+
+
+@pytest.mark.parametrize("variant", ["icmformer_swin_tiny224", "simpleclick_vit_tiny224", "icmformer_vit_base448"])
+def test_a_published_file_without_config_tells_its_network(variant, tmp_path):
+    state = build_network(variant).state_dict()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pth")
+    found = network_config(weights.load(tmp_path / "w.pth").config)
+    known = network_config(variant)
+    assert type(found) is type(known)
+    assert (found.embed_dim, found.num_heads, found.head_channels) == (
+        known.embed_dim,
+        known.num_heads,
+        known.head_channels,
+    )
+
+
+def test_a_backbone_alone_is_refused_with_advice(tmp_path):
+    torch.save({"model": {"blocks.0.norm1.weight": torch.ones(3)}}, tmp_path / "mae.pth")
+    with pytest.raises(WeightsError, match="state dict"):
+        weights.load(tmp_path / "mae.pth")
+    torch.save({"blocks.0.norm1.weight": torch.ones(3)}, tmp_path / "mae.pth")
+    with pytest.raises(WeightsError, match="backbone alone"):
+        weights.load(tmp_path / "mae.pth")
+
+
+def test_names_are_searched_for(native, monkeypatch, tmp_path):
+    monkeypatch.setenv("ICMFORMER_WEIGHTS_PATH", f"{tmp_path / 'nowhere'}{os.pathsep}{tmp_path}")
+    assert weights.load("mine").path == native
+    with pytest.raises(WeightsError, match=r"known: .*mine"):
+        weights.load("yours")
+
+
+def test_random_weights_are_the_same_every_time():
+    first, second = weights.load(f"random:{NAME}"), weights.load(f"random:{NAME}")
+    assert first.sha256 == second.sha256
+    assert all(torch.equal(first.state_dict[k], second.state_dict[k]) for k in first.state_dict)
+    with pytest.raises(WeightsError, match="registered"):
+        weights.load("random:resnet50")
+
+
+@pytest.fixture
+def server(network, tmp_path):
+    folder = tmp_path / "www"
+    folder.mkdir()
+    save_file(network.state_dict(), folder / "net.safetensors")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}", folder / "net.safetensors"
+        httpd.shutdown()
+        thread.join()
+
+
+def test_fetching_keeps_what_has_the_right_sum(server, monkeypatch, tmp_path):
+    url, file = server
+    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(WeightsError, match="not kept"):
+        weights.fetch(f"{url}/net.safetensors", "0" * 64)
+    assert not list((tmp_path / "cache").rglob("*.*"))
+    steps = []
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    path = weights.fetch(f"{url}/net.safetensors", digest, lambda done, total: steps.append((done, total)))
+    assert path.read_bytes() == file.read_bytes()
+    assert steps[-1] == (file.stat().st_size,) * 2
+    assert weights.load("net").path == path
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/w.pth",
+        "file:///etc/passwd",
+        "ftp://h/w.pth",
+        "https://[::1/w.pth",
+        "https://h:x/w.pth",
+        "https://h/page.html",
+    ],
+)
+def test_other_addresses_are_not_fetched(url):
+    with pytest.raises(WeightsError, match=r"https only|must end in|not an address"):
+        weights.fetch(url)
+
+
+def test_a_redirect_to_where_the_first_address_could_not_lead_is_refused(monkeypatch, tmp_path):
+    class Elsewhere(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.2:{self.server.server_port}/net.safetensors")
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
+        thread.start()
+        with pytest.raises(WeightsError, match="https only"):
+            weights.fetch(f"http://127.0.0.1:{httpd.server_port}/net.safetensors")
+        httpd.shutdown()
+        thread.join()
+
+
+def test_a_failed_fetch_leaves_nothing(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(WeightsError, match="cannot fetch"):
+        weights.fetch(f"{server[0]}/missing.pth")
+    assert not list((tmp_path / "cache").rglob("*.*"))

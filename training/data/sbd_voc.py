@@ -1,0 +1,71 @@
+"""The training parts of SBD and Pascal VOC, read from their published layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icmformer.errors import ConfigError
+from icmformer.images.reading import read_image
+from training.data.records import PhotoRecord
+from training.evaluation.benchmarks import Truth, read_sbd, read_voc
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a set's files are.
+
+    Attributes:
+        name: The set's.
+        train: Its list of photos.
+        image: Path of a photo.
+        mask: Path of its masks.
+        read: Reads them: ids, -1 ignored.
+    """
+
+    name: str
+    train: str
+    image: str
+    mask: str
+    read: Callable[[Path], Truth]
+
+
+LAYOUTS = (
+    Layout("sbd", "train.txt", "img/{}.jpg", "inst/{}.mat", read_sbd),
+    Layout(
+        "voc",
+        "ImageSets/Segmentation/train.txt",
+        "JPEGImages/{}.jpg",
+        "SegmentationObject/{}.png",
+        read_voc,
+    ),
+)
+
+
+class Published:
+    """One of them as a source of training photos.
+
+    Raises:
+        ConfigError: An empty list, or a photo of it that is not there.
+    """
+
+    def __init__(self, root: Path, layout: Layout) -> None:
+        names = [line.split()[0] for line in (root / layout.train).read_text().splitlines() if line.strip()]
+        self._layout = layout
+        self._pairs = [(root / layout.image.format(n), root / layout.mask.format(n)) for n in names]
+        missing = next((path for pair in self._pairs for path in pair if not path.is_file()), None)
+        if missing or not names:
+            raise ConfigError(f"{root / layout.train} names {missing or 'no photo'}, which is not there")
+        self.records = [PhotoRecord(name, layout.name, (1,)) for name in names]  # every photo of them holds objects
+
+    def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Returns photo `index` as RGB (H, W, 3) and its label map (H, W)."""
+        image, mask = self._pairs[index]
+        photo, truth = read_image(image).pixels, self._layout.read(mask)
+        if truth.shape != photo.shape[:2] or truth.max() > 254:
+            raise ConfigError(f"{mask} does not fit its photo {image}")
+        return photo, np.where(truth < 0, 255, truth).astype(np.uint8)

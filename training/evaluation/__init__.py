@@ -1,0 +1,1 @@
+"""The evaluation protocol, its figures, and reports on them."""

@@ -1,0 +1,117 @@
+"""What an evaluation leaves behind: figures, a table, a curve, and pictures of every click."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from icmformer import Click
+from icmformer.images.masks import overlay, write_image
+from icmformer.inference.roi import PixelClick
+from icmformer.types import BoolMask, RGBImage
+from training.evaluation.benchmarks import Truth
+from training.evaluation.noc import area_under_curve, click_count, mean_iou
+
+TARGETS = (80, 85, 90, 95)
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], target_iou: float | None, max_clicks: int) -> dict[str, Any]:
+    """The figures of a run; what a play that stopped at `target_iou` cannot tell is None."""
+    ious = [row["ious"] for row in rows]
+    known = {t: target_iou is None or t / 100 <= target_iou + 1e-9 for t in TARGETS}
+    counts = {t: click_count(ious, t / 100, max_clicks) if known[t] else None for t in TARGETS}
+    curve = mean_iou(ious, max_clicks) if target_iou is None else None
+    seconds = [s for row in rows for s in row["seconds"]]
+    return {
+        "objects": len(rows),
+        "noc": {str(t): c.noc if c else None for t, c in counts.items()},
+        "noc_std": {str(t): c.std if c else None for t, c in counts.items()},
+        "nof": {str(t): c.failures if c else None for t, c in counts.items()},
+        "never": {str(t): c.never if c else None for t, c in counts.items()},
+        "miou_at_box": float(np.mean([r["box_iou"] for r in rows])) if "box_iou" in rows[0] else None,
+        "miou_at_1": float(np.mean([s[0] for s in ious])),
+        "miou": curve,
+        "auc": area_under_curve(curve) if curve else None,
+        "seconds_per_click": float(np.mean(seconds)),
+    }
+
+
+def print_table(results: Mapping[str, Any]) -> None:
+    """Prints the figures for people."""
+    print(f"\n{results['dataset']}: {results['objects']} objects, {_subject(results)}")
+    print(f"{'IoU':>8} {'NoC':>7} {'std':>6} {'NoF':>5} {'never':>6}")
+    for target in map(str, TARGETS):
+        if results["noc"][target] is not None:
+            print(
+                f"{target + '%':>8} {results['noc'][target]:7.2f} {results['noc_std'][target]:6.2f} "
+                f"{results['nof'][target]:5d} {results['never'][target]:6d}"
+            )
+    if results["miou_at_box"] is not None:
+        print(f"mIoU after a box {results['miou_at_box']:.4f}, and ", end="")
+    print(f"mIoU after one click {results['miou_at_1']:.4f}", end="")
+    if results["miou"]:
+        print(f", five {results['miou'][4]:.4f}, twenty {results['miou'][19]:.4f}; AuC {results['auc']:.4f}", end="")
+    print(f"; {results['seconds_per_click']:.3f} s a click")
+
+
+def _subject(results: Mapping[str, Any]) -> str:
+    """What was evaluated."""
+    server: str | None = results.get("server")
+    return f"{server} ({results['model']})" if server else f"{results['weights']['name']}, {results['profile']}"
+
+
+def save_curve(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], max_clicks: int, path: Path) -> None:
+    """Draws mean IoU against clicks; where plays stopped at a target, the share of objects that reached it instead."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    clicks = range(1, max_clicks + 1)
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    if results["miou"]:
+        axes.plot(clicks, results["miou"], marker="o", markersize=3)
+        axes.set_ylabel("mean IoU")
+    else:
+        target = results["target_iou"]
+        reached = [next((i + 1 for i, v in enumerate(r["ious"]) if v >= target), None) for r in rows]
+        share = [np.mean([r is not None and r <= c for r in reached]) for c in clicks]
+        axes.plot(clicks, share, marker="o", markersize=3)
+        axes.set_ylabel(f"share of objects at IoU {target:g} or better")
+    axes.set(xlabel="clicks", xticks=clicks, ylim=(0, 1), title=f"{results['dataset']}: {_subject(results)}")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+class OverlayStrip:
+    """Collects a picture of each click of one object: mask and clicks so far, and the truth's outline in yellow."""
+
+    def __init__(self, image: RGBImage, truth: Truth, height: int = 240, columns: int = 5) -> None:
+        self._image, self._truth = image, truth
+        self._height, self._columns = height, columns
+        self._pictures: list[RGBImage] = []
+
+    def add(self, clicks: Sequence[PixelClick], mask: BoolMask, iou: float) -> None:
+        """Adds the state after a click."""
+        points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
+        picture = overlay(self._image, mask, points)
+        outline, _ = cv2.findContours((self._truth == 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outline, -1, (255, 220, 0), 1)
+        width = max(1, round(picture.shape[1] * self._height / picture.shape[0]))
+        small = cv2.resize(picture, (width, self._height), interpolation=cv2.INTER_AREA)
+        cv2.putText(small, f"{len(clicks)}: {iou:.3f}", (6, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 3)
+        cv2.putText(small, f"{len(clicks)}: {iou:.3f}", (6, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1)
+        self._pictures.append(np.asarray(small, np.uint8))
+
+    def save(self, path: Path) -> None:
+        """Writes the pictures side by side."""
+        blank = np.full_like(self._pictures[0], 255)
+        count = -(-len(self._pictures) // self._columns) * self._columns
+        pictures = [*self._pictures, *[blank] * (count - len(self._pictures))]
+        lines = [np.hstack(pictures[i : i + self._columns]) for i in range(0, count, self._columns)]
+        write_image(path, np.vstack(lines))

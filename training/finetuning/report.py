@@ -1,0 +1,172 @@
+"""The report of a fine-tuning run: one HTML file that holds its pictures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from icmformer import Click, Engine
+from icmformer.errors import WeightsError
+from icmformer.images.masks import overlay
+from icmformer.types import RGBImage
+from training.evaluation.benchmarks import EvalObject, load_benchmark
+from training.evaluation.object_results import read_rows
+from training.evaluation.protocol import play, protocol
+
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}
+.yes{color:#087f23}.no{color:#b3261e}img{max-width:100%}figure{margin:1em 0}"""
+_SHOWN = 4
+
+
+def write_report(
+    out: Path,
+    played: str,
+    facts: Mapping[str, str],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    promoted: bool,
+    target: Path,
+) -> Path:
+    """Writes `out/report.html`.
+
+    Args:
+        out: The run's folder, with the evaluator's `before/`.
+        played: Its folder with what the new weights did.
+        facts: What was done.
+        before: Results of the evaluator with the old weights.
+        after: With the new ones.
+        promoted: Whether the new ones were taken.
+        target: Where promoted weights are.
+    """
+    rows = {"before": _rows(out / "before" / "objects.jsonl"), "after": _rows(out / played / "objects.jsonl")}
+    gains = sorted((_clicks(rows["before"][name]) - _clicks(rows["after"][name]), name) for name in rows["after"])
+    better, worse = sum(g > 0 for g, _ in gains), sum(g < 0 for g, _ in gains)
+    verdict = (
+        f'<p class="yes"><b>Promoted.</b> The new weights need fewer clicks; they are in '
+        f"<code>{html.escape(str(target))}</code>, a path that <code>--weights</code> and "
+        "<code>ICMFORMER_WEIGHTS</code> take.</p>"
+        if promoted
+        else '<p class="no"><b>Not promoted.</b> The new weights need no fewer clicks than the old ones, which stay in '
+        "use. More photos, more samples or a lower learning rate may help; look at the pictures for annotations that "
+        "are off.</p>"
+    )
+    parts = [
+        "<!doctype html><meta charset=utf-8><title>Fine-tuning report</title>",
+        f"<style>{_STYLE}</style><h1>Fine-tuning report</h1>",
+        verdict,
+        _figures(before, after),
+        f"<p>Of {len(gains)} objects {better} need fewer clicks than before, {worse} more, the others "
+        "as many. None of their photos was trained on.</p>",
+        f"<h2>Curves</h2><figure>{_embedded(_curves(before, after), 'PNG')}</figure>",
+        "<h2>What was done</h2><table>",
+        *[f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items()],
+        "</table>",
+        *_pictures(out, gains, target if promoted else out / "candidate", str(facts["began with"])),
+    ]
+    path = out / "report.html"
+    path.write_text("\n".join(parts))
+    return path
+
+
+def _rows(log: Path) -> dict[str, dict[str, Any]]:
+    return {name: row for name, row in read_rows(log)[1].items() if "ious" in row}
+
+
+def _clicks(row: Mapping[str, Any]) -> int:
+    reached = np.flatnonzero(np.asarray(row["ious"], np.float32) >= np.float32(0.9))
+    return int(reached[0]) + 1 if len(reached) else 20
+
+
+def _figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    lines = ["<table><tr><th></th><th>before</th><th>after</th><th>change</th></tr>"]
+    for name, get, form, less in (
+        ("clicks to 80% IoU", lambda r: r["noc"]["80"], "{:.2f}", True),
+        ("clicks to 85% IoU", lambda r: r["noc"]["85"], "{:.2f}", True),
+        ("clicks to 90% IoU", lambda r: r["noc"]["90"], "{:.2f}", True),
+        ("objects never at 90%", lambda r: r["never"]["90"], "{:d}", True),
+        ("mean IoU after one click", lambda r: r["miou_at_1"], "{:.3f}", False),
+        ("mean IoU after three clicks", lambda r: r["miou"][2], "{:.3f}", False),
+    ):
+        old, new = get(before), get(after)
+        good = new < old if less else new > old
+        change = f"{100 * (new / old - 1):+.0f}%" if old else ""
+        tone = "" if new == old else f' class="{"yes" if good else "no"}"'
+        lines.append(
+            f"<tr><th>{name}</th><td>{form.format(old)}</td><td>{form.format(new)}</td><td{tone}>{change}</td></tr>"
+        )
+    return "\n".join([*lines, "</table>"])
+
+
+def _curves(before: Mapping[str, Any], after: Mapping[str, Any]) -> RGBImage:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, results, style in (("before", before, "--"), ("after", after, "-")):
+        axes.plot(range(1, len(results["miou"]) + 1), results["miou"], style, marker="o", markersize=3, label=name)
+    axes.set(xlabel="clicks", ylabel="mean IoU", xticks=range(1, 21), ylim=(min(0.5, before["miou"][0]), 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120)
+    plt.close(figure)
+    return np.asarray(Image.open(out).convert("RGB"))
+
+
+def _pictures(out: Path, gains: Sequence[tuple[int, str]], new: Path, old: str) -> list[str]:
+    """The objects that gained and lost most: both masks after the first click and after the third."""
+    best, worst = gains[::-1][:_SHOWN], [g for g in gains[:_SHOWN] if g[0] < 0]
+    objects = {item.name: item for item in load_benchmark("label-maps", out / "data" / "held_out")}
+    try:
+        engines = [Engine.from_weights(source, "cpu", "fast") for source in (old, new)]
+    except WeightsError:
+        return []
+    parts = []
+    for title, chosen in (("Gained most", best), ("Lost most", worst)):
+        if chosen:
+            parts.append(f"<h2>{title}</h2>")
+        for gain, name in chosen:
+            strip = np.hstack([_strip(objects[name], engine) for engine in engines])
+            change = f"{abs(gain)} clicks {'fewer' if gain >= 0 else 'more'}"
+            told = f"{html.escape(name)}: {change}. Before, then after, each with one click and with three"
+            parts.append(f"<figure>{_embedded(strip, 'JPEG')}<figcaption>{told}</figcaption></figure>")
+    return parts
+
+
+def _strip(item: EvalObject, engine: Engine, side: int = 220) -> RGBImage:
+    image, truth = item.load()
+    pictures: list[RGBImage] = []
+
+    def watch(clicks: Sequence[Any], mask: Any, iou: float) -> None:
+        points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
+        pictures.append(_framed(overlay(image.pixels, mask, points), f"{len(clicks)}: {iou:.2f}", side))
+
+    play(protocol(engine.path, image), truth, target_iou=None, max_clicks=3, watch=watch)
+    return np.hstack([pictures[0], pictures[-1]])
+
+
+def _framed(picture: RGBImage, text: str, side: int) -> RGBImage:
+    scale = side / max(picture.shape[:2])
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    frame = np.full((side, side, 3), 255, np.uint8)
+    frame[: small.shape[0], : small.shape[1]] = small[:side, :side]
+    for colour, thickness in (((255, 255, 255), 3), ((0, 0, 0), 1)):
+        cv2.putText(frame, text, (5, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, thickness, cv2.LINE_AA)
+    return frame
+
+
+def _embedded(picture: RGBImage, form: str) -> str:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, form, quality=85)
+    return f'<img alt="" src="data:image/{form.lower()};base64,{base64.b64encode(out.getvalue()).decode()}">'

@@ -1,0 +1,113 @@
+"""A run's checkpoints: written whole or not at all, while the training goes on."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icmformer.errors import WeightsError
+from training.loop.config import as_mapping
+from training.loop.trainer import Trainer
+
+
+def save_checkpoint(trainer: Trainer, path: Path, best: float = math.inf) -> None:
+    """Writes the state atomically: a kill at any moment leaves the old file or the new one, whole.
+
+    Args:
+        trainer: What to save.
+        path: The file.
+        best: The fewest clicks that a validation has found so far.
+    """
+    _write(_content(trainer, best), path)
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a thread of its own, from a copy of the state in the machine's memory.
+
+    A step waits for the copy alone; a checkpoint waits for the one before it. Leaving the context waits for the last
+    one; an error that a write met is raised by the next call or there.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, trainer: Trainer, path: Path, best: float = math.inf) -> None:
+        """Begins to write, as `save_checkpoint` does.
+
+        Raises:
+            OSError: The checkpoint before this one could not be written.
+        """
+        self.wait()
+        self._pending = self._thread.submit(_write, _copied(_content(trainer, best)), path)
+
+    def wait(self) -> None:
+        """Waits until what was begun is on the disk.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+        if error is None:
+            self.wait()
+
+
+def _content(trainer: Trainer, best: float) -> dict[str, Any]:
+    return {"state": trainer.state_dict(), "config": as_mapping(trainer.whole), "best": best}
+
+
+def _copied(value: Any) -> Any:
+    """The same with every tensor copied to the machine's memory: the next step changes the ones in use."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return type(value)(_copied(inner) for inner in value) if isinstance(value, list | tuple) else value
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:
+    """Takes a run up again.
+
+    Returns:
+        The fewest clicks that a validation had found, and the parts of the config that are not what they were.
+
+    Raises:
+        WeightsError: A file that is no checkpoint, or one of another network.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state, best, before = content["state"], float(content["best"]), dict(content["config"])
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is no checkpoint of a training run: {error}") from error
+    trainer.load_state_dict(state)
+    now = as_mapping(trainer.whole)
+    return best, sorted(key for key in now if now[key] != before.get(key))

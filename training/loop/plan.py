@@ -1,0 +1,87 @@
+"""What a training run will be and cost, without training: `--dry-run` of `training.train`."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from icmformer.errors import ConfigError
+from icmformer.models import ClickNetwork, meta_network
+from training.data.records import open_photos
+from training.loop.config import TrainConfig, stages
+from training.loop.initial_weights import starting_network
+from training.loop.optimiser import learning_rate, parameter_groups
+
+_BYTES_A_PARAMETER = 4 * 5  # weight, gradient, Adam's two moments, average
+
+
+def forward_flops(network: ClickNetwork, size: int) -> int:
+    """Floating-point operations of one forward pass of one sample; the network is on the meta device."""
+    with torch.device("meta"):
+        inputs = torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size), torch.zeros(1, 2, 3)
+    with FlopCounterMode(display=False) as counter:
+        network(*inputs)
+    return int(counter.get_total_flops())
+
+
+def sample_flops(network: ClickNetwork, size: int, max_rounds: int, recompute: bool) -> float:
+    """Of training on one sample: forward and backward pass (three forward ones) and the rounds before it.
+
+    What the blocks compute again is counted as one more forward pass.
+    """
+    return forward_flops(network, size) * (3 + recompute + max_rounds / 2)
+
+
+def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigError | None]:
+    """The plan as text, and what is wrong with the data, if anything is.
+
+    Raises:
+        ConfigError: Parameter groups that do not fit.
+        WeightsError: Weights to start from that cannot be used.
+    """
+    missing: ConfigError | None = None
+    network = meta_network(config.network)
+    count = sum(p.numel() for p in network.parameters())
+    try:
+        photos = open_photos(args.data_root, config.data.shards)
+        sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in photos.records).items())
+        data = f"{len(photos.records):,} photos: {sets}"
+    except ConfigError as error:  # what a run will cost can be told before there is anything to train on
+        missing = error
+        data = f"NOT USABLE: {error}"
+    name = config.network if isinstance(config.network, str) else config.network.get("family")
+    memory = count * _BYTES_A_PARAMETER / 2**30
+    lines = [
+        f"network   {name}, {count / 1e6:.1f} M parameters",
+        f"memory    {memory:.1f} GiB for weights, gradients, Adam's moments and average, beside the activations",
+        f"data      {data}",
+    ]
+    if args.start is not None:
+        lines.append(starting_network(config.network, args.start)[1])
+    total = 0.0
+    for number, stage in enumerate(stages(config), 1):
+        own, samples = stage.config, stage.until - stage.start
+        network.check_size(own.size, own.size)
+        groups = parameter_groups(network, own.optim)
+        learning = sum(p.numel() for group in groups for p in group["params"])
+        flops = sample_flops(network, own.size, own.max_rounds, own.recompute)
+        total += flops * samples
+        places = sorted({0, own.optim.warmup_samples, samples // 2, samples - 1})
+        rates = ", ".join(f"{learning_rate(own.optim, p, samples):.2g} at {stage.start + p:,}" for p in places)
+        again = ", blocks computed again in the backward pass" if own.recompute else ""
+        left = samples % own.batch
+        parts = f" in {own.accumulate} parts" if own.accumulate > 1 else ""
+        lines += [
+            f"stage {number}   {samples:,} samples at {own.size} x {own.size}, {own.precision}{again}",
+            f"          {samples // own.batch:,} steps of {own.batch}{parts}"
+            + (f"; {left} samples do not fill one and are left out" if left else ""),
+            f"          {learning / 1e6:.1f} M parameters learn, in {len(groups)} groups",
+            f"          learning rate {rates}",
+            f"          {flops / 1e12:.3f} TFLOP a sample: forward, backward, {own.max_rounds / 2:g} rounds on average",
+        ]
+    hours = total / (args.tflops * 1e12) / 3600
+    lines.append(f"cost      {total / 1e15:,.0f} PFLOP: {hours:,.0f} GPU-hours at {args.tflops:g} TFLOP/s sustained")
+    return "\n".join(lines), missing

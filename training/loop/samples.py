@@ -1,0 +1,153 @@
+"""Training samples: photo, target and first clicks, each a pure function of the seed and the sample's number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from icmformer.errors import ConfigError, IcmformerError
+from training.data.objects import any_object, pick_object, without_stuff
+from training.data.records import PhotoSource
+from training.loop.augmentation import OTHER, colour, view
+from training.loop.clicks import first_clicks
+from training.loop.config import TrainConfig
+from training.loop.losses import IGNORE
+
+_ATTEMPTS = 500  # photos drawn for one sample before the data is called unusable
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample.
+
+    Attributes:
+        number: The sample's number in the run.
+        photo: (S, S, 3) uint8 RGB.
+        target: (S, S) uint8: 1 object, 0 background, 255 ignored.
+        points: (2N, 3) float32, as the networks take them.
+    """
+
+    number: int
+    photo: NDArray[np.uint8]
+    target: NDArray[np.uint8]
+    points: NDArray[np.float32]
+
+
+def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
+    """The randomness of sample `number`; streams 1, 2, ... are those of its iterative rounds."""
+    return np.random.default_rng((seed, number, stream))
+
+
+class SampleSet(Dataset[Sample | IcmformerError]):
+    """Sample `n` of a run: photos drawn by weight, with replacement."""
+
+    def __init__(self, photos: PhotoSource, config: TrainConfig) -> None:
+        self.photos = photos
+        self.config = config
+        unknown = set(config.data.set_weights) - {r.set for r in photos.records}
+        if unknown:
+            raise ConfigError(f"data.set_weights names sets that no photo is of: {', '.join(sorted(unknown))}")
+        by_objects = config.data.balance == "objects"
+        weights = np.array(
+            [
+                config.data.set_weights.get(record.set, 1.0) * (len(record.labels) if by_objects else 1)
+                for record in photos.records
+            ]
+        )
+        self._edges = np.cumsum(weights / weights.sum())
+
+    def __getitem__(self, number: int) -> Sample | IcmformerError:
+        """Sample `number`; an error is a value, so that it comes whole out of a worker process."""
+        try:
+            return self.sample(number)
+        except IcmformerError as error:
+            return error
+
+    def sample(self, number: int) -> Sample:
+        """Sample `number`.
+
+        Raises:
+            ConfigError: Photos or masks that cannot be used.
+        """
+        config = self.config
+        rng = sample_rng(config.seed, number)
+        slots = config.points.max_points + config.max_rounds
+        for _attempt in range(_ATTEMPTS):
+            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.photos.records) - 1)
+            photo, labels = self.photos.load(index)
+            record = self.photos.records[index]
+            labels = without_stuff(labels, record, rng, config.data.stuff)
+            target = pick_object(labels, record, rng, config.data.merge, config.data.least)
+            if target is None:
+                continue
+            with_others = np.where((target == 0) & any_object(labels), np.uint8(OTHER), target)
+            seen, cut = view(photo, with_others, config.size, config.augment, rng)
+            if (cut == 1).sum() < max(config.augment.least * cut.size, 1):
+                continue
+            others = cut == OTHER
+            cut[others] = 0
+            points = first_clicks(cut, others, slots, config.points, rng)
+            return Sample(number, colour(seen, config.augment, rng), cut, points)
+        raise ConfigError(f"no usable object in {_ATTEMPTS} photos drawn for sample {number}: check the data's masks")
+
+
+class RunSampler(Sampler[int]):
+    """Numbers of the samples one process takes: batches go round by rank, from sample `start` on."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int, world: int) -> None:
+        self.start, self.stop, self.batch, self.rank, self.world = start, stop, batch, rank, world
+
+    def __iter__(self) -> Iterator[int]:
+        share = self.batch // self.world
+        for first in range(self.start, self.stop - self.batch + 1, self.batch):
+            yield from range(first + self.rank * share, first + (self.rank + 1) * share)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples side by side.
+
+    Attributes:
+        numbers: Of the samples.
+        image: (B, 3, S, S) float32 in [0, 1].
+        target: (B, 1, S, S) int64: 1, 0, -1 ignored.
+        points: (B, 2N, 3) float32.
+    """
+
+    numbers: tuple[int, ...]
+    image: Tensor
+    target: Tensor
+    points: Tensor
+
+    def split(self, parts: int) -> list[Batch]:
+        """The batch in equal parts."""
+        size = len(self.numbers) // parts
+        cuts = [slice(i, i + size) for i in range(0, size * parts, size)]
+        return [Batch(self.numbers[c], self.image[c], self.target[c], self.points[c]) for c in cuts]
+
+
+def collate(samples: list[Sample | IcmformerError]) -> Batch | IcmformerError:
+    """Stacks samples; the first error, if there is one."""
+    for sample in samples:
+        if isinstance(sample, IcmformerError):
+            return sample
+    return stack([s for s in samples if isinstance(s, Sample)])
+
+
+def stack(samples: list[Sample]) -> Batch:
+    """Stacks samples."""
+    photos = torch.from_numpy(np.stack([s.photo for s in samples]))
+    targets = torch.from_numpy(np.stack([s.target for s in samples])).long()[:, None]
+    return Batch(
+        tuple(s.number for s in samples),
+        photos.permute(0, 3, 1, 2).contiguous().float() / 255,  # (B, S, S, 3) -> (B, 3, S, S)
+        torch.where(targets == 255, IGNORE, targets),
+        torch.from_numpy(np.stack([s.points for s in samples])),
+    )

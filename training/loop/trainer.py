@@ -1,0 +1,256 @@
+"""The training loop: iterative rounds, one training pass, averaged weights, exact resume."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from icmformer.errors import IcmformerError, TrainingError, WeightsError
+from icmformer.models import ClickNetwork, ImageFeatures, build_network
+from training.loop.clicks import add_click, next_click, used_slots
+from training.loop.config import Stage, TrainConfig, stages
+from training.loop.gradient_checkpointing import recompute_blocks
+from training.loop.losses import AdaptiveIoU, normalized_focal_loss
+from training.loop.optimiser import (
+    AveragedWeights,
+    learning_rate,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+)
+from training.loop.samples import Batch, RunSampler, Sample, SampleSet, collate, sample_rng
+
+THRESHOLD = 0.49
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step tells of itself.
+
+    Attributes:
+        scalars: Loss, adaptive IoU, gradient norm and learning rate.
+        batch: The last part of the batch that was seen.
+        points: Its clicks, those of the rounds included.
+        logits: What the network made of it.
+    """
+
+    scalars: dict[str, float]
+    batch: Batch
+    points: Tensor
+    logits: Tensor
+
+
+class IterativePass(nn.Module):
+    """A training pass: encodes the image once, plays rounds without gradients, then predicts what is learned from.
+
+    One module, so that distributed wrappers see one forward pass.
+    """
+
+    def __init__(self, network: ClickNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Returns the logits (B, 1, H, W) and the clicks (B, 2N, 3) they come from."""
+        features = self.network.encode_image(image)
+        points, previous = self._rounds(features, batch, rounds, seed)
+        logits: Tensor = self.network.decode(features, previous, points)
+        return logits, points
+
+    @torch.no_grad()
+    def _rounds(self, features: ImageFeatures, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Predictions in evaluation mode, each followed by a correcting click: the clicks and the previous mask."""
+        device = features.tensors[0].device
+        points = batch.points.numpy().copy()
+        previous = torch.zeros((len(points), 1, *features.size), device=device)
+        targets = batch.target[:, 0].to(torch.uint8).numpy()  # -1 becomes 255
+        detached = ImageFeatures(features.size, tuple(t.detach() for t in features.tensors))
+        was_training = self.network.training
+        self.network.eval()
+        for number in range(rounds):
+            logits = self.network.decode(detached, previous, torch.from_numpy(used_slots(points)).to(device))
+            previous = logits.float().sigmoid()
+            masks = (previous[:, 0] > THRESHOLD).cpu().numpy()
+            for i, sample in enumerate(batch.numbers):
+                click = next_click(masks[i], targets[i], sample_rng(seed, sample, number + 1))
+                if click:
+                    add_click(points[i], click)
+        self.network.train(was_training)
+        torch.clear_autocast_cache()  # older versions of torch keep casts made here, which carry no gradient
+        return torch.from_numpy(used_slots(points)).to(device), previous
+
+
+class Trainer:
+    """A run's state and its one step.
+
+    Everything that decides the next step is in `state_dict`; a run continued from it goes on as if never stopped.
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.device = device
+        self.whole = config
+        self.stages = stages(config)
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        torch.manual_seed(config.seed)
+        self.network: ClickNetwork = build_network(config.network).to(device)
+        if config.channels_last:
+            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AveragedWeights(self.network, config.optim.ema)
+        if config.recompute:
+            recompute_blocks(self.network)
+        self.adaptive_iou = AdaptiveIoU()
+        self.seen = 0
+        self.step = 0
+        self._enter(self.stages[0])
+
+    @property
+    def config(self) -> TrainConfig:
+        """The config of the stage that the run is in."""
+        return self.stage.config
+
+    def _enter(self, stage: Stage) -> None:
+        states = optimizer_state(self.network, self.optimizer) if hasattr(self, "optimizer") else {}
+        self.stage = stage
+        self.optimizer = make_optimizer(self.network, stage.config.optim)
+        load_optimizer_state(self.network, self.optimizer, states)
+        self.average.decay = stage.config.optim.ema
+        self.network.head.dropout.p = stage.config.dropout
+        forward: nn.Module = IterativePass(self.network)
+        unused = bool(getattr(self.network.config, "published_extras", False))  # parameters that no pass touches
+        self._pass = DistributedDataParallel(forward, find_unused_parameters=unused) if self.world > 1 else forward
+
+    def start_from(self, network: nn.Module) -> None:
+        """Takes over another network's weights before the first step."""
+        self.network.load_state_dict(network.state_dict())
+        self.average.network.load_state_dict(network.state_dict())
+
+    def next_stage(self) -> bool:
+        """Enters the stage that the run has come to; False at the end of the run."""
+        stage = next((s for s in self.stages if s.start <= self.seen < s.until), None)
+        if stage is None or self.seen + stage.config.batch > stage.until:
+            later = [s for s in self.stages if s.start > self.seen]
+            if not later:
+                return False
+            stage, self.seen = later[0], later[0].start  # less than a batch is left over
+        if stage is not self.stage:
+            self._enter(stage)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "seen": self.seen,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "optimizer": optimizer_state(self.network, self.optimizer),
+            "iou_threshold": self.adaptive_iou.threshold,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.network.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise WeightsError(f"the run's checkpoint belongs to another network than the config's: {error}") from error
+        self.seen, self.step = state["seen"], state["step"]
+        self.adaptive_iou.threshold = state["iou_threshold"]
+        self.next_stage()
+        load_optimizer_state(self.network, self.optimizer, state["optimizer"])
+
+    def train_step(self, batch: Batch) -> StepResult:
+        """One step on this process's share of a batch."""
+        config, stage = self.config, self.stage
+        rate = learning_rate(config.optim, self.seen - stage.start, stage.until - stage.start)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_factor"]
+        rounds = int(np.random.default_rng((config.seed, self.step, 2**31)).integers(config.max_rounds + 1))
+        torch.manual_seed(_seed(config.seed, self.step, self.rank))  # what dropout draws from
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = batch.split(config.accumulate)
+        losses, ious = [], []
+        for number, part in enumerate(parts):
+            with self._sync(number == len(parts) - 1):
+                target = part.target.to(self.device)
+                with self._autocast():
+                    logits, points = self._pass(self._image(part), part, rounds, config.seed)
+                loss = normalized_focal_loss(logits, target).mean() / len(parts)
+                loss.backward()
+            losses.append(loss.detach())
+            ious.append(self.adaptive_iou.update(logits.detach(), target) / len(parts))
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(learning, config.optim.clip)
+        if not torch.isfinite(norm):  # gradients are summed by now: all processes see the same
+            raise TrainingError(
+                f"the gradient is {norm.item()} after {self.seen:,} samples: lower the learning rate, or train in "
+                "fp32; the last checkpoint is from before"
+            )
+        self.optimizer.step()
+        self.step += 1
+        self.seen += config.batch
+        self.average.update(self.network, self.step)
+        totals = torch.stack([torch.stack(losses).sum(), torch.tensor(sum(ious), device=self.device)])
+        if self.world > 1:
+            dist.all_reduce(totals)
+            totals /= self.world
+        scalars = {"loss": totals[0].item(), "iou": totals[1].item(), "norm": norm.item(), "lr": rate}
+        return StepResult(scalars, part, points, logits.detach())
+
+    def _image(self, batch: Batch) -> Tensor:
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return batch.image.to(self.device, memory_format=layout)
+
+    def _sync(self, last: bool) -> AbstractContextManager[Any]:
+        """Gradients travel between processes with a step's last part alone."""
+        return nullcontext() if last or not isinstance(self._pass, DistributedDataParallel) else self._pass.no_sync()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
+
+
+def batches(
+    samples: SampleSet, stage: Stage, start: int, workers: int, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """A stage's batches from sample `start` on: this process's share of each."""
+    batch = stage.config.batch
+    loader: DataLoader[Sample | IcmformerError] = DataLoader(
+        samples,
+        batch_size=batch // world,
+        sampler=RunSampler(start, stage.until, batch, rank, world),
+        num_workers=workers,
+        collate_fn=collate,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals_to_the_parent,
+        generator=torch.Generator(),  # the loader's own draws must not move the run's random state
+    )
+    iterator = iter(loader)
+    try:
+        for batch in iterator:
+            if isinstance(batch, IcmformerError):
+                raise batch
+            yield batch
+    finally:
+        if workers:  # they ignore the signals that would end them otherwise
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C and batch systems signal every process of a run; the parent ends its workers once it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
