@@ -103,28 +103,32 @@ class Report:
         """All that a line says."""
         return f"{self.checks[name]['text']} -> {self.checks[name]['advice']}"
 
+    def fails_in(self, line, *texts):
+        """Asserts that this line failed, no other did, and all of these texts are in it."""
+        assert self.failed == [line]
+        assert [text for text in texts if text not in self.told(line)] == [], self.told(line)
+
 
 def forget_environment(monkeypatch):
-    """Leaves nothing of the user's settings but the cache folder; clicks then run on torch, which starts at once."""
+    """Of the user's settings the cache folder stays. An untrained network on torch, on the CPU, starts at once."""
     for name in os.environ:
         if name.startswith(FOREIGN) and name != "ICMFORMER_CACHE_DIR":
             monkeypatch.delenv(name)
-    monkeypatch.setenv("ICMFORMER_RUNTIME", "torch")
+    for name, value in (("WEIGHTS", TINY), ("DEVICE", "cpu"), ("RUNTIME", "torch")):
+        monkeypatch.setenv(f"ICMFORMER_{name}", value)
 
 
 class Doctor:
-    """Runs the command in this process and takes its report apart."""
+    """Runs the command in this process and takes its report apart; none may hold one of the secrets."""
 
-    def __init__(self, capsys):
-        self._capsys = capsys
+    def __init__(self, capsys, *secrets):
+        self._capsys, self._secrets = capsys, secrets
 
-    def __call__(self, *words, weights=TINY, device="cpu"):
-        chosen = [*(["--weights", weights] if weights else []), *(["--device", device] if device else [])]
-        code = main(["doctor", "--json", *chosen, *words])
+    def __call__(self, *words):
+        code = main(["doctor", "--json", *words])
         shown = self._capsys.readouterr()
-        report = json.loads(shown.out)
-        output = shown.out + shown.err
-        assert "Traceback" not in output
+        report, output = json.loads(shown.out), shown.out + shown.err
+        assert not [word for word in ("Traceback", *self._secrets) if word in output]
         assert code == (0 if report["ok"] else 1)
         checks = {check["name"]: check for check in report["checks"]}
         for name, check in checks.items():

@@ -1,26 +1,24 @@
-"""`icmformer doctor`: does it work here, with what it has to work with, and what is to be done where not?
-
-The checks of Label Studio and CVAT come from the packages that talk to them, by entry points of the group
-`icmformer.doctor`: functions that take `icmformer.diagnosis.Options` and give a list of `icmformer.diagnosis.Check`,
-in modules whose `VARIABLES` name the settings of their package.
-"""
+"""`icmformer doctor`: does it work here, with what it has to work with, and what is to be done where not?"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
-import sys
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, distributions
+from dataclasses import asdict
+from functools import partial
+from types import ModuleType
 from typing import Any
 
-from icmformer import __version__
-from icmformer.diagnosis import Check, Options, Outcome, examine, failed, installation, machine, skipped, variables
-from icmformer.diagnosis.serving import Serving
+from icmformer import __version__, settings
+from icmformer.diagnosis import installation, machine, serving
+from icmformer.diagnosis.report import Finding, Report, failed, ok, skipped
+from icmformer.diagnosis.variables import names_in
 
-GROUP = "icmformer.doctor"
-_SERVERS = ("label_studio", "cvat")
+TOOLS = {"label studio": "ls_backend.doctor", "cvat": "serverless.doctor"}
+"""The modules that check the tools. By name, as this package depends on neither and they may not load."""
 _WORDS = {"ok": "", "warning": "WARNING: ", "failed": "FAILED: ", "skipped": "skipped: "}
 
 
@@ -28,9 +26,10 @@ def register(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser(
         "doctor",
-        help="check this installation and the servers it works with",
-        description="Checks packages, device, weights, memory and disk, segments a test image, and looks at Label "
-        "Studio and CVAT where their addresses are given. Exit status 1 if anything fails; warnings do not count.",
+        help="check this installation and the tools it works with",
+        description="Checks packages, settings, device, weights, memory and disk, segments a test image, and looks at "
+        "Label Studio and CVAT where their addresses are given. Exit status 1 if anything fails; warnings do not "
+        "count.",
         epilog="Tokens come from LABEL_STUDIO_API_KEY and CVAT_ACCESS_TOKEN; they are not shown.",
     )
     parser.add_argument("--weights", help="name or path (ICMFORMER_WEIGHTS, else starter)")
@@ -44,22 +43,28 @@ def register(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     environment = dict(os.environ)
-    options = Options(environment, args.label_studio, args.project, args.cvat)
-    plug_ins = _plug_ins()
-    checks = [
-        *installation.checks(),
-        *Serving(environment, args.weights, args.device).checks(),
-        Check("variables", lambda: _variables(environment, plug_ins)),
-        *(check for name, entry in plug_ins.items() for check in _of_plug_in(name, entry, options)),
-    ]
+    for variable, given in (("LABEL_STUDIO_URL", args.label_studio), ("CVAT_HOST", args.cvat)):
+        if given:
+            environment[variable] = given
     tell = _silent if args.json else _tell
-    tell("icmformer", Outcome("ok", __version__))
-    outcomes = examine(checks, tell)
-    outcomes |= examine([Check("clock", lambda: machine.clock(outcomes))], tell)
-    wrong = [name for name, outcome in outcomes.items() if outcome.state == "failed"]
-    doubtful = [name for name, outcome in outcomes.items() if outcome.state == "warning"]
+    tell("icmformer", ok(__version__))
+    report = Report(tell)
+    installation.check(report)
+    serving.check(report, environment, args.weights, args.device)
+    tools = {name: _loaded(module) for name, module in TOOLS.items()}
+    report.check("variables", lambda: _variables(environment, tools))
+    asked = {"label studio": args.label_studio or args.project, "cvat": args.cvat}
+    more = {"label studio": [args.project], "cvat": []}
+    for name, tool in tools.items():
+        if isinstance(tool, ModuleType):
+            tool.check(report, environment, *more[name])
+        else:
+            report.check(name, partial(_not_loaded, tool, TOOLS[name], bool(asked[name])))
+    report.check("clock", lambda: machine.clock(report.findings))
+    wrong, doubtful = ([n for n, f in report.findings.items() if f.state == state] for state in ("failed", "warning"))
     if args.json:
-        print(json.dumps(_report(outcomes), indent=2))
+        checks = [{"name": name, **asdict(finding)} for name, finding in report.findings.items()]
+        print(json.dumps({"version": __version__, "ok": not wrong, "checks": checks}, indent=2))
     elif wrong:
         print(f"{len(wrong)} failed: {', '.join(wrong)}")
     else:
@@ -67,72 +72,37 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _plug_ins() -> dict[str, EntryPoint | None]:
-    """What has checks, by name: the servers first, None where theirs are not installed, then whatever else there is.
-
-    Every distribution is looked through: a stale description of this package in a checkout hides no newer one.
-    """
-    found: dict[str, EntryPoint | None] = dict.fromkeys(_SERVERS)
-    for distribution in distributions():
-        for entry in distribution.entry_points:
-            if entry.group == GROUP:
-                found[entry.name] = found.get(entry.name) or entry
-    return found
-
-
-def _variables(environment: Mapping[str, str], plug_ins: Mapping[str, EntryPoint | None]) -> Outcome:
-    """Whether all that looks like a setting is one, where all packages with settings are there to say so."""
-    known = set(variables.OWN)
-    for name, entry in plug_ins.items():
-        try:
-            known |= getattr(sys.modules[entry.load().__module__], "VARIABLES", frozenset()) if entry else set()
-        except Exception:  # whatever a module may raise that cannot be imported here
-            entry = None
-        if entry is None:
-            return skipped(f"cannot be told: the settings of {name.replace('_', ' ')} are not known")
-    return variables.unknown(environment, known)
-
-
-def _of_plug_in(name: str, entry: EntryPoint | None, options: Options) -> list[Check]:
-    """The checks of a plug-in; where it is not there or does not load, one that says so."""
-    shown = name.replace("_", " ")
-    again = "install this package again: pip install --force-reinstall --no-deps icmformer (in a checkout: -e .)"
-    if entry is None:
-        absent = f"its checks are not installed (entry point {name} of {GROUP})"
-        asked = {"label_studio": options.label_studio or options.project, "cvat": options.cvat}.get(name)
-        return [_saying(shown, failed(absent, again) if asked else skipped(absent, again))]
+def _loaded(module: str) -> ModuleType | Exception:
     try:
-        return [_whole(check) for check in entry.load()(options)]
+        return importlib.import_module(module)
     except Exception as error:  # whatever a module may raise that cannot be imported here
-        return [_saying(shown, failed(f"its checks do not load: {type(error).__name__}: {error}", again))]
+        return error
 
 
-def _whole(check: Any) -> Check:
-    if not isinstance(check, Check):
-        raise TypeError(f"{type(check).__name__} is no Check")
-    return check
+def _not_loaded(error: Exception, module: str, asked: bool) -> Finding:
+    """What is said of a tool whose checks cannot be run."""
+    again = "install this package again: pip install --force-reinstall --no-deps icmformer (in a checkout: -e .)"
+    if isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0]):
+        text = f"its checks are not installed (there is no {error.name})"
+        return failed(text, again) if asked else skipped(text, again)
+    return failed(f"its checks do not load: {type(error).__name__}: {error}", again)
 
 
-def _saying(name: str, outcome: Outcome) -> Check:
-    return Check(name, lambda: outcome)
+def _variables(environment: Mapping[str, str], tools: Mapping[str, ModuleType | Exception]) -> Finding:
+    """Whether all that looks like a setting is one, where all packages with settings are there to say so."""
+    known = set(names_in(settings.__doc__))
+    for name, tool in tools.items():
+        if not isinstance(tool, ModuleType):
+            return skipped(f"cannot be told: the settings of {name} are not known")
+        known |= tool.VARIABLES
+    return serving.variables(environment, known)
 
 
-def _tell(name: str, outcome: Outcome) -> None:
-    print(f"{name}: {_WORDS[outcome.state]}{outcome.text}", flush=True)
-    if outcome.advice:
-        print(f"  -> {outcome.advice}", flush=True)
+def _tell(name: str, finding: Finding) -> None:
+    print(f"{name}: {_WORDS[finding.state]}{finding.text}", flush=True)
+    if finding.advice:
+        print(f"  -> {finding.advice}", flush=True)
 
 
-def _silent(name: str, outcome: Outcome) -> None:
+def _silent(name: str, finding: Finding) -> None:
     pass
-
-
-def _report(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "ok": all(outcome.state != "failed" for outcome in outcomes.values()),
-        "checks": [
-            {"name": name, "state": o.state, "text": o.text, "advice": o.advice, "facts": dict(o.facts)}
-            for name, o in outcomes.items()
-        ],
-    }

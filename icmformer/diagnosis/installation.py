@@ -11,20 +11,27 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from icmformer.diagnosis.checks import Check, Outcome, failed, ok, warning
+from icmformer.diagnosis.report import Finding, Report, failed, ok, skipped, warning
 
 _OLDEST = (3, 11)
 _MODULES = {"numpy": "numpy", "pillow": "PIL", "safetensors": "safetensors"}
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 _AGAIN = "install the package again: pip install --force-reinstall"
+NO_DRIVER = (
+    "for a GPU install NVIDIA's driver (in Docker: --gpus all); without one a CPU build of torch is much smaller"
+)
+"""What to do where no NVIDIA driver is seen."""
 
 
-def checks() -> list[Check]:
-    """The checks of Python and of the packages that are always needed."""
-    return [Check("python", python), Check("packages", packages), Check("opencv", opencv), Check("torch", torch_build)]
+def check(report: Report) -> None:
+    """Checks Python and the packages that are always needed."""
+    report.check("python", python)
+    report.check("packages", packages)
+    report.check("opencv", opencv)
+    report.check("torch", torch_build)
 
 
-def python(running: tuple[int, ...] = sys.version_info[:3]) -> Outcome:
+def python(running: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     """Python's version."""
     text = f"{'.'.join(map(str, running))} on {platform.platform()}"
     if running < _OLDEST:
@@ -32,34 +39,30 @@ def python(running: tuple[int, ...] = sys.version_info[:3]) -> Outcome:
     return ok(text)
 
 
-def packages() -> Outcome:
+def packages() -> Finding:
     """What is small and always needed: there, and not older than what this package asks for."""
     broken = [f"{name} ({error})" for name, module in _MODULES.items() if (error := import_error(module))]
     if broken:
         return failed(f"cannot be imported: {', '.join(broken)}", f"{_AGAIN} {' '.join(_MODULES)}")
-    old = [told for name in _MODULES if (told := too_old(name))]
     text = ", ".join(f"{name} {installed(name)}" for name in _MODULES)
-    return warning(f"{text}: {', '.join(old)}", "pip install --upgrade icmformer") if old else ok(text)
-
-
-def opencv() -> Outcome:
-    """OpenCV, which several packages bring as the same module `cv2`."""
-    there = [name for name in _OPENCV if installed(name)]
-    text = ", ".join(f"{name} {installed(name)}" for name in there) or "installed by other means than pip"
-    if len(there) > 1:
-        return failed(
-            f"{' and '.join(there)} are both installed and write over each other's files",
-            f"pip uninstall -y {' '.join(there)} && pip install {_OPENCV[0]}",
-        )
-    if error := import_error("cv2"):
-        return failed(
-            f"{text}: cv2 cannot be imported ({error})",
-            f"pip uninstall -y {' '.join(there) or 'opencv-python'} && pip install {_OPENCV[0]}, which needs no libGL",
-        )
+    if old := ", ".join(filter(None, map(too_old, _MODULES))):
+        return warning(f"{text}: {old}", "pip install --upgrade icmformer")
     return ok(text)
 
 
-def torch_build() -> Outcome:
+def opencv() -> Finding:
+    """OpenCV, which several packages bring as the same module `cv2`."""
+    there = [name for name in _OPENCV if installed(name)]
+    again = f"pip uninstall -y {' '.join(there) or 'opencv-python'} && pip install {_OPENCV[0]}"
+    if len(there) > 1:
+        return failed(f"{' and '.join(there)} are both installed and write over each other's files", again)
+    text = f"{there[0]} {installed(there[0])}" if there else "installed by other means than pip"
+    if error := import_error("cv2"):
+        return failed(f"{text}: cv2 cannot be imported ({error})", f"{again}, which needs no libGL")
+    return ok(text)
+
+
+def torch_build() -> Finding:
     """Torch's build, and whether it and the NVIDIA driver go together."""
     if error := import_error("torch"):
         return failed(f"torch cannot be imported ({error})", f"{_AGAIN} torch")
@@ -67,27 +70,22 @@ def torch_build() -> Outcome:
 
     cuda, driver = torch.version.cuda, nvidia_driver()
     facts = {"version": torch.__version__, "cuda": cuda, "driver": driver}
+    text = f"{torch.__version__}, a build for {'CPUs' if cuda is None else f'CUDA {cuda}'}"
     if old := too_old("torch"):
         return warning(old, "pip install --upgrade torch", **facts)
+    if cuda is None and driver:
+        return warning(
+            f"{text}, beside an NVIDIA GPU (driver {driver})",
+            "to use the GPU install a CUDA build of torch (the README's TORCH_INDEX_URL)",
+            **facts,
+        )
     if cuda is None:
-        if driver:
-            return warning(
-                f"{torch.__version__}, a build for CPUs, beside an NVIDIA GPU (driver {driver})",
-                "to use the GPU install a CUDA build of torch (the README's TORCH_INDEX_URL)",
-                **facts,
-            )
-        return ok(f"{torch.__version__}, a build for CPUs", **facts)
-    text = f"{torch.__version__}, a build for CUDA {cuda}"
+        return ok(text, **facts)
     if torch.cuda.is_available():
         return ok(f"{text}, driver {driver or 'unknown'}", **facts)
     if driver is None:
-        return warning(f"{text}, and no NVIDIA driver: everything runs on the CPU", no_driver(), **facts)
+        return warning(f"{text}, and no NVIDIA driver: everything runs on the CPU", NO_DRIVER, **facts)
     return warning(f"{text}, which cannot use the driver {driver or '(it does not answer)'}", bad_driver(), **facts)
-
-
-def no_driver() -> str:
-    """What to do where no NVIDIA driver is seen."""
-    return "for a GPU install NVIDIA's driver (in Docker: --gpus all); without one a CPU build of torch is much smaller"
 
 
 def bad_driver() -> str:
@@ -100,12 +98,12 @@ def bad_driver() -> str:
     )
 
 
-def openvino(runtime: str, device: str) -> Outcome:
+def openvino(runtime: str, device: str) -> Finding:
     """OpenVINO, where it is what clicks would run on.
 
     Args:
         runtime: As in ICMFORMER_RUNTIME.
-        device: Kind of the device that was found: `cpu` or `cuda`.
+        device: The device that was found: `cpu` or `cuda`, maybe with a number.
 
     Returns:
         Failed where it is asked for and cannot be used; a warning where it would be quicker than what is used.
@@ -113,7 +111,7 @@ def openvino(runtime: str, device: str) -> Outcome:
     leave = "or set ICMFORMER_RUNTIME=torch"
     get = "pip install 'icmformer[cpu]'"
     if runtime == "torch" or (runtime == "auto" and device != "cpu"):
-        return Outcome("skipped", f"not used: the runtime is torch on {device}")
+        return skipped(f"not used: the runtime is torch on {device}")
     if device != "cpu":
         return failed(
             f"it runs on CPUs, and the device is {device}", "set ICMFORMER_RUNTIME=auto, or ICMFORMER_DEVICE=cpu"
@@ -149,19 +147,15 @@ def installed(package: str) -> str | None:
 
 def too_old(package: str) -> str:
     """What to say of a package older than the least version this one asks for; else empty."""
-    here, least = installed(package), _least(package)
-    if here and least and _numbers(here) < _numbers(least):
+    try:
+        asked = requires("icmformer") or ()
+    except PackageNotFoundError:
+        return ""
+    least = next((m[1] for line in asked if (m := re.match(rf"{package}\s*\(?>=\s*([0-9.]+)", line))), "")
+    here = installed(package)
+    if here and _numbers(here) < _numbers(least):
         return f"{package} {here} is older than {least}, which is needed"
     return ""
-
-
-def _least(package: str) -> str | None:
-    try:
-        lines = requires("icmformer") or ()
-    except PackageNotFoundError:
-        return None
-    found = (re.match(rf"{re.escape(package)}\s*\(?>=\s*([0-9.]+)", line) for line in lines)
-    return next((match[1] for match in found if match), None)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

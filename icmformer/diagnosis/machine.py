@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
-from icmformer.diagnosis.checks import Outcome, failed, ok, skipped, warning
-from icmformer.diagnosis.installation import bad_driver, no_driver, nvidia_driver
+from icmformer.diagnosis.installation import NO_DRIVER, bad_driver, nvidia_driver
+from icmformer.diagnosis.report import Fact, Finding, failed, ok, skipped, warning
 from icmformer.errors import DeviceError
 
 ROOT = Path("/")
@@ -19,11 +21,11 @@ _BASE = 500 * _MB
 _LEAST_GPU, _GOOD_GPU = 1024 * _MB, 3072 * _MB
 _LEAST_DISK, _GOOD_DISK = 100 * _MB, 1024 * _MB
 _LEAST_SHARED = 32 * _MB
-CLOCK_LIMIT = 120.0
+_CLOCK_LIMIT = 120.0
 """Seconds that clocks may differ by: access tokens of Label Studio live for 300."""
 
 
-def device(name: str) -> Outcome:
+def device(name: str) -> Finding:
     """The device that a name stands for."""
     import torch
 
@@ -32,45 +34,35 @@ def device(name: str) -> Outcome:
     try:
         found = find_device(name)
     except DeviceError as error:
-        asked = name.split(":")[0]
-        if asked != "cuda":
+        if name.split(":")[0] != "cuda":
             return failed(str(error), "set ICMFORMER_DEVICE (--device) to auto, cpu, cuda or cuda:N")
         count = torch.cuda.device_count()
         text = f"{name} was asked for, and torch {torch.__version__} sees {count} GPUs"
         if count:
             return failed(text, f"the GPUs are cuda:0 to cuda:{count - 1}: set ICMFORMER_DEVICE (--device)")
-        cpu = "or set ICMFORMER_DEVICE=cpu (--device cpu)"
         if torch.version.cuda is None:
-            return failed(text, f"install a CUDA build of torch (the README's TORCH_INDEX_URL), {cpu}")
-        return failed(text, f"{no_driver() if nvidia_driver() is None else bad_driver()}; {cpu}")
+            advice = "install a CUDA build of torch (the README's TORCH_INDEX_URL)"
+        else:
+            advice = NO_DRIVER if nvidia_driver() is None else bad_driver()
+        return failed(text, f"{advice}; or set ICMFORMER_DEVICE=cpu (--device cpu)")
     kind = torch.cuda.get_device_name(found) if found.type == "cuda" else f"{torch.get_num_threads()} threads"
     return ok(f"{found} ({kind}), bf16 {'yes' if has_bf16(found) else 'no'}", device=str(found))
 
 
-def gpu(name: str, cuda: Any = None) -> Outcome:
-    """The GPU that is used: driver, capability, free memory.
-
-    Args:
-        name: The device that was found.
-        cuda: `torch.cuda`; another one for tests.
-    """
+def gpu(name: str) -> Finding:
+    """The GPU that is used, by the device's name: driver, capability, free memory."""
     if not name.startswith("cuda"):
         return skipped("none is used")
-    if cuda is None:
-        import torch
+    from torch import cuda
 
-        cuda = torch.cuda
     try:
         major, minor = cuda.get_device_capability(name)
         kinds = list(cuda.get_arch_list())
-        free, total = cuda.mem_get_info(name)
+        free, total = (size // _MB for size in cuda.mem_get_info(name))
     except RuntimeError as error:
         return failed(f"it does not answer: {str(error).splitlines()[0]}", bad_driver())
-    text = (
-        f"driver {nvidia_driver() or 'unknown'}, compute capability {major}.{minor}, "
-        f"{free // _MB:,} of {total // _MB:,} MB free"
-    )
-    facts = {"capability": f"{major}.{minor}", "free_mb": free // _MB, "total_mb": total // _MB}
+    facts: dict[str, Fact] = {"capability": f"{major}.{minor}", "free_mb": free, "total_mb": total}
+    text = f"driver {nvidia_driver() or 'unknown'}, compute capability {major}.{minor}, {free:,} of {total:,} MB free"
     if not any(_runs(kind, major, minor) for kind in kinds):
         return failed(
             f"{text}; this torch is built for {', '.join(kinds)} only",
@@ -78,9 +70,9 @@ def gpu(name: str, cuda: Any = None) -> Outcome:
             **facts,
         )
     more = "end other programs on the GPU (nvidia-smi lists them), or choose another with ICMFORMER_DEVICE=cuda:N"
-    if free < _LEAST_GPU:
+    if free * _MB < _LEAST_GPU:
         return failed(f"{text}: too little", more, **facts)
-    return warning(f"{text}: not much", more, **facts) if free < _GOOD_GPU else ok(text, **facts)
+    return warning(f"{text}: not much", more, **facts) if free * _MB < _GOOD_GPU else ok(text, **facts)
 
 
 def _runs(kind: str, major: int, minor: int) -> bool:
@@ -93,24 +85,21 @@ def _runs(kind: str, major: int, minor: int) -> bool:
     return built <= (major, minor) and (form == "compute" or built[0] == major)
 
 
-def memory(weights_bytes: int, cache_bytes: int, root: Path | None = None) -> Outcome:
+def memory(weights_bytes: int, cache_bytes: int) -> Finding:
     """Memory: what is free for a server, this process gone, against what one needs.
 
     Args:
         weights_bytes: Of the network's values, as float32.
         cache_bytes: That the caches may fill.
-        root: Where `proc`, `sys` and `dev` are.
     """
-    root = root or ROOT
     least = _BASE + 3 * weights_bytes
     wanted = least + cache_bytes
-    free = {"this machine": _machine(root), "its control group": _control_group(root)}
+    free = {"this machine": _kilobytes("proc/meminfo", "MemAvailable"), "its control group": _control_group()}
     known = {where: value for where, value in free.items() if value is not None}
     if not known:
         return skipped("this system does not say how much memory is free")
     where = min(known, key=lambda name: known[name])
-    there = known[where] + _own(root)
-    shared = _shared(root)
+    there = known[where] + (_kilobytes("proc/self/status", "VmRSS") or 0)  # which this process gives back
     text = f"{there // _MB:,} MB free in {where}, a server takes {least // _MB:,} to {wanted // _MB:,} MB"
     facts = {"free_mb": there // _MB, "least_mb": least // _MB, "wanted_mb": wanted // _MB}
     more = "end other programs" if where == "this machine" else "raise the limit (docker run --memory, or the pod's)"
@@ -118,86 +107,53 @@ def memory(weights_bytes: int, cache_bytes: int, root: Path | None = None) -> Ou
         return failed(f"{text}: too little", f"{more}, or take smaller weights", **facts)
     if there < wanted:
         return warning(text, f"{more}, or lower ICMFORMER_IMAGE_CACHE_MB and ICMFORMER_FEATURE_CACHE_MB", **facts)
-    if shared is not None:
+    with contextlib.suppress(OSError):
+        shared = shutil.disk_usage(ROOT / "dev/shm").free
         text += f"; /dev/shm has {shared // _MB:,} MB free"
         if shared < _LEAST_SHARED:
             return warning(text, "empty /dev/shm, or give it more: docker run --shm-size 256m", **facts)
     return ok(text, **facts)
 
 
-def _own(root: Path) -> int:
-    """Bytes that this process holds, and gives back before a server starts."""
-    try:
-        lines = (root / "proc" / "self" / "status").read_text().splitlines()
-        found = (line.split() for line in lines if line.startswith("VmRSS:"))
-        return next((int(words[1]) * 1024 for words in found), 0)
-    except (OSError, ValueError, IndexError):
-        return 0
+def _kilobytes(file: str, name: str) -> int | None:
+    """Bytes by a line like `MemAvailable: 5 kB` of one of the kernel's files."""
+    for line in _lines(ROOT / file):
+        label, _, size = line.partition(":")
+        if label == name:
+            return int(size.split()[0]) * 1024
+    return None
 
 
-def _shared(root: Path) -> int | None:
-    try:
-        return shutil.disk_usage(root / "dev" / "shm").free
-    except OSError:
-        return None
-
-
-def _machine(root: Path) -> int | None:
-    try:
-        lines = (root / "proc" / "meminfo").read_text().splitlines()
-        found = (line.split() for line in lines if line.startswith("MemAvailable:"))
-        return next((int(words[1]) * 1024 for words in found), None)
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _control_group(root: Path) -> int | None:
+def _control_group() -> int | None:
     """The least that any of the control groups around this process leaves; None where there is no limit."""
     left = []
-    for folder, names in _groups(root):
-        limit, used = (_number(folder / name) for name in names)
-        if limit is None or used is None or limit > 1 << 60:  # version 1 writes a huge number for "none"
+    for line in _lines(ROOT / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            place, names = f"sys/fs/cgroup{path}", ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            place, names = f"sys/fs/cgroup/memory{path}", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
             continue
-        left.append(max(0, limit - used + _reclaimable(folder)))
+        for folder in (ROOT / place, *(ROOT / place).parents):
+            limit, used = (next(iter(_lines(folder / name)), "") for name in names)
+            if not (limit.isdigit() and used.isdigit()) or int(limit) > 1 << 60:  # "max", or version 1's huge number
+                continue
+            stat = dict(line.split() for line in _lines(folder / "memory.stat"))
+            files = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))  # dropped for who needs memory
+            left.append(max(0, int(limit) - int(used) + files))
     return min(left, default=None)
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
+def _lines(file: Path) -> list[str]:
+    """A file's lines; none where it cannot be read."""
     try:
-        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
+        return file.read_text(errors="replace").splitlines()
     except OSError:
-        return
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers == "":
-            top, names = root / "sys" / "fs" / "cgroup", ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            top = root / "sys" / "fs" / "cgroup" / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
-            continue
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        for count in range(len(parts) + 1):
-            yield top.joinpath(*parts[:count]), names
+        return []
 
 
-def _reclaimable(folder: Path) -> int:
-    """Bytes of files that the system would drop for a process that needs memory."""
-    try:
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
-    except (OSError, ValueError):
-        return 0
-
-
-def _number(file: Path) -> int | None:
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):  # "max" for one
-        return None
-
-
-def cache_folder(folder: Path) -> Outcome:
+def cache_folder(folder: Path) -> Finding:
     """The cache folder: can be written, and has room. Leaves nothing behind."""
     other = "set ICMFORMER_CACHE_DIR to a folder that this user may write"
     try:
@@ -218,18 +174,37 @@ def cache_folder(folder: Path) -> Outcome:
     return ok(text, free_mb=free // _MB)
 
 
-def clock(outcomes: Mapping[str, Outcome]) -> Outcome:
+def clock_facts(date: str | None, now: float) -> dict[str, float]:
+    """What a server's Date header says of this machine's clock, as a fact of a finding; nothing where it tells nothing.
+
+    Args:
+        date: The header.
+        now: What this machine's clock showed when it came, as `time.time` has it.
+
+    Returns:
+        `clock_offset_s`: seconds by which this clock is ahead of the server's.
+    """
+    try:
+        there = parsedate_to_datetime(date or "")
+    except ValueError:
+        return {}
+    if there.tzinfo is None:
+        there = there.replace(tzinfo=UTC)
+    return {"clock_offset_s": (datetime.fromtimestamp(now, UTC) - there).total_seconds()}
+
+
+def clock(findings: Mapping[str, Finding]) -> Finding:
     """This machine's clock against those of the servers that were asked."""
-    found = {name: o.facts["clock_offset_s"] for name, o in outcomes.items() if "clock_offset_s" in o.facts}
-    offsets = {name: value for name, value in found.items() if isinstance(value, float)}
+    told = {name: finding.facts.get("clock_offset_s") for name, finding in findings.items()}
+    offsets = {name: offset for name, offset in told.items() if isinstance(offset, float)}
     if not offsets:
         return skipped("unchecked: no server was asked that tells the time")
     worst = max(offsets, key=lambda name: abs(offsets[name]))
     off = offsets[worst]
-    text = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} that of {worst}"
-    if abs(off) > CLOCK_LIMIT:
+    if abs(off) > _CLOCK_LIMIT:
         return failed(
-            f"{text}: tokens count as expired or not yet valid",
+            f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} that of {worst}: tokens count as expired or not "
+            "yet valid",
             "set the clock that is wrong, here or there: timedatectl set-ntp true",
             clock_offset_s=off,
         )

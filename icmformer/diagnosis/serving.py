@@ -2,71 +2,86 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from icmformer.diagnosis import installation, machine
-from icmformer.diagnosis.checks import Check, Fact, Outcome, failed, ok, warning
+from icmformer.diagnosis.report import Fact, Finding, Report, failed, ok, warning
 from icmformer.serving.click_log import can_append
 from icmformer.settings import Settings
 
 if TYPE_CHECKING:
     from icmformer.weights import Weights
 
+PREFIX = "ICMFORMER_"
 _MB = 1 << 20
 _GOOD_OVERLAP = 0.5
 
 
-class Serving:
-    """The checks, and what they found on the way: weights are loaded once.
+def check(report: Report, environment: Mapping[str, str], weights: str | None, device: str | None) -> None:
+    """Checks what this machine would serve clicks with.
 
     Args:
+        report: Takes the findings.
         environment: The environment's variables.
         weights: To be used in place of the settings'.
         device: To be used in place of the settings'.
     """
+    served = _Served(environment, weights, device)
+    report.check(
+        "settings", served.read_settings, ["torch"], "mend or unset that variable; docs/settings.md has them all"
+    )
+    report.check("cache folder", lambda: machine.cache_folder(served.settings.cache_dir), ["settings"])
+    report.check("device", served.find_device, ["settings"])
+    report.check("gpu", lambda: machine.gpu(served.device), ["device"])
+    report.check("openvino", lambda: installation.openvino(served.settings.runtime, served.device), ["device"])
+    report.check("weights", served.load_weights, ["packages", "settings"])
+    report.check("memory", served.compare_memory, ["settings"])
+    report.check(
+        "segment",
+        served.segment,
+        ["weights", "device", "gpu", "openvino", "opencv"],
+        "does it work with --device cpu, with ICMFORMER_RUNTIME=torch, with --weights starter?",
+    )
 
-    def __init__(self, environment: Mapping[str, str], weights: str | None = None, device: str | None = None) -> None:
+
+def variables(environment: Mapping[str, str], known: Iterable[str]) -> Finding:
+    """Whether each variable of our prefix is a setting: a misspelt one is silently the default.
+
+    Args:
+        environment: The environment's variables.
+        known: The settings there are.
+    """
+    known = {name for name in known if name.startswith(PREFIX)}
+    strange = sorted(name for name in environment if name.upper().startswith(PREFIX) and name not in known)
+    if not strange:
+        return ok(f"no {PREFIX} variable but settings")
+    bare = sorted(name.removeprefix(PREFIX) for name in known)
+    close = {name: get_close_matches(name.upper().removeprefix(PREFIX), bare, 1, 0.7) for name in strange}
+    told = ", ".join(f"{name} (meant {PREFIX}{close[name][0]}?)" if close[name] else name for name in strange)
+    return warning(
+        f"set, and no setting: {told}",
+        "mend the name, or unset it; docs/settings.md, label_studio.md and cvat.md have them all",
+    )
+
+
+class _Served:
+    """What the checks find on the way: each is read, found or loaded once."""
+
+    def __init__(self, environment: Mapping[str, str], weights: str | None, device: str | None) -> None:
         self._environment, self._given = environment, {"weights": weights, "device": device}
         self._weights: Weights | None = None
-        self._device = "cpu"
+        self.settings = Settings()
+        self.device = "cpu"
 
-    def checks(self) -> list[Check]:
-        """The checks, in the order that they build on each other."""
-        settings = ("settings",)
-        return [
-            Check(
-                "settings",
-                self._check_settings,
-                ("torch",),
-                advice="mend or unset that variable; docs/settings.md has them all",
-            ),
-            Check("cache folder", lambda: machine.cache_folder(self.settings.cache_dir), settings),
-            Check("device", self._check_device, settings),
-            Check("gpu", lambda: machine.gpu(self._device), ("device",)),
-            Check("openvino", lambda: installation.openvino(self.settings.runtime, self._device), ("device",)),
-            Check("weights", self._check_weights, ("packages", *settings)),
-            Check("memory", self._check_memory, settings),
-            Check(
-                "segment",
-                self._check_segment,
-                ("weights", "device", "gpu", "openvino", "opencv"),
-                advice="does it work with --device cpu, with ICMFORMER_RUNTIME=torch, with --weights starter?",
-            ),
-        ]
-
-    @cached_property
-    def settings(self) -> Settings:
+    def read_settings(self) -> Finding:
         """From the environment, with what the command line says in place."""
-        given = {name: value for name, value in self._given.items() if value}
-        return dataclasses.replace(Settings.from_environment(self._environment), **given)  # type: ignore[arg-type]
-
-    def _check_settings(self) -> Outcome:
         from icmformer.inference.profiles import RUNTIMES, find_profile
 
-        settings = self.settings
+        given = {name: value for name, value in self._given.items() if value}
+        settings = self.settings = replace(Settings.from_environment(self._environment), **given)  # type: ignore[arg-type]
         find_profile(settings.profile)
         if settings.runtime not in RUNTIMES:
             return failed(
@@ -77,49 +92,48 @@ class Serving:
                 f"ICMFORMER_CLICK_LOG: {settings.click_log} cannot be written, so that no click would be counted",
                 "name a file in a folder that the server may write to",
             )
-        values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
-        plain = {n: v if isinstance(v, str | int) else _written(v) for n, v in values.items()}
+        values = {n: ":".join(map(str, v)) if isinstance(v, tuple) else v for n, v in asdict(settings).items()}
+        plain: dict[str, Fact] = {n: v if isinstance(v, str | int) else str(v) for n, v in values.items()}
         return ok(", ".join(f"{name}={value}" for name, value in plain.items()), **plain)
 
-    def _check_device(self) -> Outcome:
-        outcome = machine.device(self.settings.device)
-        self._device = str(outcome.facts.get("device", "cpu"))
-        return outcome
+    def find_device(self) -> Finding:
+        """The device, which is where the GPU and OpenVINO are looked at then."""
+        finding = machine.device(self.settings.device)
+        self.device = str(finding.facts.get("device", "cpu"))
+        return finding
 
-    def _check_weights(self) -> Outcome:
+    def load_weights(self) -> Finding:
         from icmformer.errors import WeightsError
         from icmformer.weights import RANDOM_PREFIX, load, locate
 
         name = self.settings.weights
         untrained = name.startswith(RANDOM_PREFIX)
-        if not untrained:
-            try:
-                locate(name)
-            except WeightsError as error:
-                return failed(
-                    str(error), "`icmformer weights info` lists what there is; set ICMFORMER_WEIGHTS (--weights) to one"
-                )
+        advice = "`icmformer weights info` lists what there is; set ICMFORMER_WEIGHTS (--weights) to one"
         try:
+            if not untrained:
+                locate(name)
+            advice = f"copy or fetch these weights again, then: icmformer weights verify {name}"
             found = self._weights = load(name)
         except WeightsError as error:
-            return failed(str(error), f"copy or fetch these weights again, then: icmformer weights verify {name}")
-        text = f"{found.name}, sha256 {found.sha256[:12]}, {found.path or 'from a seed'}"
+            return failed(str(error), advice)
         facts: dict[str, Fact] = {"name": found.name, "sha256": found.sha256}
         if untrained:
             return warning(
                 f"{found.name} is untrained: its masks mean nothing", "for work set ICMFORMER_WEIGHTS=starter", **facts
             )
+        text = f"{found.name}, sha256 {found.sha256[:12]}, {found.path}"
         if found.path is not None and found.path.is_file():
             return ok(f"{text}; a file without SHA256SUMS: its values are sound, their origin is unproven", **facts)
         return ok(f"{text}, as its SHA256SUMS say", **facts)
 
-    def _check_memory(self) -> Outcome:
-        weights, settings = self._weights, self.settings
-        values = () if weights is None else weights.state_dict.values()
-        caches = settings.image_cache_mb + settings.feature_cache_mb + settings.state_cache_mb
+    def compare_memory(self) -> Finding:
+        """What is free, against what a server takes with these weights, or as far as is known without them."""
+        values = () if self._weights is None else self._weights.state_dict.values()
+        caches = self.settings.image_cache_mb + self.settings.feature_cache_mb + self.settings.state_cache_mb
         return machine.memory(sum(v.numel() * v.element_size() for v in values), caches * _MB)
 
-    def _check_segment(self) -> Outcome:
+    def segment(self) -> Finding:
+        """A click on a disk that was drawn: is its mask that disk?"""
         import numpy as np
 
         from icmformer.inference.engine import Engine
@@ -127,7 +141,7 @@ class Serving:
 
         assert self._weights is not None
         settings = self.settings
-        engine = Engine(self._weights, self._device, settings.profile, None, settings.runtime, settings)
+        engine = Engine(self._weights, self.device, settings.profile, None, settings.runtime, settings)
         rows, columns = np.mgrid[:240, :320]
         disk = (rows - 120) ** 2 + (columns - 160) ** 2 < 60**2
         image = np.where(disk[..., None], np.array((200, 60, 50)), np.array((60, 120, 70))).astype(np.uint8)
@@ -144,7 +158,3 @@ class Serving:
         if trained and overlap < _GOOD_OVERLAP:
             return warning(text, "these weights miss what is easy: are they trained? try --weights starter", **facts)
         return ok(text, **facts)
-
-
-def _written(value: object) -> str:
-    return ":".join(map(str, value)) if isinstance(value, tuple) else str(value)

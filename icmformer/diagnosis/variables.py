@@ -1,41 +1,10 @@
-"""Variables of the environment that look like settings and are none: a misspelt one is silently the default."""
+"""The names of the settings that a module's table, its docstring, has."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
-
-from icmformer import settings
-from icmformer.diagnosis.checks import Outcome, ok, warning
-
-PREFIX = "ICMFORMER_"
 
 
 def names_in(text: str | None) -> frozenset[str]:
     """The settings that a module's table, its docstring, has."""
-    return frozenset(re.findall(rf"{PREFIX}\w+", text or ""))
-
-
-OWN = names_in(settings.__doc__)
-"""The settings of `icmformer.settings`."""
-
-
-def unknown(environment: Mapping[str, str], known: Iterable[str]) -> Outcome:
-    """A warning where a variable of our prefix is no setting, with the name that may have been meant.
-
-    Args:
-        environment: The environment's variables.
-        known: The settings there are.
-    """
-    known = sorted(known)
-    strange = sorted(name for name in environment if name.upper().startswith(PREFIX) and name not in known)
-    if not strange:
-        return ok(f"no {PREFIX} variable but settings")
-    bare = [name.removeprefix(PREFIX) for name in known]
-    close = {name: get_close_matches(name.upper().removeprefix(PREFIX), bare, 1, 0.7) for name in strange}
-    told = ", ".join(f"{name} (meant {PREFIX}{close[name][0]}?)" if close[name] else name for name in strange)
-    return warning(
-        f"set, and no setting: {told}",
-        "mend the name, or unset it; docs/settings.md, label_studio.md and cvat.md have them all",
-    )
+    return frozenset(re.findall(r"ICMFORMER_\w+", text or ""))

@@ -1,26 +1,27 @@
 """`icmformer doctor`: every planted fault is found in its own line, and nowhere else."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import threading
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-import ls_backend.doctor as ls_backend
-import serverless.doctor as serverless
+from icmformer.cli.doctor import TOOLS
 from icmformer.cli.main import main
-from icmformer.diagnosis import Check, examine, failed, installation, machine, ok
-from icmformer.diagnosis.variables import OWN
+from icmformer.diagnosis import installation, machine
+from icmformer.diagnosis.report import Report, failed, ok
 from tests.conftest import ROOT, TINY, TRAINED
 from tests.doctor import Doctor, forget_environment
 
-ASSETS = ROOT / "icmformer" / "assets"
 MB = 1 << 20
 
 
@@ -35,7 +36,7 @@ def command(*words, **environment):
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "ICMFORMER_CACHE_DIR")
     }
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "icmformer", "doctor", *words],
         env=kept | environment,
         capture_output=True,
@@ -43,14 +44,8 @@ def command(*words, **environment):
         check=False,
         cwd=ROOT,
     )
-
-
-def distribution(folder, name, version="1.0", entry_points=""):
-    """An installed package's description."""
-    there = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    there.mkdir(parents=True)
-    (there / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (there / "entry_points.txt").write_text(entry_points)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done
 
 
 def test_a_healthy_installation_is_told_in_lines_and_status_zero():
@@ -58,27 +53,27 @@ def test_a_healthy_installation_is_told_in_lines_and_status_zero():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
     lines = done.stdout.splitlines()
-    for name in ("python", "packages", "opencv", "torch", "settings", "cache folder", "device", "openvino"):
-        assert any(line.startswith(f"{name}: ") for line in lines), name
-    assert any(line.startswith("weights: starter, sha256 ") for line in lines)
-    assert any(line.startswith("segment: starter, fast, openvino: a disk found with IoU 0.9") for line in lines)
-    assert any(line.startswith("label studio: skipped: no address given") for line in lines)
-    assert any(line.startswith("cvat: skipped: no address given") for line in lines)
-    assert any(line.startswith("clock: skipped: unchecked: no server") for line in lines)
+    for start in (
+        *("python: ", "packages: ", "opencv: ", "torch: ", "settings: ", "cache folder: ", "device: ", "openvino: "),
+        "weights: starter, sha256 ",
+        "segment: starter, fast, openvino: a disk found with IoU 0.9",
+        "label studio: skipped: no address given",
+        "cvat: skipped: no address given",
+        "clock: skipped: unchecked: no server",
+    ):
+        assert any(line.startswith(start) for line in lines), start
     assert lines[-1].startswith("all is well")
 
 
 def test_two_faults_of_an_environment_are_two_lines_and_status_one(tmp_path):
-    file = tmp_path / "cache"
-    file.write_text("")
-    done = command("--weights", "nowhere", "--device", "cpu", ICMFORMER_CACHE_DIR=str(file))
+    (tmp_path / "file").write_text("")
+    done = command("--weights", "nowhere", "--device", "cpu", ICMFORMER_CACHE_DIR=str(tmp_path / "file"))
     assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines if "FAILED: " in line] == ["cache folder", "weights"]
     assert lines[-1] == "2 failed: cache folder, weights"
-    for place, line in enumerate(lines):
-        assert "FAILED: " not in line or lines[place + 1].startswith("  -> ")
+    for line, after in itertools.pairwise(lines):
+        assert "FAILED: " not in line or after.startswith("  -> ")
 
 
 def test_json_holds_every_check_with_facts(doctor):
@@ -92,218 +87,201 @@ def test_json_holds_every_check_with_facts(doctor):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "line", "texts"),
     [
-        ("ICMFORMER_MAX_PIXELS", "lots"),
-        ("ICMFORMER_BATCH", "0"),
-        ("ICMFORMER_PROFILE", "fastest"),
-        ("ICMFORMER_RUNTIME", "tensorrt"),
+        ("MAX_PIXELS", "lots", "settings", ("lots", "docs/settings.md")),
+        ("BATCH", "0", "settings", ("between 1 and 64", "docs/settings.md")),
+        ("PROFILE", "fastest", "settings", ("fastest", "docs/settings.md")),
+        ("RUNTIME", "tensorrt", "settings", ("tensorrt", "set it to")),
+        ("CLICK_LOG", "FILE/clicks.jsonl", "settings", ("ICMFORMER_CLICK_LOG: ", "a folder that the server may write")),
+        ("CLICK_LOG", "FILE/..", "settings", ("ICMFORMER_CLICK_LOG: ", "name a file")),
+        ("CACHE_DIR", "FILE", "cache folder", ("is a file", "ICMFORMER_CACHE_DIR")),
+        ("CACHE_DIR", "FILE/icmformer", "cache folder", ("is a file", "ICMFORMER_CACHE_DIR")),
+        ("CACHE_DIR", "/proc/nowhere", "cache folder", ("cannot be written", "ICMFORMER_CACHE_DIR")),
+        ("WEIGHTS", "nowhere", "weights", ("no weights 'nowhere'", "set ICMFORMER_WEIGHTS")),
+        ("DEVICE", "tpu9", "device", ("tpu9", "set ICMFORMER_DEVICE")),
+        ("DEVICE", f"cuda:{torch.cuda.device_count()}", "device", ("was asked for", "ICMFORMER_DEVICE")),
     ],
 )
-def test_a_wrong_setting_is_one_failed_line(doctor, monkeypatch, name, value):
-    monkeypatch.setenv(name, value)
+def test_a_fault_of_one_setting_is_one_failed_line(doctor, monkeypatch, tmp_path, name, value, line, texts):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(f"ICMFORMER_{name}", value.replace("FILE/..", str(tmp_path)).replace("FILE", f"{tmp_path}/file"))
     report = doctor()
-    assert report.failed == ["settings"]
-    assert value in report.told("settings")
-    assert "set" in report.checks["settings"]["advice"]
-    assert report.state("segment") == report.state("device") == "skipped"
+    assert report.failed == [line]
+    for text in texts:
+        assert text in report.told(line)
+    for other in {"settings": ("segment", "device"), "weights": ("segment",), "device": ("gpu", "segment")}.get(
+        line, ()
+    ):
+        assert report.state(other) == "skipped"
+
+
+def test_a_click_log_that_could_be_written_is_not_made(doctor, monkeypatch, tmp_path):
+    monkeypatch.setenv("ICMFORMER_CLICK_LOG", str(tmp_path / "new" / "log.jsonl"))
+    assert doctor().failed == []
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_misspelt_setting_is_told_with_what_was_meant(doctor, monkeypatch):
-    for name in ("ICMFORMER_QUEUE", "ICMFORMER_CVAT_FILL_HOLES"):  # the servers' own
-        monkeypatch.setenv(name, "7")
-    assert doctor().state("variables") == "ok"
-    monkeypatch.setenv("ICMFORMER_WEIGHT", "mine")
-    monkeypatch.setenv("icmformer_profile", "exact")
-    for name in ("ICMFORMER_NONSENSE", "ICMFORMER_TIMEOUT"):
-        monkeypatch.setenv(name, "1")
+    for name in ("ICMFORMER_WEIGHT", "icmformer_profile", "ICMFORMER_NONSENSE", "ICMFORMER_TIMEOUT"):
+        monkeypatch.setenv(name, "exact")
     report = doctor()
     assert report.state("variables") == "warning"
     told = report.told("variables")
     assert "ICMFORMER_WEIGHT (meant ICMFORMER_WEIGHTS?)" in told
     assert "icmformer_profile (meant ICMFORMER_PROFILE?)" in told
     assert "ICMFORMER_NONSENSE, ICMFORMER_TIMEOUT, ICMFORMER_WEIGHT (" in told  # nothing is guessed for two of them
-    assert "QUEUE" not in told
 
 
-def test_every_setting_is_in_its_table():
-    """What the sources read is what doctor knows."""
-    for package, known in (
-        ("icmformer", OWN),
-        ("ls_backend", ls_backend.VARIABLES),
-        ("serverless", serverless.VARIABLES),
-    ):
-        read = re.findall(r'"(ICMFORMER_\w+)"', (ROOT / package / "settings.py").read_text())
-        assert set(read) == known, package
-
-
-def test_unknown_weights_fail_in_their_line(doctor):
-    report = doctor(weights="nowhere")
-    assert report.failed == ["weights"]
-    assert "no weights 'nowhere'" in report.told("weights")
-    assert "ICMFORMER_WEIGHTS" in report.checks["weights"]["advice"]
-    assert report.state("segment") == "skipped"
+def test_every_documented_setting_is_known(doctor, monkeypatch):
+    documented = {
+        name
+        for page in ("settings", "label_studio", "cvat")
+        for name in re.findall(r"^\| `(ICMFORMER_\w+)`", (ROOT / f"docs/{page}.md").read_text(), re.M)
+    }
+    assert len(documented) > 20
+    for name in documented:
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    assert doctor().state("variables") == "ok"
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
 def test_weights_with_a_flipped_byte_are_found(doctor, tmp_path, file):
     folder = tmp_path / "copy"
-    shutil.copytree(ASSETS / "starter", folder)
-    assert doctor(weights=str(folder)).failed == []
+    shutil.copytree(ROOT / "icmformer/assets/starter", folder)
+    assert doctor("--weights", str(folder)).failed == []
     content = bytearray((folder / file).read_bytes())
     content[-20] ^= 1
     (folder / file).write_bytes(content)
-    report = doctor(weights=str(folder))
-    assert report.failed == ["weights"]
-    assert file in report.told("weights")
-    assert "icmformer weights verify" in report.checks["weights"]["advice"]
+    doctor("--weights", str(folder)).fails_in("weights", file, "icmformer weights verify")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_fails_in_the_devices_line(doctor):
-    report = doctor(device="cuda")
-    assert report.failed == ["device"]
-    assert "ICMFORMER_DEVICE=cpu" in report.checks["device"]["advice"]
-    assert report.state("gpu") == report.state("segment") == "skipped"
-    assert doctor(device="tpu9").failed == ["device"]
-
-
-def test_a_cuda_build_without_a_usable_driver_is_told(doctor, monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+def test_torch_the_driver_and_the_device_that_do_not_go_together_are_told(doctor, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(installation, "nvidia_driver", lambda: None)
-    monkeypatch.setattr(machine, "nvidia_driver", lambda: "470.1")
-    assert "--gpus all" in doctor().told("torch")
-    monkeypatch.setattr(installation, "nvidia_driver", lambda: "470.1")
+    for module in (installation, machine):
+        monkeypatch.setattr(module, "nvidia_driver", lambda: "470.1")
+    told = "beside an NVIDIA GPU (driver 470.1) -> to use the GPU install a CUDA build"
+    assert told in doctor().told("torch")
+    assert "install a CUDA build of torch" in doctor("--device", "cuda").told("device")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
     report = doctor()
     assert (report.code, report.state("torch")) == (0, "warning")
     assert "470.1" in report.told("torch")
-    report = doctor(device="cuda:0")
-    assert report.failed == ["device"]
-    assert "update NVIDIA's driver" in report.told("device")
+    doctor("--device", "cuda:0").fails_in("device", "update NVIDIA's driver")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES" in doctor(device="cuda").told("device")
+    assert "CUDA_VISIBLE_DEVICES" in doctor("--device", "cuda").told("device")
+    monkeypatch.setattr(installation, "nvidia_driver", lambda: None)
+    assert "--gpus all" in doctor().told("torch")
 
 
-def test_a_gpu_beside_a_build_for_cpus_is_a_warning(monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(installation, "nvidia_driver", lambda: "580.1")
-    outcome = installation.torch_build()
-    assert outcome.state == "warning"
-    assert "TORCH_INDEX_URL" in outcome.advice
-
-
-class Cuda:
+def cuda(capability=(9, 0), kinds=("sm_80", "sm_90"), free=70_000):
     """`torch.cuda` of a GPU."""
-
-    def __init__(self, capability=(9, 0), kinds=("sm_80", "sm_90"), free=70_000, error=None):
-        self._capability, self._kinds, self._free, self._error = capability, kinds, free, error
-
-    def get_device_capability(self, name):
-        if self._error:
-            raise RuntimeError(self._error)
-        return self._capability
-
-    def get_arch_list(self):
-        return list(self._kinds)
-
-    def mem_get_info(self, name):
-        return self._free * MB, 80_000 * MB
+    return SimpleNamespace(
+        get_device_capability=lambda name: capability,
+        get_arch_list=lambda: list(kinds),
+        mem_get_info=lambda name: (free * MB, 80_000 * MB),
+    )
 
 
 @pytest.mark.parametrize(
     ("cuda", "state", "word"),
     [
-        (Cuda(), "ok", "9.0"),
-        (Cuda((8, 6)), "ok", "8.6"),  # code for 8.0 runs
-        (Cuda((6, 1)), "failed", "sm_80"),
-        (Cuda((12, 0)), "failed", "torch build for this GPU"),
-        (Cuda((12, 0), ("sm_90", "compute_90")), "ok", "12.0"),
-        (Cuda(free=300), "failed", "nvidia-smi"),
-        (Cuda(free=2000), "warning", "not much"),
-        (Cuda(error="CUDA error: no luck\nmore"), "failed", "no luck"),
+        (cuda(), "ok", "9.0"),
+        (cuda((8, 6)), "ok", "8.6"),  # code for 8.0 runs
+        (cuda((6, 1)), "failed", "sm_80"),
+        (cuda((12, 0)), "failed", "torch build for this GPU"),
+        (cuda((12, 0), ("sm_90", "compute_90")), "ok", "12.0"),
+        (cuda(free=300), "failed", "nvidia-smi"),
+        (cuda(free=2000), "warning", "not much"),
+        (
+            SimpleNamespace(get_device_capability=Mock(side_effect=RuntimeError("no luck\nmore"))),
+            "failed",
+            "no luck",
+        ),
     ],
 )
-def test_what_a_gpu_says_is_judged(cuda, state, word):
-    outcome = machine.gpu("cuda:0", cuda)
-    assert outcome.state == state
-    assert word in f"{outcome.text} {outcome.advice}"
-
-
-def test_a_file_in_the_cache_folders_place_is_found(doctor, monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    for place in ("file", "file/icmformer"):
-        monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / place))
-        report = doctor()
-        assert report.failed == ["cache folder"]
-        assert "ICMFORMER_CACHE_DIR" in report.checks["cache folder"]["advice"]
+def test_what_a_gpu_says_is_judged(monkeypatch, cuda, state, word):
+    monkeypatch.setattr(torch, "cuda", cuda)
+    finding = machine.gpu("cuda:0")
+    assert finding.state == state
+    assert word in f"{finding.text} {finding.advice}"
 
 
 def test_a_cache_folder_that_cannot_be_written_or_is_full_is_found(monkeypatch, tmp_path):
     assert machine.cache_folder(tmp_path / "new" / "er").state == "ok"
     assert list(tmp_path.iterdir()) == []
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage._replace(free=50 * MB))
-    assert machine.cache_folder(tmp_path).state == "failed"
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage._replace(free=500 * MB))
-    assert machine.cache_folder(tmp_path).state == "warning"
-
-    def refused(**_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(machine.tempfile, "TemporaryFile", refused)
-    outcome = machine.cache_folder(tmp_path)
-    assert outcome.state == "failed"
-    assert "Permission denied" in outcome.text
+    for free, state in ((50, "failed"), (500, "warning")):
+        monkeypatch.setattr(machine.shutil, "disk_usage", lambda path, free=free: usage._replace(free=free * MB))
+        assert machine.cache_folder(tmp_path).state == state
+    monkeypatch.setattr(machine.tempfile, "TemporaryFile", Mock(side_effect=PermissionError(13, "Permission denied")))
+    finding = machine.cache_folder(tmp_path)
+    assert finding.state == "failed"
+    assert "Permission denied" in finding.text
 
 
-def system(root, available=None, group="0::/\n", **limits):
-    """A root folder with what the kernel says of memory, in MB."""
-    (root / "proc" / "self").mkdir(parents=True)
-    if available is not None:
-        (root / "proc" / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable:  {available * 1024} kB\n")
-    (root / "proc" / "self" / "cgroup").write_text(group)
-    for path, text in limits.items():
-        file = root / "sys" / "fs" / "cgroup" / path.replace("__", "/").replace("_DOT_", ".")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return root
+@pytest.fixture
+def kernel(monkeypatch, tmp_path):
+    """Writes files in which the kernel tells of memory, below a root folder that is looked at in place of `/`."""
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+
+    def write(files):
+        for path, text in files.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(str(text))
+
+    return write
 
 
-def test_too_little_memory_fails_and_little_warns(doctor, monkeypatch, tmp_path):
-    monkeypatch.setattr(machine, "ROOT", system(tmp_path, available=200))
-    report = doctor()
-    assert report.failed == ["memory"]
-    assert "smaller weights" in report.checks["memory"]["advice"]
-    assert machine.memory(10 * MB, 0, tmp_path).facts["least_mb"] == 530
-    (tmp_path / "proc" / "meminfo").write_text(f"MemAvailable: {600 * 1024} kB\n")
+def available(megabytes):
+    return {"proc/meminfo": f"MemTotal: 1 kB\nMemAvailable:  {megabytes * 1024} kB\n"}
+
+
+def test_too_little_memory_fails_and_little_warns(doctor, kernel):
+    assert machine.memory(0, 0).state == "skipped"
+    kernel(available(200))
+    doctor().fails_in("memory", "smaller weights")
+    assert machine.memory(10 * MB, 0).facts["least_mb"] == 530
+    kernel(available(600))
     assert machine.memory(10 * MB, 300 * MB).state == "warning"
     assert machine.memory(10 * MB, 50 * MB).state == "ok"
+    kernel(available(300))
+    assert machine.memory(0, 0).state == "failed"
+    kernel({"proc/self/status": f"VmRSS:\t {400 * 1024} kB\n"})  # what this process holds comes free
+    assert machine.memory(0, 0).state == "ok"
 
 
-def test_memory_that_this_process_holds_counts_as_free(tmp_path):
-    system(tmp_path, available=300)
-    assert machine.memory(0, 0, tmp_path).state == "failed"
-    (tmp_path / "proc" / "self" / "status").write_text(f"VmRSS:\t {400 * 1024} kB\n")
-    assert machine.memory(0, 0, tmp_path).state == "ok"
+SECOND = {
+    "proc/self/cgroup": "0::/pods/a\n",
+    "sys/fs/cgroup/pods/memory.max": 700 * MB,
+    "sys/fs/cgroup/pods/memory.current": 600 * MB,
+    "sys/fs/cgroup/pods/a/memory.max": "max",
+    "sys/fs/cgroup/pods/a/memory.current": 600 * MB,
+}
+FIRST = {
+    "proc/self/cgroup": "7:cpu,memory:/gone\n",
+    "sys/fs/cgroup/memory/memory.limit_in_bytes": 300 * MB,
+    "sys/fs/cgroup/memory/memory.usage_in_bytes": MB,
+}
 
 
-def test_limits_of_control_groups_of_both_kinds_count(tmp_path):
-    second = {"pods__memory_DOT_max": str(700 * MB), "pods__memory_DOT_current": str(600 * MB)}
-    inner = {"pods__a__memory_DOT_max": "max", "pods__a__memory_DOT_current": str(600 * MB)}
-    outcome = machine.memory(0, 0, system(tmp_path / "2", 9000, "0::/pods/a\n", **second, **inner))
-    assert outcome.state == "failed"
-    assert "100 MB free in its control group" in outcome.text
-    assert "--memory" in outcome.advice
-    (tmp_path / "2/sys/fs/cgroup/pods/memory.stat").write_text(f"anon 5\ninactive_file {550 * MB}\n")
-    assert machine.memory(0, 0, tmp_path / "2").state == "ok"
-    first = {"memory__memory_DOT_limit_in_bytes": str(300 * MB), "memory__memory_DOT_usage_in_bytes": str(MB)}
-    outcome = machine.memory(0, 0, system(tmp_path / "1", 9000, "7:cpu,memory:/gone\n", **first))
-    assert "299 MB free in its control group" in outcome.text
-    none = {"memory__memory_DOT_limit_in_bytes": str(2**63 - 4096), "memory__memory_DOT_usage_in_bytes": "5"}
-    assert machine.memory(0, 0, system(tmp_path / "0", 9000, "7:memory:/\n", **none)).state == "ok"
-    assert machine.memory(0, 0, tmp_path / "nothing").state == "skipped"
+@pytest.mark.parametrize(
+    ("files", "state", "text"),
+    [
+        (SECOND, "failed", "100 MB free in its control group"),
+        (SECOND | {"sys/fs/cgroup/pods/memory.stat": f"anon 5\ninactive_file {550 * MB}\n"}, "ok", "650 MB free"),
+        (FIRST, "failed", "299 MB free in its control group"),
+        (FIRST | {"sys/fs/cgroup/memory/memory.limit_in_bytes": 2**63 - 4096}, "ok", "9,000 MB free in this machine"),
+    ],
+)
+def test_limits_of_control_groups_of_both_kinds_count(kernel, files, state, text):
+    kernel(available(9000) | files)
+    finding = machine.memory(0, 0)
+    assert finding.state == state
+    assert text in finding.text
+    assert state == "ok" or "--memory" in finding.advice
 
 
 def test_openvino_asked_for_and_not_installed_is_found(doctor, monkeypatch):
@@ -311,55 +289,56 @@ def test_openvino_asked_for_and_not_installed_is_found(doctor, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, package=None: None if name == "openvino" else find(name, package)
     )
-    monkeypatch.setenv("ICMFORMER_RUNTIME", "openvino")
-    report = doctor()
-    assert report.failed == ["openvino"]
-    assert "icmformer[cpu]" in report.checks["openvino"]["advice"]
-    monkeypatch.setenv("ICMFORMER_RUNTIME", "auto")
-    report = doctor()
-    assert (report.failed, report.state("openvino")) == ([], "warning")
-
-
-def test_an_openvino_that_does_not_load_fails_in_its_line_alone(tmp_path):
-    (tmp_path / "openvino").mkdir()
-    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
-    done = command("--weights", TINY, "--device", "cpu", "--json", PYTHONPATH=str(tmp_path))
-    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert [name for name, check in checks.items() if check["state"] == "failed"] == ["openvino"]
-    assert "libtbb" in checks["openvino"]["text"]
-    assert "ICMFORMER_RUNTIME=torch" in checks["openvino"]["advice"]
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
+    for runtime, failing, state in (("openvino", ["openvino"], "failed"), ("auto", [], "warning")):
+        monkeypatch.setenv("ICMFORMER_RUNTIME", runtime)
+        report = doctor()
+        assert (report.failed, report.state("openvino")) == (failing, state)
+        assert "icmformer[cpu]" in report.checks["openvino"]["advice"]
 
 
 def test_an_old_openvino_and_a_device_it_does_not_run_on(monkeypatch):
     monkeypatch.setattr(installation, "version", lambda name: "2024.6.0")
-    outcome = installation.openvino("auto", "cpu")
-    assert outcome.state == "warning"
-    assert "2025.0" in outcome.text
+    finding = installation.openvino("auto", "cpu")
+    assert finding.state == "warning"
+    assert "2025.0" in finding.text
     assert installation.openvino("openvino", "cuda").state == "failed"
     assert installation.openvino("auto", "cuda").state == "skipped"
 
 
-def test_two_packages_of_opencv_at_once_are_found(doctor, monkeypatch, tmp_path):
-    distribution(tmp_path, "opencv-python", "4.9.0")
+@pytest.mark.parametrize(
+    ("package", "lines", "skipped", "advice"),
+    [
+        ("openvino", ["openvino"], "segment", "ICMFORMER_RUNTIME=torch"),
+        ("torch", ["torch"], "settings", "pip install --force-reinstall torch"),
+        ("cv2", ["opencv", "cvat"], "segment", "pip install opencv-python-headless"),
+    ],
+)
+def test_a_package_that_does_not_load_fails_in_its_line_and_where_needed(tmp_path, package, lines, skipped, advice):
+    (tmp_path / f"{package}.py").write_text("raise ImportError('libtbb.so.12: cannot open')")
+    done = command("--weights", TINY, "--device", "cpu", "--json", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert [name for name, check in checks.items() if check["state"] == "failed"] == lines
+    assert checks[skipped]["state"] == "skipped"
+    assert "libtbb" in checks[lines[0]]["text"]
+    assert advice in checks[lines[0]]["advice"]
+
+
+def test_packages_that_are_broken_old_or_twice_there_are_named(doctor, monkeypatch, tmp_path):
+    description = tmp_path / "opencv_python-4.9.0.dist-info" / "METADATA"
+    description.parent.mkdir()
+    description.write_text("Metadata-Version: 2.1\nName: opencv-python\nVersion: 4.9.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    report = doctor()
-    assert report.failed == ["opencv"]
-    assert "opencv-python-headless and opencv-python" in report.told("opencv")
-    assert report.checks["opencv"]["advice"].startswith("pip uninstall -y ")
-
-
-def test_a_package_that_is_broken_or_old_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    outcome = installation.packages()
-    assert outcome.state == "failed"
-    assert "safetensors" in outcome.text
-    monkeypatch.delitem(sys.modules, "safetensors")
+    doctor().fails_in("opencv", "opencv-python-headless and opencv-python", "-> pip uninstall -y ")
+    with monkeypatch.context() as broken:
+        broken.setitem(sys.modules, "safetensors", None)
+        finding = installation.packages()
+        assert finding.state == "failed"
+        assert "safetensors" in finding.text
     monkeypatch.setattr(installation, "version", lambda name: "1.9")
-    outcome = installation.packages()
-    assert outcome.state == "warning"
-    assert "numpy 1.9 is older than 2.0" in outcome.text
+    finding = installation.packages()
+    assert finding.state == "warning"
+    assert "numpy 1.9 is older than 2.0" in finding.text
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setattr(installation, "installed", lambda name: "5" if name == "opencv-python" else None)
     assert "opencv-python-headless" in installation.opencv().advice
@@ -370,20 +349,15 @@ def test_an_old_python_is_refused():
     assert installation.python((3, 14, 0)).state == "ok"
 
 
-@pytest.mark.parametrize(
-    ("entry", "text"),
-    [("missing.module:checks", "ModuleNotFoundError"), ("json:dumps", "TypeError"), ("json:nothing", "AttributeError")],
-)
-def test_a_broken_plug_in_is_a_line_of_its_own(doctor, monkeypatch, tmp_path, entry, text):
-    distribution(tmp_path, "plug-in", entry_points=f"[icmformer.doctor]\nplug_in = {entry}\n")
+def test_checks_of_a_tool_that_do_not_load_fail_and_absent_ones_do_where_asked_for(doctor, monkeypatch, tmp_path):
+    (tmp_path / "broken_tool.py").write_text("import no_such_package")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(TOOLS, "cvat", "broken_tool")
     report = doctor()
-    assert report.failed == ["plug in"]
-    assert text in report.told("plug in")
-
-
-def test_plug_ins_that_are_not_installed_fail_only_where_asked_for(doctor, monkeypatch):
-    monkeypatch.setattr("icmformer.cli.doctor.GROUP", "none.such")
+    report.fails_in("cvat", "do not load: ModuleNotFoundError")
+    assert report.state("variables") == "skipped"
+    monkeypatch.setitem(TOOLS, "cvat", "no_such_tool.doctor")
+    monkeypatch.setitem(TOOLS, "label studio", "no_such_tool.doctor")
     report = doctor()
     assert report.failed == []
     assert "not installed" in report.told("cvat")
@@ -399,24 +373,20 @@ def test_a_check_that_breaks_or_hangs_ends_no_run_and_shows_no_secret():
         time_is_over.wait(5)
         return ok("late")
 
-    import threading
-
     time_is_over = threading.Event()
-    outcomes = examine(
-        [
-            Check("broken", broken, secrets=("hush-hush", "")),
-            Check("slow", slow, seconds=0.05),
-            Check("told", lambda: failed("the hush-hush\x1b[2J", "try hush-hush", quoted="hush-hush"), ("absent",)),
-            Check("said", lambda: failed("the hush-hush\x1b[2J", "hush-hush", q="hush-hush"), secrets=("hush-hush",)),
-            Check("after", lambda: ok("well")),
-        ]
-    )
+    report = Report()
+    report.check("broken", broken, secrets=("hush-hush", ""))
+    report.check("slow", slow, seconds=0.05)
+    report.check("told", lambda: failed("the hush-hush\x1b[2J", "try hush-hush", quoted="hush-hush"), ("absent",))
+    report.check("said", lambda: failed("the hush-hush\x1b[2J", "hush-hush", q="hush-hush"), secrets=("hush-hush",))
+    report.check("after", lambda: ok("well"))
     time_is_over.set()
-    assert [outcome.state for outcome in outcomes.values()] == ["failed", "failed", "skipped", "failed", "ok"]
-    assert "KeyError" in outcomes["broken"].text
-    assert "no answer within 0.05 s" in outcomes["slow"].text
-    assert "hush" not in repr(outcomes)
-    assert "\x1b" not in outcomes["said"].text
+    findings = report.findings
+    assert [finding.state for finding in findings.values()] == ["failed", "failed", "skipped", "failed", "ok"]
+    assert "KeyError" in findings["broken"].text
+    assert "no answer within 0.05 s" in findings["slow"].text
+    assert "hush" not in repr(findings)
+    assert "\x1b" not in findings["said"].text
 
 
 def test_arguments_that_make_no_sense_are_usage_errors(capsys):
@@ -424,20 +394,3 @@ def test_arguments_that_make_no_sense_are_usage_errors(capsys):
         main(["doctor", "--project", "mine"])
     assert stop.value.code == 2
     assert "--project" in capsys.readouterr().err
-
-
-def test_an_unwritable_home_is_no_traceback(doctor, monkeypatch):
-    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(Path("/proc/nowhere")))
-    assert doctor().failed == ["cache folder"]
-
-
-def test_a_click_log_that_cannot_be_written(doctor, monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "clicks.jsonl", tmp_path):
-        monkeypatch.setenv("ICMFORMER_CLICK_LOG", str(path))
-        report = doctor()
-        assert report.failed == ["settings"]
-        assert report.told("settings").startswith("ICMFORMER_CLICK_LOG")
-    monkeypatch.setenv("ICMFORMER_CLICK_LOG", str(tmp_path / "new" / "log.jsonl"))
-    assert doctor().failed == []
-    assert not (tmp_path / "new").exists()
