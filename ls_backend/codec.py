@@ -92,10 +92,36 @@ class InteractiveRequest:
         return tuple(clicks), box
 
     @property
+    def positive(self) -> int:
+        return sum(mark.size is None and mark.positive for mark in self.marks)
+
+    @property
+    def negative(self) -> int:
+        return sum(mark.size is None and not mark.positive for mark in self.marks)
+
+    @property
+    def boxes(self) -> int:
+        return sum(mark.size is not None for mark in self.marks)
+
+    @property
+    def empty(self) -> bool:
+        return False
+
+    @property
+    def group(self) -> tuple[str, str]:
+        return self.task, self.marks[0].id
+
+    def facts(self) -> dict[str, Any]:
+        return {"task": self.task, "clicks": self.positive + self.negative}
+
+    def logged(self) -> dict[str, Any]:
+        return {"region": self.region_id}
+
+    @property
     def region_id(self) -> str:
         """An id for the answer: a function of the request alone, and of no other.
 
-        It ends with the number of clicks and boxes, so that a saved annotation tells what it took (`accepted`).
+        It ends with the number of clicks and boxes: `saved_annotations` reads there what a mask took.
         """
         facts = [
             self.task,

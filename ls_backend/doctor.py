@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from icmformer.diagnosis import Answer, Check, Fact, Options, Outcome, ask, clock_offset, failed, ok, skipped, warning
 from icmformer.diagnosis.checks import NETWORK_SECONDS
-from icmformer.diagnosis.variables import names_in
 from icmformer.errors import ConfigError
 from icmformer.serving.errors import FetchError, RequestError
-from ls_backend import settings
+from icmformer.settings import variables, without_shared
 from ls_backend.addresses import shown
 from ls_backend.labels import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
-from ls_backend.settings import BackendSettings, log_options
+from ls_backend.settings import BackendSettings
 
 if TYPE_CHECKING:
     from ls_backend.fetch import LabelStudio
 
-VARIABLES = names_in(settings.__doc__)
+VARIABLES = frozenset(variables(BackendSettings))
 """The backend's settings."""
 _SETTINGS, _REACHED, _TOKEN = "label studio settings", "label studio", "label studio token"
 _PROJECT, _CONFIG, _BACKEND = "label studio project", "labelling config", "ml backend"
@@ -79,8 +78,7 @@ class _Studio:
 
     @cached_property
     def _own(self) -> BackendSettings:
-        log_options(self._environment)
-        return BackendSettings.from_environment(self._environment)
+        return BackendSettings.from_environment(without_shared(self._environment))
 
     @cached_property
     def _studio(self) -> LabelStudio:

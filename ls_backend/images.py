@@ -63,11 +63,11 @@ class Images:
         Args:
             url: As the task has it.
             task: The task's id; Label Studio presigns cloud addresses for a task.
-            turn: Of the request that needs it, which may be outdone while somebody else fetches.
+            turn: Of the request that needs it, which may be superseded while somebody else fetches.
 
         Raises:
             RequestError: And its kin: an address that is refused or cannot be fetched, a file that is no image.
-            StaleError: A newer request of the object came.
+            SupersededError: A newer request of the object came.
         """
         with self._guard:
             flight = self._flights.get(url)

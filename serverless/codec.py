@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from icmformer.serving.errors import RequestError
 from icmformer.types import BoolMask, Box, Click
-from serverless.errors import RequestError
 
 _MOST_POINTS = 100  # of a kind: each is a pass of the network, and Nuclio ends a worker that takes too long
 _MOST_SHAPES = 20  # of a reply with a shape for each part: each becomes an object of its own in the page
@@ -30,20 +30,43 @@ class CVATRequest:
 
     Attributes:
         image: The image file, base64.
-        positive: Clicks on the object (x, y), in click order.
-        negative: Clicks off the object, in click order; the order between the two kinds is not known.
+        pos_points: Clicks on the object (x, y), in click order.
+        neg_points: Clicks off the object, in click order; the order between the two kinds is not known.
         corners: (x1, y1, x2, y2) of the box around all corner points; None without a box.
     """
 
     image: bytes
-    positive: tuple[tuple[float, float], ...]
-    negative: tuple[tuple[float, float], ...]
+    pos_points: tuple[tuple[float, float], ...]
+    neg_points: tuple[tuple[float, float], ...]
     corners: tuple[float, float, float, float] | None
+
+    @property
+    def positive(self) -> int:
+        return len(self.pos_points)
+
+    @property
+    def negative(self) -> int:
+        return len(self.neg_points)
+
+    @property
+    def boxes(self) -> int:
+        return int(self.corners is not None)
 
     @property
     def empty(self) -> bool:
         """Whether nothing says where the object is: no box and no positive click."""
-        return self.corners is None and not self.positive
+        return self.corners is None and not self.pos_points
+
+    @property
+    def group(self) -> None:
+        """CVAT does not tell which object a request is about."""
+        return None
+
+    def facts(self) -> dict[str, int]:
+        return {"image_bytes": len(self.image) * 3 // 4}
+
+    def logged(self) -> dict[str, int]:
+        return {}
 
     def prompt(self, height: int, width: int) -> tuple[tuple[Click, ...], Box | None]:
         """Clicks, positive ones first, and box in an image of `height` x `width` pixels.
@@ -52,7 +75,7 @@ class CVATRequest:
             RequestError: A click outside the image.
             PromptError: A box without area.
         """
-        return to_prompt(self.positive, self.negative, self.corners, height, width)
+        return to_prompt(self.pos_points, self.neg_points, self.corners, height, width)
 
 
 def to_prompt(
@@ -97,8 +120,8 @@ def parse(body: Any) -> CVATRequest:
         raise RequestError(f"obj_bbox must be corner points in pairs, got {len(corners)} points")
     request = CVATRequest(
         image=image if isinstance(image, bytes) else _ascii(image),
-        positive=_points(body, "pos_points"),
-        negative=_points(body, "neg_points"),
+        pos_points=_points(body, "pos_points"),
+        neg_points=_points(body, "neg_points"),
         corners=_around(corners) if corners else None,
     )
     if body.get("text_prompts") and request.empty:

@@ -9,12 +9,11 @@ from urllib.parse import quote
 
 from icmformer.diagnosis import Answer, Check, Fact, NoAnswerError, Options, Outcome, ask, failed, ok, skipped, warning
 from icmformer.diagnosis.checks import NETWORK_SECONDS
-from icmformer.diagnosis.variables import names_in
 from icmformer.errors import ConfigError
-from serverless import settings
+from icmformer.settings import variables, without_shared
 from serverless.settings import FunctionSettings
 
-VARIABLES = names_in(settings.__doc__)
+VARIABLES = frozenset(variables(FunctionSettings))
 """The function's settings."""
 _SETTINGS, _REACHED, _VERSION, _TOKEN, _FUNCTION, _ANSWER = (
     "cvat settings",
@@ -75,7 +74,7 @@ class _Cvat:
 
     @cached_property
     def _own(self) -> FunctionSettings:
-        return FunctionSettings.from_environment(self._environment)
+        return FunctionSettings.from_environment(without_shared(self._environment))
 
     def _ask(self, path: str, token: bool = True, seconds: float = 5.0, body: Any = None) -> Answer:
         headers = {"Authorization": f"Bearer {self._token}"} if token else {}

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from icmformer import settings
 from icmformer.diagnosis.checks import Outcome, ok, warning
+from icmformer.settings import Settings, variables
 
 PREFIX = "ICMFORMER_"
 
 
-def names_in(text: str | None) -> frozenset[str]:
-    """The settings that a module's table, its docstring, has."""
-    return frozenset(re.findall(rf"{PREFIX}\w+", text or ""))
-
-
-OWN = names_in(settings.__doc__)
+OWN = frozenset(variables(Settings))
 """The settings of `icmformer.settings`."""
 
 

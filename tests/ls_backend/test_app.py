@@ -135,7 +135,7 @@ def test_a_busy_backend_says_when_to_come_again(make_client, make_backend):
     entered, leave = threading.Event(), threading.Event()
 
     def occupy():
-        with backend.gate.enter():
+        with backend.requests.enter():
             entered.set()
             leave.wait(10)
 
@@ -170,9 +170,9 @@ def test_ready_says_when_no_more_clicks_fit(make_backend):
     backend = make_backend(queue=1)
     client = create_app(backend, BackendSettings(user="me", password="secret")).test_client()
     assert client.get("/ready").json == {"status": "READY", "waiting": 0}
-    with backend.gate.arrival("an object") as turn, backend.gate.enter(turn):
+    with backend.requests.arrival("an object") as turn, backend.requests.enter(turn):
         assert client.get("/ready").status_code == 200  # one may still wait
-        with backend.gate.arrival("another"):
+        with backend.requests.arrival("another"):
             reply = client.get("/ready")
             assert (reply.status_code, reply.json) == (503, {"status": "BUSY", "waiting": 1})
             assert client.get("/health").status_code == 200  # it lives, busy or not

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from icmformer.errors import ConfigError
+from icmformer.serving.errors import RequestError
 from icmformer.types import Box
 from serverless import codec
-from serverless.errors import RequestError
 from serverless.settings import FunctionSettings
 
 
@@ -88,13 +88,13 @@ def body(**changes):
 )
 def test_mappings_and_json_in_any_form_are_taken(form):
     request = codec.parse(form(body()))
-    assert request.positive == ((3.0, 4.5),)
+    assert request.pos_points == ((3.0, 4.5),)
     assert codec.decode_base64(request.image) == b"hello"
 
 
 def test_what_cvat_leaves_out_is_none():
     request = codec.parse({"image": "aGVsbG8="})
-    assert (request.positive, request.negative, request.corners, request.empty) == ((), (), None, True)
+    assert (request.pos_points, request.neg_points, request.corners, request.empty) == ((), (), None, True)
     request = codec.parse(body(pos_points=None, neg_points=None, obj_bbox=None, threshold=0.4, text_prompts=[]))
     assert request.empty
 
