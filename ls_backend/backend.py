@@ -21,7 +21,7 @@ from ls_backend.codec import InteractiveRequest
 from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
 from ls_backend.images import DecodedImage, Images
-from ls_backend.labels import read_config
+from ls_backend.labelling_config import read_config
 from ls_backend.saved_annotations import Save
 from ls_backend.settings import BackendSettings
 from ls_backend.task_image import image_url

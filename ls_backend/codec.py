@@ -18,7 +18,7 @@ from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
 from icmformer.serving.errors import RequestError, UnusableImageError
 from icmformer.types import BoolMask, Box, Click
 from ls_backend import rle
-from ls_backend.labels import ImageTag, Output, read_config, some
+from ls_backend.labelling_config import ImageTag, Output, read_config, some
 from ls_backend.task_image import image_url
 
 _MOST_POINTS = 200  # each is a pass of the network

@@ -15,7 +15,7 @@ from icmformer.errors import ConfigError
 from icmformer.serving.errors import FetchError, RequestError
 from icmformer.settings import variables, without_shared
 from ls_backend.addresses import shown
-from ls_backend.labels import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
+from ls_backend.labelling_config import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
 from ls_backend.settings import BackendSettings
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import PIL.Image
 from icmformer import LoadedImage
 from serverless import codec
 from serverless.interactor import Interactor, load
+from serverless.rle import encode_mask
 from serverless.settings import FunctionSettings
 
 
@@ -56,7 +57,7 @@ class InteractiveFunction:
         if not clicks and box is None:
             return []
         mask = self._interactor.segment(pp_image, clicks, box).mask
-        shapes = codec.encode_mask(mask, self._settings.parts)
+        shapes = encode_mask(mask, self._settings.parts)
         return [cvataa.InteractionResultShape(type="mask", points=points) for points in shapes]
 
 

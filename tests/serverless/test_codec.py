@@ -13,7 +13,7 @@ from scipy import ndimage
 from icmformer.errors import ConfigError
 from icmformer.serving.errors import RequestError
 from icmformer.types import Box
-from serverless import codec
+from serverless import codec, rle
 from serverless.settings import FunctionSettings
 
 
@@ -39,7 +39,7 @@ def test_shapes_are_those_of_cvats_own_encoder():
     count = 0
     for mask in masks():
         if mask.any():
-            points = codec.encode_shape(mask)
+            points = rle.encode_shape(mask)
             assert points == encode_mask(mask)
             assert all(type(p) is int for p in points)
             count += 1
@@ -47,7 +47,7 @@ def test_shapes_are_those_of_cvats_own_encoder():
                 decode_mask(points, image_width=mask.shape[1], image_height=mask.shape[0]), mask
             )
     assert count >= 300
-    assert codec.encode_shape(np.zeros((5, 7), bool)) == []
+    assert rle.encode_shape(np.zeros((5, 7), bool)) == []
 
 
 def test_one_shape_for_each_part_holds_the_mask_and_each_pixel_once():
