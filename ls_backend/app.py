@@ -125,7 +125,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         if not authorised():
             if not strangers:
                 strangers.append(request.path)
-                log.warning("a webhook came without credentials and is not looked at: give it an Authorization header")
+                log.warning("a webhook came without credentials and is ignored: give it an Authorization header")
             return {"status": "ignored"}, 200
         with webhooks.read(request.stream) as content, one_at_a_time:
             save = backend.saved(_parsed(content))
@@ -187,7 +187,7 @@ class _Budget:
             while piece := _piece(stream):
                 with self._lock:
                     if len(piece) > self._left:
-                        raise BusyError("saves are told faster than they are noted")
+                        raise BusyError("annotations are saved faster than they can be processed")
                     self._left -= len(piece)
                 content += piece
             yield bytes(content)
@@ -202,7 +202,7 @@ def _piece(stream: IO[bytes]) -> bytes:
     except HTTPException:
         raise
     except Exception as error:  # whatever the server's reader raises at what is no HTTP
-        raise RequestError("the body broke off, or is no HTTP") from error
+        raise RequestError("the body ended early, or is not valid HTTP") from error
 
 
 def _json_body() -> Any:

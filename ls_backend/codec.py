@@ -156,7 +156,7 @@ def parse(body: Any) -> InteractiveRequest | None:
     name = _get(last, "to_name", str)
     if name not in images:
         raise RequestError(
-            f"the clicks are on {_brief(name)}, which is no image of the labelling config ({some(images)})"
+            f"the clicks are on {_brief(name)}, which is not an image of the labelling config ({some(images)})"
         )
     index = _index(last)
     group = [item for item in items if item.get("to_name") == name and _index(item) == index]
@@ -260,7 +260,9 @@ def _marks(items: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
             _check_on_image(x, y)
             marks[key] = Mark(key, x, y, _positive(item))
         else:
-            raise RequestError(f"a region of type {_brief(kind)} is no click: use the smart KeyPoint or Rectangle tool")
+            raise RequestError(
+                f"a region of type {_brief(kind)} is not a click: use the smart KeyPoint or Rectangle tool"
+            )
     if len(marks) > _MOST_POINTS:
         raise RequestError(f"{len(marks)} clicks are more than the {_MOST_POINTS} that one object may have")
     return tuple(marks.values())

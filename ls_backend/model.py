@@ -42,7 +42,7 @@ def serve(backend: Backend, settings: BackendSettings, argv: list[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1); 0.0.0.0 for all")
     args, others = parser.parse_known_args(argv)
     if others:
-        log.warning("without effect here: %s; settings come from the environment", " ".join(others))
+        log.warning("ignored: %s; settings come from the environment", " ".join(others))
     _Shared.backend = backend
     app = init_app(ICMFormerModel, basic_auth_user=settings.user or None, basic_auth_pass=settings.password or None)
     app.run(host=args.host, port=args.port, threaded=True)

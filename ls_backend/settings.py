@@ -92,7 +92,7 @@ class BackendSettings(Settings):
         if self.api_key and not self.url:
             raise ConfigError("LABEL_STUDIO_API_KEY needs LABEL_STUDIO_URL: a token is sent to that address alone")
         if self.aliases and not self.url:
-            raise ConfigError("LABEL_STUDIO_ALIASES needs LABEL_STUDIO_URL, the address that is asked in their stead")
+            raise ConfigError("LABEL_STUDIO_ALIASES needs LABEL_STUDIO_URL, the address that is used in place of them")
         if bool(self.user) != bool(self.password):
             raise ConfigError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together; one of them is missing")
 

@@ -41,7 +41,9 @@ def image_url(task: Mapping[str, Any], image: ImageTag, index: int | None) -> st
     if not isinstance(value, str) or not value:
         raise RequestError(f"the image {reprlib.repr(image.name)} must be an address, got {type(value).__name__}")
     if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-        raise RequestError(f"the address of the image {reprlib.repr(image.name)} is no text: it holds half a character")
+        raise RequestError(
+            f"the address of the image {reprlib.repr(image.name)} is not valid text: it has an unpaired surrogate"
+        )
     return value
 
 

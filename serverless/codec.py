@@ -124,7 +124,7 @@ def parse(body: Any) -> CVATRequest:
         corners=_around(corners) if corners else None,
     )
     if body.get("text_prompts") and request.empty:
-        raise RequestError("this function goes by clicks and boxes; it does not understand text_prompts")
+        raise RequestError("this function takes clicks and boxes; it does not understand text_prompts")
     return request
 
 
@@ -180,7 +180,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, str):
         return f"a text of {len(value)} characters"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return "a number" if abs(value) < 1e9 else "a number that is far too large, or none"
+        return "a number" if abs(value) < 1e9 else "a number that is too large or not finite"
     return "nothing" if value is None else type(value).__name__
 
 

@@ -160,7 +160,7 @@ class RequestQueue:
                         break
                     left = deadline - time.monotonic()
                     if left <= 0:
-                        raise BusyError(f"no place came free in {self._seconds:g} s; add replicas or a GPU")
+                        raise BusyError(f"no slot became free in {self._seconds:g} s; add replicas or a GPU")
                     self._changed.wait(left)
                 self._free -= 1
                 turn.inside = True

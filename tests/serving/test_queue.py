@@ -92,7 +92,7 @@ def test_a_full_queue_and_a_long_wait_are_refused():
         pass
     wait_for(lambda: waiting.error is not None)
     assert isinstance(waiting.error, BusyError)
-    assert "no place came free in 2 s" in str(waiting.error)
+    assert "no slot became free in 2 s" in str(waiting.error)
     inside.leave.set()
     inside.join(5)
     with requests.enter():
