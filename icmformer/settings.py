@@ -1,106 +1,153 @@
-"""Settings from the environment, read once into one frozen object; nothing else in the package reads the environment.
+"""Settings from the environment: one frozen object, read once where a program starts, and handed on from there.
 
-| variable | meaning | default |
-|---|---|---|
-| ICMFORMER_WEIGHTS | name or path of the weights | starter |
-| ICMFORMER_WEIGHTS_PATH | folders searched for weights by name, separated as in PATH | |
-| ICMFORMER_CACHE_DIR | folder for downloaded and converted files | icmformer in the user's cache folder |
-| ICMFORMER_DEVICE | auto, cpu, cuda or cuda:N; auto takes a GPU where there is one | auto |
-| ICMFORMER_PROFILE | exact or fast | fast |
-| ICMFORMER_RUNTIME | auto, torch or openvino; auto is OpenVINO on a CPU where it is installed | auto |
-| ICMFORMER_THREADS | CPU threads of the network, 0 for torch's choice | 0 |
-| ICMFORMER_BATCH | requests that the torch runtime decodes in one pass; over 1 for many users on one GPU | 1 |
-| ICMFORMER_COMPILE | 1 compiles the network at start (torch runtime; CUDA graphs on a GPU) | 0 |
-| ICMFORMER_MAX_PIXELS | largest image opened | 100000000 |
-| ICMFORMER_IMAGE_CACHE_MB | decoded images kept; one of 100 megapixels takes 287 | 160 |
-| ICMFORMER_FEATURE_CACHE_MB | encoded image features kept | 128 |
-| ICMFORMER_STATE_CACHE_MB | states of unfinished objects kept | 48 |
-| ICMFORMER_CLICK_LOG | file that servers log clicks to, see `icmformer clicks` | none |
+Each field carries the name of its variable, how its text is read, and what it means; a server's own settings extend
+`Settings` by further fields of the kind (`serverless/settings.py`, `ls_backend/settings.py`). docs/settings.md lists
+the variables for users.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from icmformer.errors import ConfigError
 
 PIXEL_LIMIT = 178_000_000
 """No setting admits larger images: Pillow takes more than this for a decompression bomb."""
 
+T = TypeVar("T")
+Word = TypeVar("Word", bound=str)
+
+
+def variable(name: str, default: T, read: Callable[[str, str], T], meaning: str) -> T:
+    """A field that is read from a variable of the environment; the default where that is empty or not set.
+
+    Args:
+        name: The variable; several, of which the first that is set counts, are separated by blanks.
+        default: Without one.
+        read: Makes the value of a variable's name and its text, or raises `ConfigError`.
+        meaning: For people.
+    """
+
+    def of(env: Mapping[str, str]) -> T:
+        return next((read(one, env[one]) for one in name.split() if env.get(one, "").strip()), default)
+
+    return computed(name, of, meaning, default)
+
+
+def computed(names: str, of: Callable[[Mapping[str, str]], T], meaning: str, default: T | Any = MISSING) -> T:
+    """A field that is worked out from the whole environment; see `variable`."""
+    about = {"names": names.split(), "of": of, "meaning": meaning}
+    if default is MISSING:
+        return field(default_factory=lambda: of(os.environ), metadata=about)
+    return field(default=default, metadata=about)
+
+
+def text(name: str, given: str) -> str:
+    """Any text."""
+    return given
+
+
+def whole(least: int, most: int, unit: int = 1) -> Callable[[str, str], int]:
+    """A whole number from `least` to `most`, times `unit`."""
+
+    def read(name: str, given: str) -> int:
+        try:
+            value = int(given)
+        except ValueError:
+            raise ConfigError(f"{name} must be a whole number, got {given.strip()!r}") from None
+        if not least <= value <= most:
+            raise ConfigError(f"{name} must lie between {least} and {most}, got {value}")
+        return value * unit
+
+    return read
+
+
+def flag(name: str, given: str) -> bool:
+    """0 or 1."""
+    return one_of("0", "1")(name, given) == "1"
+
+
+def one_of(*words: Word) -> Callable[[str, str], Word]:
+    """One of some words, written in small letters or capitals."""
+
+    def read(name: str, given: str) -> Word:
+        found = next((word for word in words if given.strip().lower() == word), None)
+        if found is None:
+            raise ConfigError(f"{name} must be {' or '.join(words)}, got {given.strip()!r}")
+        return found
+
+    return read
+
+
+def listed(separator: str, read: Callable[[str, str], T]) -> Callable[[str, str], tuple[T, ...]]:
+    """Several values, separated."""
+    return lambda name, given: tuple(read(name, part.strip()) for part in given.split(separator) if part.strip())
+
+
+def path(name: str, given: str) -> Path:
+    """A path."""
+    return Path(given)
+
+
+def _cache_dir(env: Mapping[str, str]) -> Path:
+    """The one that is set; else `icmformer` in the user's cache folder, a temporary one for a user without a home."""
+    if env.get("ICMFORMER_CACHE_DIR"):
+        return Path(env["ICMFORMER_CACHE_DIR"])
+    if env.get("XDG_CACHE_HOME"):
+        return Path(env["XDG_CACHE_HOME"]) / "icmformer"
+    try:
+        return Path.home() / ".cache" / "icmformer"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "icmformer"
+
 
 @dataclass(frozen=True)
 class Settings:
-    """See the module's table."""
+    """What every program here goes by."""
 
-    weights: str = "starter"
-    weights_path: tuple[Path, ...] = ()
-    cache_dir: Path = field(default_factory=lambda: _cache_home(os.environ) / "icmformer")
-    device: str = "auto"
-    profile: str = "fast"
-    runtime: str = "auto"
-    threads: int = 0
-    batch: int = 1
-    compile: bool = False
-    max_pixels: int = 100_000_000
-    image_cache_mb: int = 160
-    feature_cache_mb: int = 128
-    state_cache_mb: int = 48
-    click_log: Path | None = None
+    weights: str = variable("ICMFORMER_WEIGHTS", "starter", text, "name or path of the weights")
+    weights_path: tuple[Path, ...] = variable(
+        "ICMFORMER_WEIGHTS_PATH", (), listed(os.pathsep, path), "folders searched for weights by name, as in PATH"
+    )
+    cache_dir: Path = computed("ICMFORMER_CACHE_DIR", _cache_dir, "folder for downloaded and converted files")
+    device: str = variable("ICMFORMER_DEVICE", "auto", text, "auto, cpu, cuda or cuda:N; auto takes a GPU if any")
+    profile: str = variable("ICMFORMER_PROFILE", "fast", text, "exact or fast")
+    runtime: str = variable(
+        "ICMFORMER_RUNTIME", "auto", text, "auto, torch or openvino; auto is OpenVINO on a CPU where it is installed"
+    )
+    threads: int = variable("ICMFORMER_THREADS", 0, whole(0, 1024), "CPU threads of the network, 0 for torch's choice")
+    batch: int = variable("ICMFORMER_BATCH", 1, whole(1, 64), "requests that the torch runtime decodes in one pass")
+    compile: bool = variable("ICMFORMER_COMPILE", False, flag, "1 compiles the network at start (torch runtime)")
+    max_pixels: int = variable("ICMFORMER_MAX_PIXELS", 100_000_000, whole(1, PIXEL_LIMIT), "largest image opened")
+    image_cache_mb: int = variable("ICMFORMER_IMAGE_CACHE_MB", 160, whole(0, 1_000_000), "decoded images kept")
+    feature_cache_mb: int = variable("ICMFORMER_FEATURE_CACHE_MB", 128, whole(0, 1_000_000), "image features kept")
+    state_cache_mb: int = variable(
+        "ICMFORMER_STATE_CACHE_MB", 48, whole(0, 1_000_000), "predictions of unfinished objects kept"
+    )
+    click_log: Path | None = variable("ICMFORMER_CLICK_LOG", None, path, "file that servers log clicks to")
 
-    @staticmethod
-    def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
-        """Reads the variables of the module's table.
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Reads the variables.
 
         Raises:
             ConfigError: A value that cannot be used; the text names the variable.
         """
         env = os.environ if environment is None else environment
-        base = Settings()
-        return Settings(
-            weights=env.get("ICMFORMER_WEIGHTS") or base.weights,
-            weights_path=tuple(Path(p) for p in env.get("ICMFORMER_WEIGHTS_PATH", "").split(os.pathsep) if p),
-            cache_dir=Path(env.get("ICMFORMER_CACHE_DIR") or _cache_home(env) / "icmformer"),
-            device=env.get("ICMFORMER_DEVICE") or base.device,
-            profile=env.get("ICMFORMER_PROFILE") or base.profile,
-            runtime=env.get("ICMFORMER_RUNTIME") or base.runtime,
-            threads=number(env, "ICMFORMER_THREADS", base.threads, 0, 1024),
-            batch=number(env, "ICMFORMER_BATCH", base.batch, 1, 64),
-            compile=bool(number(env, "ICMFORMER_COMPILE", base.compile, 0, 1)),
-            max_pixels=number(env, "ICMFORMER_MAX_PIXELS", base.max_pixels, 1, PIXEL_LIMIT),
-            image_cache_mb=number(env, "ICMFORMER_IMAGE_CACHE_MB", base.image_cache_mb, 0, 1_000_000),
-            feature_cache_mb=number(env, "ICMFORMER_FEATURE_CACHE_MB", base.feature_cache_mb, 0, 1_000_000),
-            state_cache_mb=number(env, "ICMFORMER_STATE_CACHE_MB", base.state_cache_mb, 0, 1_000_000),
-            click_log=Path(env["ICMFORMER_CLICK_LOG"]) if env.get("ICMFORMER_CLICK_LOG") else None,
-        )
+        return cls(**{each.name: each.metadata["of"](env) for each in fields(cls)})
 
 
-def _cache_home(env: Mapping[str, str]) -> Path:
-    """The user's cache folder; a temporary one for a user without a home, as in some containers."""
-    if env.get("XDG_CACHE_HOME"):
-        return Path(env["XDG_CACHE_HOME"])
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:
-        return Path(tempfile.gettempdir())
+def variables(settings: type[Settings]) -> tuple[str, ...]:
+    """The names of all variables that a class of settings reads."""
+    return tuple(name for each in fields(settings) for name in each.metadata["names"])
 
 
-def number(env: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    """A whole number from the environment, the default where the variable is empty.
-
-    Raises:
-        ConfigError: No whole number, or one outside `least` .. `most`; the text names the variable.
-    """
-    text = env.get(name, "").strip()
-    if not text:
-        return default
-    try:
-        value = int(text)
-    except ValueError:
-        raise ConfigError(f"{name} must be a whole number, got {text!r}") from None
-    if not least <= value <= most:
-        raise ConfigError(f"{name} must lie between {least} and {most}, got {value}")
-    return value
+def without_shared(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the variables of `Settings`: what is wrong with one is told of those alone."""
+    shared = variables(Settings)
+    return {name: value for name, value in environment.items() if name not in shared}

@@ -11,11 +11,9 @@ from typing import Any
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.serving.errors import FetchError
 from icmformer.serving.logs import log_config, shared_metrics
-from icmformer.settings import Settings
 from icmformer.weights import RANDOM_PREFIX, load, locate
 from ls_backend.fetch import LabelStudio
-from ls_backend.service import places
-from ls_backend.settings import BackendSettings, log_options
+from ls_backend.settings import BackendSettings
 
 _SPARE_THREADS = 8  # for those who ask how it is while clicks wait
 _GRACE_SECONDS = 10  # at the end, for a click that came to its turn at the last moment
@@ -55,25 +53,25 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         port, workers, threads = (_whole(args, *bounds) for bounds in _BOUNDS)
-        settings, own = Settings.from_environment(), BackendSettings.from_environment()
-        level, form = log_options()
+        settings = BackendSettings.from_environment()
         if args.check:
-            return _check(settings, own)
+            return _check(settings)
         if not settings.weights.startswith(RANDOM_PREFIX):
             locate(settings.weights)  # told here in one line; loading is the worker's: threads do not survive a fork
         _try_port(args.host, port)
     except IcmformerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if not own.url:
+    if not settings.url:
         print(
             "warning: LABEL_STUDIO_URL is not set: uploads, local files and cloud storage of Label Studio cannot be "
             "fetched",
             file=sys.stderr,
         )
-    threads = _threads(threads, places(settings, own) + own.queue)
+    threads = _threads(threads, settings.places + settings.queue)
+    logs = log_config(settings.log_level, settings.log_format)
     with shared_metrics(workers):
-        _serve(args.host, port, workers, threads, own.queue_seconds + _GRACE_SECONDS, log_config(level, form))
+        _serve(args.host, port, workers, threads, settings.queue_seconds + _GRACE_SECONDS, logs)
     return 0
 
 
@@ -110,13 +108,13 @@ def _try_port(host: str, port: int) -> None:
         ) from error
 
 
-def _check(settings: Settings, own: BackendSettings) -> int:
+def _check(settings: BackendSettings) -> int:
     print(f"weights         {load(settings.weights).name}")
-    if not own.url:
+    if not settings.url:
         raise ConfigError("LABEL_STUDIO_URL is not set")
-    studio = LabelStudio.from_settings(own, limit=1 << 20)
+    studio = LabelStudio.from_settings(settings, limit=1 << 20)
     for what, path in (("Label Studio", "/api/version/"), ("token", "/api/current-user/whoami")):
-        if what == "token" and not own.api_key:
+        if what == "token" and not settings.api_key:
             print("token           none: LABEL_STUDIO_API_KEY is not set; only public images can be fetched")
             continue
         try:
@@ -124,7 +122,7 @@ def _check(settings: Settings, own: BackendSettings) -> int:
         except FetchError as error:
             print(f"{what:15} FAILED: {error}")
             return 1
-        print(f"{what:15} ok ({own.url})")
+        print(f"{what:15} ok ({settings.url})")
     return 0
 
 

@@ -53,9 +53,9 @@ def split(url: str) -> SplitResult:
         parts = urlsplit(url)
         parts.port  # noqa: B018  raises for a port that is no number
     except ValueError as error:
-        raise RequestError(f"{shown(url)} is no address: {error}") from error
+        raise RequestError(f"{shown(url)} is not an address: {error}") from error
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise RequestError(f"{shown(url)} is no http or https address")
+        raise RequestError(f"{shown(url)} is not an http or https address")
     if parts.username is not None or any(ord(c) <= 32 or ord(c) == 127 for c in url):
         raise RequestError(f"{shown(url)} holds a user name, blanks or control characters")
     return parts
@@ -197,7 +197,7 @@ class Policy:
         public = all(_public(ip) for ip in found)
         if not by_name and not public:
             raise RefusedHostError(
-                f"{brief(origin.host)} is at a private address, which is not fetched from; "
+                f"{brief(origin.host)} is at a private address, from which nothing is fetched; "
                 "name exactly this host in ICMFORMER_ALLOWED_HOSTS to allow it"
             )
         return Route(found, origin.port, self.proxies.of(origin.scheme) if proxied and public else None)

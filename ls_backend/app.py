@@ -16,11 +16,10 @@ from typing import IO, Any
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from icmformer.serving.errors import ERROR_KINDS, BusyError, RequestError
+from icmformer.serving.errors import NOT_AUTHORISED, BusyError, RequestError, status_of
 from icmformer.serving.logs import current_request
-from icmformer.serving.metrics import CONTENT_TYPE, Metrics
 from icmformer.timings import server_timing
-from ls_backend.service import Backend
+from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
 
 log = logging.getLogger("icmformer.label_studio")
@@ -37,9 +36,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     """The WSGI application around a backend that is ready."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    metrics = Metrics(backend.engine, backend.caches, ERROR_KINDS)
-    backend.gate.tell = metrics.waiting
-
+    metrics = backend.metrics
     webhooks, one_at_a_time = _Budget(_WEBHOOKS_BYTES), threading.Lock()
     strangers: list[str] = []  # told of once
 
@@ -51,6 +48,9 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
             and hmac.compare_digest((given.username or "").encode(), settings.user.encode())
             and hmac.compare_digest((given.password or "").encode(), settings.password.encode())
         )
+
+    def our_fault() -> str:
+        return f"see the backend's log for request {g.get('request_id')}"
 
     @app.before_request
     def authorise() -> Response | None:
@@ -69,8 +69,8 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
             request.method,
             request.path,
         )
-        metrics.refused("not authorised")
-        reply = _error(401, "not authorised", "this backend asks for a user name and a password (basic auth)")
+        metrics.refused(NOT_AUTHORISED)
+        reply = _error(401, NOT_AUTHORISED, "this backend asks for a user name and a password (basic auth)")
         reply.headers["WWW-Authenticate"] = 'Basic realm="icmformer"'
         return reply
 
@@ -95,9 +95,9 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     @app.get("/ready")
     def ready() -> tuple[dict[str, Any], int]:
         """For routers: 503 sends clicks to another replica while the queue here is full."""
-        if backend.gate.full:
-            return {"status": "BUSY", "waiting": backend.gate.queued}, 503
-        return {"status": "READY", "waiting": backend.gate.queued}, 200
+        if backend.requests.full:
+            return {"status": "BUSY", "waiting": backend.requests.queued}, 503
+        return {"status": "READY", "waiting": backend.requests.queued}, 200
 
     @app.post("/setup")
     def setup() -> dict[str, Any]:
@@ -108,9 +108,10 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         return {"versions": [backend.model_version], "message": None}
 
     @app.post("/predict")
-    def predict() -> dict[str, Any]:
+    def predict() -> dict[str, Any] | Response:
         outcome = backend.predict(_json_body())
-        metrics.prediction(outcome.kind, outcome.timings, outcome.clicks)
+        if outcome.reply is None:
+            return _error(outcome.status, outcome.kind, outcome.error if outcome.fault is None else our_fault())
         g.timings = outcome.timings
         return outcome.reply
 
@@ -118,33 +119,28 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     def webhook() -> tuple[dict[str, Any], int]:
         """Label Studio tells of saved annotations here: which masks were kept says how many clicks they took.
 
-        The metric counts the masks of an annotation's first save, which is told once; so none is counted twice, by
-        whichever replicas. A webhook comes without credentials unless it is told to bring them. Where they are asked of
+        A webhook comes without credentials unless it is told to bring them. Where they are asked of
         others, what comes without is not looked at, but not refused either.
         """
         if not authorised():
             if not strangers:
                 strangers.append(request.path)
-                log.warning("a webhook came without credentials and is not looked at: give it an Authorization header")
+                log.warning("a webhook came without credentials and is ignored: give it an Authorization header")
             return {"status": "ignored"}, 200
         with webhooks.read(request.stream) as content, one_at_a_time:
             save = backend.saved(_parsed(content))
-        for region in save.regions if save and save.first else ():
-            metrics.accepted(region.clicks)
         return {"status": "noted" if save and save.regions else "ignored"}, 200
 
     @app.get("/metrics")
     def show_metrics() -> Response:
-        return Response(metrics.text(), content_type=CONTENT_TYPE)
+        return Response(metrics.text(), content_type=metrics.content_type)
 
     @app.errorhandler(RequestError)
     def refused(error: RequestError) -> Response:
-        log.warning("%s: %s", error.kind, error, extra={"facts": {"kind": error.kind, "status": error.status}})
-        metrics.refused(error.kind)
-        reply = _error(error.status, error.kind, str(error))
-        if isinstance(error, BusyError):
-            reply.headers["Retry-After"] = str(_RETRY_SECONDS)
-        return reply
+        status, kind = status_of(error)
+        log.warning("%s: %s", kind, error, extra={"facts": {"kind": kind, "status": status}})
+        metrics.refused(kind)
+        return _error(status, kind, str(error))
 
     @app.errorhandler(HTTPException)
     def not_served(error: HTTPException) -> Response:
@@ -161,8 +157,9 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
         log.exception("%r failed", request.path, exc_info=error)
-        metrics.refused("internal error")
-        return _error(500, "internal error", f"see the backend's log for request {g.get('request_id')}")
+        status, kind = status_of(error)
+        metrics.refused(kind)
+        return _error(status, kind, our_fault())
 
     return app
 
@@ -190,7 +187,7 @@ class _Budget:
             while piece := _piece(stream):
                 with self._lock:
                     if len(piece) > self._left:
-                        raise BusyError("saves are told faster than they are noted")
+                        raise BusyError("annotations are saved faster than they can be processed")
                     self._left -= len(piece)
                 content += piece
             yield bytes(content)
@@ -205,7 +202,7 @@ def _piece(stream: IO[bytes]) -> bytes:
     except HTTPException:
         raise
     except Exception as error:  # whatever the server's reader raises at what is no HTTP
-        raise RequestError("the body broke off, or is no HTTP") from error
+        raise RequestError("the body ended early, or is not valid HTTP") from error
 
 
 def _json_body() -> Any:
@@ -222,4 +219,7 @@ def _parsed(content: bytes) -> Any:
 
 
 def _error(status: int, kind: str, text: str) -> Response:
-    return Response(json.dumps({"error": text, "kind": kind}) + "\n", status, mimetype="application/json")
+    reply = Response(json.dumps({"error": text, "kind": kind}) + "\n", status, mimetype="application/json")
+    if status == 503:
+        reply.headers["Retry-After"] = str(_RETRY_SECONDS)
+    return reply

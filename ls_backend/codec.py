@@ -18,7 +18,7 @@ from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
 from icmformer.serving.errors import RequestError, UnusableImageError
 from icmformer.types import BoolMask, Box, Click
 from ls_backend import rle
-from ls_backend.labels import ImageTag, Output, read_config, some
+from ls_backend.labelling_config import ImageTag, Output, read_config, some
 from ls_backend.task_image import image_url
 
 _MOST_POINTS = 200  # each is a pass of the network
@@ -92,10 +92,36 @@ class InteractiveRequest:
         return tuple(clicks), box
 
     @property
+    def positive(self) -> int:
+        return sum(mark.size is None and mark.positive for mark in self.marks)
+
+    @property
+    def negative(self) -> int:
+        return sum(mark.size is None and not mark.positive for mark in self.marks)
+
+    @property
+    def boxes(self) -> int:
+        return sum(mark.size is not None for mark in self.marks)
+
+    @property
+    def empty(self) -> bool:
+        return False
+
+    @property
+    def group(self) -> tuple[str, str]:
+        return self.task, self.marks[0].id
+
+    def facts(self) -> dict[str, Any]:
+        return {"task": self.task, "clicks": self.positive + self.negative}
+
+    def logged(self) -> dict[str, Any]:
+        return {"region": self.region_id}
+
+    @property
     def region_id(self) -> str:
         """An id for the answer: a function of the request alone, and of no other.
 
-        It ends with the number of clicks and boxes, so that a saved annotation tells what it took (`accepted`).
+        It ends with the number of clicks and boxes: `saved_annotations` reads there what a mask took.
         """
         facts = [
             self.task,
@@ -130,7 +156,7 @@ def parse(body: Any) -> InteractiveRequest | None:
     name = _get(last, "to_name", str)
     if name not in images:
         raise RequestError(
-            f"the clicks are on {_brief(name)}, which is no image of the labelling config ({some(images)})"
+            f"the clicks are on {_brief(name)}, which is not an image of the labelling config ({some(images)})"
         )
     index = _index(last)
     group = [item for item in items if item.get("to_name") == name and _index(item) == index]
@@ -234,7 +260,9 @@ def _marks(items: Sequence[Mapping[str, Any]]) -> tuple[Mark, ...]:
             _check_on_image(x, y)
             marks[key] = Mark(key, x, y, _positive(item))
         else:
-            raise RequestError(f"a region of type {_brief(kind)} is no click: use the smart KeyPoint or Rectangle tool")
+            raise RequestError(
+                f"a region of type {_brief(kind)} is not a click: use the smart KeyPoint or Rectangle tool"
+            )
     if len(marks) > _MOST_POINTS:
         raise RequestError(f"{len(marks)} clicks are more than the {_MOST_POINTS} that one object may have")
     return tuple(marks.values())

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from icmformer.diagnosis.machine import clock_facts
 from icmformer.diagnosis.report import NETWORK_SECONDS, Finding, Report, failed, ok, skipped, warning
-from icmformer.diagnosis.variables import names_in
 from icmformer.errors import ConfigError
 from icmformer.serving.errors import FetchError
-from ls_backend import settings
+from icmformer.settings import without_shared
 from ls_backend.addresses import shown
-from ls_backend.labels import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
-from ls_backend.settings import BackendSettings, log_options
+from ls_backend.labelling_config import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
+from ls_backend.settings import BackendSettings
 
 if TYPE_CHECKING:
     from ls_backend.fetch import LabelStudio, Reply
 
-VARIABLES = names_in(settings.__doc__)
+SETTINGS = BackendSettings
 _OURS = "icmformer "
 _SMART = {"keypointlabels", "keypoint", "rectanglelabels", "rectangle"}
 _ADDRESS = "set LABEL_STUDIO_URL (--label-studio) to the address that opens Label Studio, port and sub-path included"
@@ -70,8 +69,7 @@ class _Studio:
 
     @cached_property
     def _own(self) -> BackendSettings:
-        log_options(self._environment)
-        return BackendSettings.from_environment(self._environment)
+        return BackendSettings.from_environment(without_shared(self._environment))
 
     @cached_property
     def _studio(self) -> LabelStudio:

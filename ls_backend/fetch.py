@@ -103,12 +103,14 @@ def _content(response: urllib3.BaseHTTPResponse, url: str, limit: int, watch: _W
     said = response.headers.get("Content-Length", "")
     length = int(said) if said.isdigit() else None
     if length is not None and length > limit:
-        raise TooLargeError(f"{shown(url)} has {length >> 20} MB, more than the {limit >> 20} MB that are fetched")
+        raise TooLargeError(
+            f"{shown(url)} has {length >> 20} MB; the limit is {limit >> 20} MB (ICMFORMER_MAX_IMAGE_MB)"
+        )
     content = bytearray()
     for piece in response.stream(_PIECE, decode_content=False):
         content += piece
         if len(content) > limit:
-            raise TooLargeError(f"{shown(url)} has more than the {limit >> 20} MB that are fetched")
+            raise TooLargeError(f"{shown(url)} has more than {limit >> 20} MB, the limit (ICMFORMER_MAX_IMAGE_MB)")
     watch.check()
     if length is not None and len(content) < length:
         raise FetchError(f"{shown(url)} ended after {len(content):,} of {length:,} bytes")
@@ -141,7 +143,7 @@ class _Watch:
     def check(self) -> None:
         """Raises `FetchError` once it is too late."""
         if time.monotonic() >= self._deadline:
-            raise FetchError(f"{shown(self._url)} did not come in time")
+            raise FetchError(f"{shown(self._url)} did not arrive in time")
 
     def over(self, connected: socket.socket) -> socket.socket:
         """Takes a connection under watch, by a handle of its own: TLS takes the first one over."""
@@ -356,7 +358,7 @@ def _onward(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as error:
-        raise FetchError(f"{shown(url)} redirects to what is no address") from error
+        raise FetchError(f"{shown(url)} redirects to something that is not an address") from error
 
 
 def _advice(url: str, status: int, home: bool, token: bool) -> str:

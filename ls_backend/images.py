@@ -63,11 +63,11 @@ class Images:
         Args:
             url: As the task has it.
             task: The task's id; Label Studio presigns cloud addresses for a task.
-            turn: Of the request that needs it, which may be outdone while somebody else fetches.
+            turn: Of the request that needs it, which may be superseded while somebody else fetches.
 
         Raises:
             RequestError: And its kin: an address that is refused or cannot be fetched, a file that is no image.
-            StaleError: A newer request of the object came.
+            SupersededError: A newer request of the object came.
         """
         with self._guard:
             flight = self._flights.get(url)
@@ -78,7 +78,7 @@ class Images:
             try:
                 return (turn or Turn()).result(flight, self._studio.seconds + _GRACE)
             except TimeoutError as error:
-                raise FetchError(f"{shown(url)} did not come in time") from error
+                raise FetchError(f"{shown(url)} did not arrive in time") from error
         try:
             image = self._load(url, task)
         except BaseException as error:
@@ -127,13 +127,13 @@ class Images:
         if url.startswith(("/", "http://", "https://")):
             return self._studio.fetch(self._studio.absolute(quote(url, safe=_RESERVED)))  # as a browser would
         raise RequestError(
-            f"{shown(url)} is no address of an image: http(s)://, s3://, gs://, azure-blob://, data: and Label "
-            "Studio's own paths are"
+            f"{shown(url)} is not an image address: use http(s)://, s3://, gs://, azure-blob://, data: or a path of "
+            "Label Studio"
         )
 
     def _inline(self, url: str) -> bytes:
         if len(url) > 1.4 * self._max_bytes:
-            raise TooLargeError(f"the data: address has more than the {self._max_bytes >> 20} MB that are taken")
+            raise TooLargeError(f"the data: address has more than the {self._max_bytes >> 20} MB that are supported")
         head, comma, coded = url[5:].partition(",")
         if not comma:
             raise RequestError("the data: address has no comma, and so no content")

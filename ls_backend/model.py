@@ -13,9 +13,7 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 from label_studio_ml.response import ModelResponse
 
-from icmformer.serving.errors import RequestError
-from icmformer.settings import Settings
-from ls_backend.service import Backend
+from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
 
 log = logging.getLogger("icmformer.label_studio")
@@ -31,11 +29,11 @@ class _Shared:
 def _backend() -> Backend:
     with _Shared.lock:
         if _Shared.backend is None:
-            _Shared.backend = Backend.from_settings(Settings.from_environment(), BackendSettings.from_environment())
+            _Shared.backend = Backend.from_settings(BackendSettings.from_environment())
         return _Shared.backend
 
 
-def serve(backend: Backend, argv: list[str]) -> None:
+def serve(backend: Backend, settings: BackendSettings, argv: list[str]) -> None:
     """Serves a backend under the official runtime, with the options that `label-studio-ml start` passes on."""
     from label_studio_ml.api import init_app
 
@@ -44,10 +42,9 @@ def serve(backend: Backend, argv: list[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address (127.0.0.1); 0.0.0.0 for all")
     args, others = parser.parse_known_args(argv)
     if others:
-        log.warning("without effect here: %s; settings come from the environment", " ".join(others))
+        log.warning("ignored: %s; settings come from the environment", " ".join(others))
     _Shared.backend = backend
-    own = BackendSettings.from_environment()
-    app = init_app(ICMFormerModel, basic_auth_user=own.user or None, basic_auth_pass=own.password or None)
+    app = init_app(ICMFormerModel, basic_auth_user=settings.user or None, basic_auth_pass=settings.password or None)
     app.run(host=args.host, port=args.port, threaded=True)
 
 
@@ -63,11 +60,7 @@ class ICMFormerModel(LabelStudioMLBase):  # type: ignore[misc]
     ) -> ModelResponse:
         """Answers as `/predict` does; a bad request, which the runtime has no status for, is answered by nothing."""
         body = {"tasks": tasks, "label_config": self.label_config, "params": {"context": context}}
-        try:
-            reply = _backend().predict(body).reply
-        except RequestError as error:
-            log.warning("%s: %s", error.kind, error)
-            reply = {"results": []}
+        reply = _backend().predict(body).reply or {"results": []}
         return ModelResponse(predictions=reply["results"], model_version=_backend().model_version)
 
     def fit(self, event: str, data: Any, **kwargs: Any) -> dict[str, str]:

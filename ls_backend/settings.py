@@ -1,132 +1,102 @@
-"""The backend's own settings, from the environment; those of the engine are in `icmformer.settings`.
-
-| variable | meaning | default |
-|---|---|---|
-| LABEL_STUDIO_URL (or LABEL_STUDIO_HOST) | Label Studio's address as this backend reaches it, sub-path included | |
-| LABEL_STUDIO_ALIASES | other addresses that tasks have for Label Studio, by commas; LABEL_STUDIO_URL is asked | none |
-| LABEL_STUDIO_API_KEY | legacy or personal access token for fetching images; sent to that address only | |
-| BASIC_AUTH_USER, BASIC_AUTH_PASS | asked of every caller but for /health, /ready, /webhook | none |
-| ICMFORMER_ALLOWED_HOSTS | other hosts for images, by commas; *.example.org, or * for all public ones | none |
-| http_proxy, https_proxy, no_proxy | proxies for public hosts; private addresses are asked directly | none |
-| ICMFORMER_MAX_IMAGE_MB | largest image file fetched | 100 |
-| ICMFORMER_MAX_BODY_MB | largest request body | 64 |
-| ICMFORMER_FETCH_SECONDS | time for fetching an image | 30 |
-| ICMFORMER_FILE_CACHE_MB | fetched image files kept in the cache folder | 1024 |
-| ICMFORMER_CONCURRENCY | requests that the network works on at once | 1 |
-| ICMFORMER_QUEUE | requests that may wait for it | 32 |
-| ICMFORMER_QUEUE_SECONDS | how long they wait before they are answered 503 | 20 |
-| LOG_LEVEL, LOG_FORMAT | DEBUG, INFO, WARNING or ERROR; text or json | INFO, text |
-| ICMFORMER_POLYGON_POINTS | most points of a polygon | 200 |
-"""
+"""Settings of the Label Studio backend: those of the engine and its own."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast, get_args
 
 from icmformer.errors import ConfigError
 from icmformer.serving.errors import RequestError
 from icmformer.serving.logs import LogFormat
-from icmformer.settings import number
+from icmformer.settings import Settings, computed, listed, one_of, text, variable, whole
 from ls_backend.addresses import Site, host_name
 from ls_backend.proxies import DIRECT, Proxies
 
-
-@dataclass(frozen=True)
-class BackendSettings:
-    """See the module's table."""
-
-    url: str = ""
-    api_key: str = ""
-    user: str = ""
-    password: str = ""
-    aliases: tuple[Site, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    proxies: Proxies = DIRECT
-    max_image_bytes: int = 100 << 20
-    max_body_bytes: int = 64 << 20
-    fetch_seconds: int = 30
-    file_cache_bytes: int = 1024 << 20
-    concurrency: int = 1
-    queue: int = 32
-    queue_seconds: int = 20
-    polygon_points: int = 200
-
-    @staticmethod
-    def from_environment(environment: Mapping[str, str] | None = None) -> BackendSettings:
-        """Reads the variables of the module's table.
-
-        Raises:
-            ConfigError: A value that cannot be used; the text names the variable.
-        """
-        env = os.environ if environment is None else environment
-        url = (env.get("LABEL_STUDIO_URL") or env.get("LABEL_STUDIO_HOST") or "").strip().rstrip("/")
-        if url:
-            _site("LABEL_STUDIO_URL", url)
-        key = env.get("LABEL_STUDIO_API_KEY", "").strip()
-        if any(not 32 < ord(c) < 127 for c in key):
-            raise ConfigError("LABEL_STUDIO_API_KEY holds blanks or other characters that no token has")
-        if key and not url:
-            raise ConfigError("LABEL_STUDIO_API_KEY needs LABEL_STUDIO_URL: a token is sent to that address alone")
-        aliases = [name.strip() for name in env.get("LABEL_STUDIO_ALIASES", "").split(",") if name.strip()]
-        if aliases and not url:
-            raise ConfigError("LABEL_STUDIO_ALIASES needs LABEL_STUDIO_URL, the address that is asked in their stead")
-        user, password = env.get("BASIC_AUTH_USER", ""), env.get("BASIC_AUTH_PASS", "")
-        if bool(user) != bool(password):
-            raise ConfigError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together; one of them is missing")
-        return BackendSettings(
-            url=url,
-            api_key=key,
-            user=user,
-            password=password,
-            aliases=tuple(_site("LABEL_STUDIO_ALIASES", alias) for alias in aliases),
-            proxies=Proxies.from_environment(env),
-            allowed_hosts=tuple(
-                _host(name.strip()) for name in env.get("ICMFORMER_ALLOWED_HOSTS", "").split(",") if name.strip()
-            ),
-            max_image_bytes=number(env, "ICMFORMER_MAX_IMAGE_MB", 100, 1, 4096) << 20,
-            max_body_bytes=number(env, "ICMFORMER_MAX_BODY_MB", 64, 1, 4096) << 20,
-            fetch_seconds=number(env, "ICMFORMER_FETCH_SECONDS", 30, 1, 90),
-            file_cache_bytes=number(env, "ICMFORMER_FILE_CACHE_MB", 1024, 0, 1_000_000) << 20,
-            concurrency=number(env, "ICMFORMER_CONCURRENCY", 1, 1, 64),
-            queue=number(env, "ICMFORMER_QUEUE", 32, 0, 10_000),
-            queue_seconds=number(env, "ICMFORMER_QUEUE_SECONDS", 20, 1, 90),
-            polygon_points=number(env, "ICMFORMER_POLYGON_POINTS", 200, 4, 100_000),
-        )
+_MB = 1 << 20
 
 
-def log_options(environment: Mapping[str, str] | None = None) -> tuple[int, LogFormat]:
-    """The level that LOG_LEVEL names, and the form that LOG_FORMAT does.
-
-    Raises:
-        ConfigError: One of them names none.
-    """
-    env = os.environ if environment is None else environment
-    name = env.get("LOG_LEVEL", "").upper() or "INFO"
-    level = logging.getLevelNamesMapping().get(name)
-    if level is None:
-        raise ConfigError(f"LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR, got {name!r}")
-    form = env.get("LOG_FORMAT", "").lower() or "text"
-    if form not in get_args(LogFormat):
-        raise ConfigError(f"LOG_FORMAT must be text or json, got {form!r}")
-    return level, cast(LogFormat, form)
-
-
-def _site(variable: str, address: str) -> Site:
+def _site(name: str, address: str) -> Site:
     """What is at an address of Label Studio."""
     try:
         return Site.of(address)
     except RequestError as error:
         raise ConfigError(
-            f"{variable} must be an address like http://localhost:8080, scheme first and no user name: {error}"
+            f"{name} must be an address like http://localhost:8080, scheme first and no user name: {error}"
         ) from error
 
 
-def _host(name: str) -> str:
-    """An entry of ICMFORMER_ALLOWED_HOSTS."""
-    if "/" in name or name.count(":") == 1 or name.startswith("["):
-        raise ConfigError(f"ICMFORMER_ALLOWED_HOSTS takes names of hosts, without scheme, port or path; got {name!r}")
-    return host_name(name)
+def _url(name: str, address: str) -> str:
+    _site(name, address := address.strip().rstrip("/"))
+    return address
+
+
+def _token(name: str, token: str) -> str:
+    token = token.strip()
+    if any(not 32 < ord(c) < 127 for c in token):
+        raise ConfigError(f"{name} holds blanks or other characters that no token has")
+    return token
+
+
+def _host(name: str, host: str) -> str:
+    if "/" in host or host.count(":") == 1 or host.startswith("["):
+        raise ConfigError(f"{name} takes names of hosts, without scheme, port or path; got {host!r}")
+    return host_name(host)
+
+
+def _level(name: str, given: str) -> int:
+    level = logging.getLevelNamesMapping().get(given.strip().upper())
+    if level is None:
+        raise ConfigError(f"{name} must be DEBUG, INFO, WARNING or ERROR, got {given.strip()!r}")
+    return level
+
+
+@dataclass(frozen=True)
+class BackendSettings(Settings):
+    """What the backend goes by."""
+
+    url: str = variable(
+        "LABEL_STUDIO_URL LABEL_STUDIO_HOST", "", _url, "Label Studio's address as this backend reaches it"
+    )
+    api_key: str = variable(
+        "LABEL_STUDIO_API_KEY", "", _token, "legacy or personal access token, sent to that address only"
+    )
+    aliases: tuple[Site, ...] = variable(
+        "LABEL_STUDIO_ALIASES", (), listed(",", _site), "other addresses that tasks have for Label Studio"
+    )
+    user: str = variable("BASIC_AUTH_USER", "", text, "asked of every caller but for /health, /ready, /webhook")
+    password: str = variable("BASIC_AUTH_PASS", "", text, "goes with it")
+    allowed_hosts: tuple[str, ...] = variable(
+        "ICMFORMER_ALLOWED_HOSTS", (), listed(",", _host), "other hosts for images; *.example.org, * for all public"
+    )
+    proxies: Proxies = computed(
+        "http_proxy https_proxy all_proxy no_proxy", Proxies.from_environment, "proxies for public hosts", DIRECT
+    )
+    max_image_bytes: int = variable(
+        "ICMFORMER_MAX_IMAGE_MB", 100 << 20, whole(1, 4096, _MB), "largest image file fetched"
+    )
+    max_body_bytes: int = variable("ICMFORMER_MAX_BODY_MB", 64 << 20, whole(1, 4096, _MB), "largest request body")
+    fetch_seconds: int = variable("ICMFORMER_FETCH_SECONDS", 30, whole(1, 90), "time for fetching an image")
+    file_cache_bytes: int = variable(
+        "ICMFORMER_FILE_CACHE_MB", 1024 << 20, whole(0, 1_000_000, _MB), "fetched files kept in the cache folder"
+    )
+    concurrency: int = variable("ICMFORMER_CONCURRENCY", 1, whole(1, 64), "requests that the network works on at once")
+    queue: int = variable("ICMFORMER_QUEUE", 32, whole(0, 10_000), "requests that may wait for it")
+    queue_seconds: int = variable(
+        "ICMFORMER_QUEUE_SECONDS", 20, whole(1, 90), "how long they wait before they are answered 503"
+    )
+    polygon_points: int = variable("ICMFORMER_POLYGON_POINTS", 200, whole(4, 100_000), "most points of a polygon")
+    log_level: int = variable("LOG_LEVEL", logging.INFO, _level, "DEBUG, INFO, WARNING or ERROR")
+    log_format: LogFormat = variable("LOG_FORMAT", "text", one_of("text", "json"), "text or json")
+
+    def __post_init__(self) -> None:
+        if self.api_key and not self.url:
+            raise ConfigError("LABEL_STUDIO_API_KEY needs LABEL_STUDIO_URL: a token is sent to that address alone")
+        if self.aliases and not self.url:
+            raise ConfigError("LABEL_STUDIO_ALIASES needs LABEL_STUDIO_URL, the address that is used in place of them")
+        if bool(self.user) != bool(self.password):
+            raise ConfigError("BASIC_AUTH_USER and BASIC_AUTH_PASS go together; one of them is missing")
+
+    @property
+    def places(self) -> int:
+        """Requests that the network works on at once; those that are to share a pass must get as far as it."""
+        return max(self.concurrency, self.batch)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from icmformer.serving.errors import RequestError
-from ls_backend.labels import ImageTag
-from ls_backend.page import FIELD, lookup
+from ls_backend.config_tree import FIELD, lookup
+from ls_backend.labelling_config import ImageTag
 
 _LONGEST_ADDRESS = 8192  # of one that is put together from a template
 
@@ -41,7 +41,9 @@ def image_url(task: Mapping[str, Any], image: ImageTag, index: int | None) -> st
     if not isinstance(value, str) or not value:
         raise RequestError(f"the image {reprlib.repr(image.name)} must be an address, got {type(value).__name__}")
     if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
-        raise RequestError(f"the address of the image {reprlib.repr(image.name)} is no text: it holds half a character")
+        raise RequestError(
+            f"the address of the image {reprlib.repr(image.name)} is not valid text: it has an unpaired surrogate"
+        )
     return value
 
 

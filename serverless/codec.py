@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from icmformer.serving.errors import RequestError
 from icmformer.types import BoolMask, Box, Click
-from serverless.errors import RequestError
+from serverless.rle import encode_mask
 
 _MOST_POINTS = 100  # of a kind: each is a pass of the network, and Nuclio ends a worker that takes too long
-_MOST_SHAPES = 20  # of a reply with a shape for each part: each becomes an object of its own in the page
 _SLACK = 1.0  # pixels beyond the image that rounding in the page may leave
 
 
@@ -30,20 +29,43 @@ class CVATRequest:
 
     Attributes:
         image: The image file, base64.
-        positive: Clicks on the object (x, y), in click order.
-        negative: Clicks off the object, in click order; the order between the two kinds is not known.
+        pos_points: Clicks on the object (x, y), in click order.
+        neg_points: Clicks off the object, in click order; the order between the two kinds is not known.
         corners: (x1, y1, x2, y2) of the box around all corner points; None without a box.
     """
 
     image: bytes
-    positive: tuple[tuple[float, float], ...]
-    negative: tuple[tuple[float, float], ...]
+    pos_points: tuple[tuple[float, float], ...]
+    neg_points: tuple[tuple[float, float], ...]
     corners: tuple[float, float, float, float] | None
+
+    @property
+    def positive(self) -> int:
+        return len(self.pos_points)
+
+    @property
+    def negative(self) -> int:
+        return len(self.neg_points)
+
+    @property
+    def boxes(self) -> int:
+        return int(self.corners is not None)
 
     @property
     def empty(self) -> bool:
         """Whether nothing says where the object is: no box and no positive click."""
-        return self.corners is None and not self.positive
+        return self.corners is None and not self.pos_points
+
+    @property
+    def group(self) -> None:
+        """CVAT does not tell which object a request is about."""
+        return None
+
+    def facts(self) -> dict[str, int]:
+        return {"image_bytes": len(self.image) * 3 // 4}
+
+    def logged(self) -> dict[str, int]:
+        return {}
 
     def prompt(self, height: int, width: int) -> tuple[tuple[Click, ...], Box | None]:
         """Clicks, positive ones first, and box in an image of `height` x `width` pixels.
@@ -52,7 +74,7 @@ class CVATRequest:
             RequestError: A click outside the image.
             PromptError: A box without area.
         """
-        return to_prompt(self.positive, self.negative, self.corners, height, width)
+        return to_prompt(self.pos_points, self.neg_points, self.corners, height, width)
 
 
 def to_prompt(
@@ -97,12 +119,12 @@ def parse(body: Any) -> CVATRequest:
         raise RequestError(f"obj_bbox must be corner points in pairs, got {len(corners)} points")
     request = CVATRequest(
         image=image if isinstance(image, bytes) else _ascii(image),
-        positive=_points(body, "pos_points"),
-        negative=_points(body, "neg_points"),
+        pos_points=_points(body, "pos_points"),
+        neg_points=_points(body, "neg_points"),
         corners=_around(corners) if corners else None,
     )
     if body.get("text_prompts") and request.empty:
-        raise RequestError("this function goes by clicks and boxes; it does not understand text_prompts")
+        raise RequestError("this function takes clicks and boxes; it does not understand text_prompts")
     return request
 
 
@@ -158,59 +180,12 @@ def _kind(value: Any) -> str:
     if isinstance(value, str):
         return f"a text of {len(value)} characters"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return "a number" if abs(value) < 1e9 else "a number that is far too large, or none"
+        return "a number" if abs(value) < 1e9 else "a number that is too large or not finite"
     return "nothing" if value is None else type(value).__name__
 
 
-def encode_shape(mask: BoolMask) -> list[int]:
-    """Encodes an (H, W) bool mask for CVAT's `points`.
-
-    Returns:
-        Run lengths over the rows of the bounding box, the first of background; then left, top, right, bottom,
-        inclusive. Nothing for an empty mask.
-    """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return []
-    top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
-    flat = mask[top : bottom + 1, left : right + 1].ravel()
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lengths: list[int] = np.diff(changes, prepend=0, append=flat.size).tolist()
-    return [*([0] if flat[0] else []), *lengths, left, top, right, bottom]
-
-
-def encode_parts(mask: BoolMask) -> list[list[int]]:
-    """Encodes each connected part of an (H, W) bool mask, pixels that touch at corners counting as connected.
-
-    Returns:
-        The form of `encode_shape` for each part, largest first. Of more than 20 parts the last entry holds all from the
-        20th on, so that nothing is lost. Nothing for an empty mask.
-    """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    largest_first = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")
-    place = np.zeros(count, np.int32)  # label -> which entry, from 1; the ground is 0
-    place[largest_first] = np.minimum(np.arange(count - 1), _MOST_SHAPES - 1) + 1
-    entries = []
-    for entry in range(1, int(place.max()) + 1):
-        boxes = stats[place == entry]
-        left, top = (int(boxes[:, side].min()) for side in (cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP))
-        right = int((boxes[:, cv2.CC_STAT_LEFT] + boxes[:, cv2.CC_STAT_WIDTH]).max())
-        bottom = int((boxes[:, cv2.CC_STAT_TOP] + boxes[:, cv2.CC_STAT_HEIGHT]).max())
-        *lengths, x1, y1, x2, y2 = encode_shape(place[labels[top:bottom, left:right]] == entry)
-        entries.append([*lengths, x1 + left, y1 + top, x2 + left, y2 + top])
-    return entries
-
-
-def encode_mask(mask: BoolMask, parts: bool) -> list[list[int]]:
-    """An (H, W) bool mask as shapes: one for each part, or one of all; none for an empty mask."""
-    if parts:
-        return encode_parts(mask)
-    points = encode_shape(mask)
-    return [points] if points else []
-
-
 def shapes_reply(mask: BoolMask, parts: bool = False) -> bytes:
-    """The JSON of a reply to CVAT 2.60 and later: see `encode_mask`."""
+    """The JSON of a reply to CVAT 2.60 and later: see `serverless.rle.encode_mask`."""
     shapes = [{"type": "mask", "points": points, "attributes": []} for points in encode_mask(mask, parts)]
     return json.dumps({"shapes": shapes}, separators=(",", ":")).encode()
 

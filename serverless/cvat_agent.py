@@ -16,9 +16,9 @@ import cvat_sdk.auto_annotation as cvataa
 import PIL.Image
 
 from icmformer import LoadedImage
-from icmformer.settings import Settings
 from serverless import codec
-from serverless.interactor import Interactor
+from serverless.interactor import Interactor, load
+from serverless.rle import encode_mask
 from serverless.settings import FunctionSettings
 
 
@@ -27,19 +27,19 @@ class InteractiveFunction:
 
     Args:
         interactor: Ready to segment.
-        max_pixels: Largest image opened.
+        settings: Of the function.
         box: Whether an annotator may start with a box.
     """
 
-    def __init__(self, interactor: Interactor, max_pixels: int, box: bool = False) -> None:
-        self._interactor, self._max_pixels = interactor, max_pixels
+    def __init__(self, interactor: Interactor, settings: FunctionSettings, box: bool = False) -> None:
+        self._interactor, self._settings = interactor, settings
         self.spec = cvataa.InteractionFunctionSpec(
             min_pos_points=0, min_neg_points=0, min_bounding_boxes=0 if box else None
         )
 
     def preprocess_image(self, context: cvataa.InteractionFunctionContext, image: PIL.Image.Image) -> LoadedImage:
         """Decodes and encodes a frame; the agent keeps the result for the clicks that follow."""
-        loaded = LoadedImage.from_pil(image, self._max_pixels, "cvat")
+        loaded = LoadedImage.from_pil(image, self._settings.max_pixels, "cvat")
         self._interactor.engine.prefetch(loaded)
         return loaded
 
@@ -54,8 +54,10 @@ class InteractiveFunction:
         height, width = pp_image.pixels.shape[:2]
         corners = prompts.bounding_box and (*prompts.bounding_box[0], *prompts.bounding_box[1])
         clicks, box = codec.to_prompt(tuple(prompts.pos_points), tuple(prompts.neg_points), corners, height, width)
-        mask, _, _ = self._interactor.segment(pp_image, clicks, box)
-        shapes = codec.encode_mask(mask, self._interactor.settings.parts)
+        if not clicks and box is None:
+            return []
+        mask = self._interactor.segment(pp_image, clicks, box).mask
+        shapes = encode_mask(mask, self._settings.parts)
         return [cvataa.InteractionResultShape(type="mask", points=points) for points in shapes]
 
 
@@ -65,10 +67,8 @@ def create(weights: str = "", device: str = "", profile: str = "", box: bool = F
     Raises:
         IcmformerError: Weights, device or settings that cannot be used.
     """
-    base = Settings.from_environment()
+    base = FunctionSettings.from_environment()
     settings = dataclasses.replace(
         base, weights=weights or base.weights, device=device or base.device, profile=profile or base.profile
     )
-    return InteractiveFunction(
-        Interactor.from_settings(settings, FunctionSettings.from_environment()), settings.max_pixels, box
-    )
+    return InteractiveFunction(load(settings), settings, box)

@@ -16,12 +16,11 @@ from urllib.parse import quote, urlsplit
 
 from icmformer.diagnosis.machine import clock_facts
 from icmformer.diagnosis.report import NETWORK_SECONDS, Finding, Report, failed, ok, skipped, warning
-from icmformer.diagnosis.variables import names_in
 from icmformer.errors import ConfigError, IcmformerError
-from serverless import settings
+from icmformer.settings import without_shared
 from serverless.settings import FunctionSettings
 
-VARIABLES = names_in(settings.__doc__)
+SETTINGS = FunctionSettings
 _NAME = "icmformer"
 _OLDEST, _SHAPES = (2, 3), (2, 60)
 _ADDRESS = "set CVAT_HOST (--cvat) to the address that opens CVAT, as in http://localhost:8080"
@@ -78,7 +77,7 @@ class _Cvat:
 
     @cached_property
     def _own(self) -> FunctionSettings:
-        return FunctionSettings.from_environment(self._environment)
+        return FunctionSettings.from_environment(without_shared(self._environment))
 
     def _ask(self, path: str, seconds: float = 5.0, body: Any = None) -> tuple[int, Any]:
         """Status and content of an answer to the token's user."""

@@ -63,7 +63,7 @@ class _Requests(BaseHTTPRequestHandler):
             body = self.rfile.read(int(length))
         except TimeoutError:
             self.close_connection = True
-            return self._reply(408, PLAIN, b"the body did not come in time")
+            return self._reply(408, PLAIN, b"the body did not arrive in time")
         message = {
             "body": body,
             "content_type": self.headers.get("Content-Type", ""),
@@ -121,8 +121,8 @@ class _Requests(BaseHTTPRequestHandler):
 def _parser(limits: Limits) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serverless.local",
-        description="Serves the CVAT function on this machine without Docker, with the manners of Nuclio's processor. "
-        "Settings come from the environment: see docs/cvat.md.",
+        description="Serves the CVAT function on this machine without Docker, with the limits and status codes of "
+        "Nuclio's processor. Settings come from the environment: see docs/cvat.md.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1); it has no login")
     parser.add_argument("--port", type=int, default=8080, help="port (8080); 0 for any that is free")

@@ -18,13 +18,11 @@ from nuclio_sdk import Context, Event, Response
 from icmformer import memory
 from icmformer.errors import IcmformerError
 from icmformer.serving.click_log import ClickLog
-from icmformer.serving.metrics import CONTENT_TYPE
-from icmformer.settings import Settings
-from icmformer.timings import Timings, server_timing
-from serverless.errors import INTERNAL, STATUS, NotReadyError
-from serverless.interactor import Interactor
+from icmformer.serving.core import Outcome, load_engine, refused
+from icmformer.serving.errors import NotReadyError
+from icmformer.timings import server_timing
+from serverless.interactor import CVATCodec, Interactor, make_interactor
 from serverless.settings import FunctionSettings
-from serverless.watch import Watch
 
 _RETRY_SECONDS = "30"  # a worker that starts again has its model by then
 MODEL_HEADER = "X-Icmformer-Model"
@@ -32,30 +30,35 @@ MODEL_HEADER = "X-Icmformer-Model"
 
 
 def init_context(context: Context) -> None:
-    """Loads the model, warms it up and puts it, with caches and settings, into `context.user_data.interactor`.
-
-    `context.user_data.watch` gets what counts requests.
-    """
-    context.user_data.interactor = context.user_data.watch = None
+    """Loads the model, warms it up and puts what answers requests into `context.user_data.interactor`."""
+    context.user_data.interactor = None
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd images, with paths of this machine
     memory.serve_threads()
     start = time.monotonic()
     try:
-        settings = Settings.from_environment()
-        interactor = Interactor.from_settings(settings, FunctionSettings.from_environment())
+        settings = FunctionSettings.from_environment()
+        interactor = _interactor(context, settings)
     except IcmformerError as error:
         context.logger.error(f"no model, every request will be answered 503: {error}")
     except Exception as error:
-        context.logger.error_with(f"no model, every request will be answered 503: {error!r}", trace=_trace())
+        trace = traceback.format_exc(limit=-20)
+        context.logger.error_with(f"no model, every request will be answered 503: {error!r}", trace=trace)
     else:
         context.user_data.interactor = interactor
-        try:
-            context.user_data.watch = Watch(interactor, ClickLog(settings.click_log))
-        except Exception as error:  # masks are worth more than figures of them
-            context.logger.warn(f"there will be no metrics and no click log: {error}")
-        context.logger.info_with(
-            f"ready: {interactor.model}", seconds=round(time.monotonic() - start, 1), reply=interactor.settings.reply
-        )
+        seconds = round(time.monotonic() - start, 1)
+        context.logger.info_with(f"ready: {interactor.model}", seconds=seconds, reply=settings.reply)
+
+
+def _interactor(context: Context, settings: FunctionSettings) -> Interactor:
+    engine, cvat = load_engine(settings), CVATCodec(settings)
+    counted: dict[str, Any] = {}
+    try:
+        from icmformer.serving.metrics import Metrics
+
+        counted = {"metrics": Metrics(engine, cvat.images), "click_log": ClickLog(settings.click_log)}
+    except Exception as error:  # masks are worth more than figures of them
+        context.logger.warn(f"there will be no metrics and no click log: {error}")
+    return make_interactor(engine, cvat, **counted)
 
 
 def handler(context: Context, event: Event) -> Response:
@@ -65,46 +68,37 @@ def handler(context: Context, event: Event) -> Response:
         200 with CVAT's JSON, or with metrics for a GET of /metrics; 4xx or 503 with one line of JSON, `error` and
         `kind`, that says what is wrong; 500 for a fault of our own, whose traceback goes to the log alone.
     """
-    facts: dict[str, Any] = {"request": str(getattr(event, "id", "") or "")}
     start = time.perf_counter()
-    watch: Watch | None = getattr(context.user_data, "watch", None)
+    request_id = str(getattr(event, "id", "") or "")
+    interactor: Interactor | None = getattr(context.user_data, "interactor", None)
+    metrics = interactor and interactor.metrics
     try:
-        if watch and event.method == "GET" and str(event.path).partition("?")[0] == "/metrics":
-            return Response(body=watch.text(), content_type=CONTENT_TYPE, status_code=200)
-        interactor: Interactor | None = getattr(context.user_data, "interactor", None)
+        if metrics and event.method == "GET" and str(event.path).partition("?")[0] == "/metrics":
+            return Response(body=metrics.text().decode(), content_type=metrics.content_type, status_code=200)
         if interactor is None:
             raise NotReadyError("the function has no model; its log says why")
-        timings = Timings()
-        reply = interactor.answer(event.body, facts, timings)
-        _log(context, "info", "answered", facts)
-        if watch:
-            watch.answered(facts, timings, time.perf_counter() - start)
-        headers = {MODEL_HEADER: interactor.model, "Server-Timing": server_timing(timings)}
-        return Response(headers, reply.decode("ascii"), "application/json", 200)
-    except IcmformerError as error:
-        status, kind = next(((s, k) for known, s, k in STATUS if isinstance(error, known)), (500, INTERNAL))
-        _log(context, "warn", f"{kind}: {error}", {"status": status, **facts})
-        if watch:
-            watch.refused(status, kind, time.perf_counter() - start)
-        return _error(status, kind, str(error))
+        outcome = interactor.respond(event.body, request_id)
     except Exception as error:
-        _log(context, "error", f"{INTERNAL}: {error!r}", {"status": 500, "trace": _trace(), **facts})
-        if watch:
-            watch.refused(500, INTERNAL, time.perf_counter() - start)
-        return _error(500, INTERNAL, "the function failed; its log says more")
+        outcome = refused(error, Outcome[bytes](""))
+    _log(context, outcome, request_id)
+    if metrics:
+        metrics.answered("/", outcome.status, time.perf_counter() - start)
+    if interactor is None or outcome.reply is None:
+        body = json.dumps({"error": outcome.error, "kind": outcome.kind})
+        headers = {"Retry-After": _RETRY_SECONDS} if outcome.status == 503 else {}
+        return Response(headers, body, "application/json", outcome.status)
+    headers = {MODEL_HEADER: interactor.model, "Server-Timing": server_timing(outcome.timings)}
+    return Response(headers, outcome.reply.decode("ascii"), "application/json", 200)
 
 
-def _log(context: Context, level: str, message: str, facts: dict[str, Any]) -> None:
+def _log(context: Context, outcome: Outcome[bytes], request_id: str) -> None:
     """Writes a log line; a logger that has lost its processor must not cost the reply."""
+    level = "info" if not outcome.error else "error" if outcome.fault else "warn"
+    facts = {"request": request_id, **outcome.log_line()}
+    if outcome.fault:
+        facts["trace"] = "".join(traceback.format_exception(outcome.fault, limit=-20))
+    if outcome.reply is not None:
+        facts["bytes"] = len(outcome.reply)
     with contextlib.suppress(Exception):
-        getattr(context.logger, f"{level}_with")(message, **facts)
-
-
-def _error(status: int, kind: str, text: str) -> Response:
-    body = json.dumps({"error": " ".join(text.split()), "kind": kind})
-    headers = {"Retry-After": _RETRY_SECONDS} if status == 503 else {}
-    return Response(headers, body, "application/json", status)
-
-
-def _trace() -> str:
-    return traceback.format_exc(limit=-20)
+        text = f"{outcome.kind}: {outcome.error}" if outcome.error else "answered"
+        getattr(context.logger, f"{level}_with")(text, **facts)

@@ -31,9 +31,9 @@ class _Frame:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serverless.warm_up",
-        description="Has CVAT's interactor see the frames of a job or task before annotators click: first clicks are "
-        "then as quick as later ones, but for small objects, which some weights look at twice. Nothing is written to "
-        "the job.",
+        description="Sends the frames of a job or task to CVAT's interactor before annotators click: first clicks are "
+        "then as fast as later ones, except on small objects, where some weights run a refinement pass. Nothing is "
+        "written to the job.",
         epilog="Frames are seen from the last to the first. How many stay warm is up to ICMFORMER_IMAGE_CACHE_MB and "
         "ICMFORMER_FEATURE_CACHE_MB of the function; each of its workers and replicas has caches of its own, and a "
         "frame warms the one that it meets.",
@@ -69,7 +69,9 @@ def _frames(client: Any, args: argparse.Namespace) -> Iterator[_Frame]:
         gone = set(meta.deleted_frames or ())
         numbers = range(job.start_frame, job.stop_frame + 1)
         if len(meta.frames) not in (1, len(numbers)):  # a ground truth job, say, holds some frames of its span alone
-            raise ConfigError(f"job {job.id} does not hold all frames of its span; give a job of annotators")
+            raise ConfigError(
+                f"job {job.id} has only some of the frames of its span (a ground truth job?); give an annotation job"
+            )
         for place, number in enumerate(numbers):
             if number in gone or number in seen or (args.frames and number not in args.frames):
                 continue
@@ -108,7 +110,7 @@ def _warm_up(client: Any, args: argparse.Namespace) -> int:
         )
         return 2
     if not frames:
-        print("error: there is no frame to see; --frames counts as CVAT does, from 0", file=sys.stderr)
+        print("error: no frames are selected; --frames counts as CVAT does, from 0", file=sys.stderr)
         return 2
     failed, in_a_row, done, started = 0, 0, 0, time.monotonic()
     # from the last to the first: where not all fit into the function's caches, those that are annotated first stay

@@ -12,10 +12,10 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from icmformer import __version__, settings
+from icmformer import __version__
 from icmformer.diagnosis import installation, machine, serving
 from icmformer.diagnosis.report import Finding, Report, failed, ok, skipped
-from icmformer.diagnosis.variables import names_in
+from icmformer.settings import variables
 
 TOOLS = {"label studio": "ls_backend.doctor", "cvat": "serverless.doctor"}
 """The modules that check the tools. By name, as this package depends on neither and they may not load."""
@@ -90,12 +90,12 @@ def _not_loaded(error: Exception, module: str, asked: bool) -> Finding:
 
 def _variables(environment: Mapping[str, str], tools: Mapping[str, ModuleType | Exception]) -> Finding:
     """Whether all that looks like a setting is one, where all packages with settings are there to say so."""
-    known = set(names_in(settings.__doc__))
+    known: set[str] = set()
     for name, tool in tools.items():
         if not isinstance(tool, ModuleType):
             return skipped(f"cannot be told: the settings of {name} are not known")
-        known |= tool.VARIABLES
-    return serving.variables(environment, known)
+        known.update(variables(tool.SETTINGS))
+    return serving.unknown_variables(environment, known)
 
 
 def _tell(name: str, finding: Finding) -> None:

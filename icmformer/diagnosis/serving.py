@@ -47,7 +47,7 @@ def check(report: Report, environment: Mapping[str, str], weights: str | None, d
     )
 
 
-def variables(environment: Mapping[str, str], known: Iterable[str]) -> Finding:
+def unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> Finding:
     """Whether each variable of our prefix is a setting: a misspelt one is silently the default.
 
     Args:

@@ -106,7 +106,7 @@ def read(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
         if not found and path.stat().st_size:
-            raise ConfigError(f"{path} is no click log: none of its lines is one")
+            raise ConfigError(f"{path} is not a click log: it has no valid line")
         yield from found
 
 

@@ -81,7 +81,7 @@ def _post(url: str, body: Mapping[str, Any], seconds: float) -> tuple[Any, str]:
         raise ServerError(f"{url} answered {error.code}: {error.read()[:300].decode(errors='replace')}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise ServerError(
-            f"{url} did not answer as a function does ({error}); is it running, and that its http:// address?"
+            f"{url} did not answer as a CVAT function does ({error}); is it running, and is this its http:// address?"
         ) from error
 
 
@@ -116,7 +116,7 @@ def decode_reply(reply: Any, height: int, width: int) -> BoolMask:
                 inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
                 mask[top : bottom + 1, left : right + 1] |= inside.reshape(bottom - top + 1, right - left + 1)
     except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
-        raise ServerError(f"the reply is no mask: {error}") from error
+        raise ServerError(f"the reply is not a mask: {error}") from error
     if mask.shape != (height, width):
         raise ServerError(f"the mask has {mask.shape[:2]} rows and columns, the image ({height}, {width})")
     return mask

@@ -26,7 +26,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any, Concatenate, ParamSpec
@@ -37,12 +37,13 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from icmformer.errors import ConfigError
 from icmformer.inference.cache import Cache
 from icmformer.inference.engine import Engine
+from icmformer.serving.errors import ERROR_KINDS
 
 log = logging.getLogger("icmformer.serving.metrics")
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 P = ParamSpec("P")
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 3, 10, 30)
 _CLICKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 50)
 _OF_A_PROCESS = re.compile(r"gauge_live\w*_(\d+)\.db")
@@ -67,15 +68,16 @@ class Metrics:
     """The metrics of a server. Counting never raises.
 
     Args:
-        engine: Whose model is told.
-        caches: By the name that their metrics have.
-        kinds: Of errors, so that they are told as 0 before the first.
+        engine: Whose model and caches are told.
+        images: The server's cache of decoded images.
 
     Raises:
         ConfigError: The folder of PROMETHEUS_MULTIPROC_DIR cannot be used.
     """
 
-    def __init__(self, engine: Engine, caches: Mapping[str, Cache[Any]], kinds: Iterable[str] = ()) -> None:
+    content_type = _CONTENT_TYPE
+
+    def __init__(self, engine: Engine, images: Cache[Any]) -> None:
         self._told_fault = False
         self._folder = os.environ.get(_FOLDER)
         if self._folder == "":
@@ -83,15 +85,16 @@ class Metrics:
         try:
             if self._folder:
                 _forget_the_dead(Path(self._folder))
-            self._make(engine, kinds)
+            self._make(engine)
         except OSError as error:
             raise ConfigError(f"{_FOLDER}: {self._folder} cannot be used: {error.strerror or error}") from error
-        self._caches = dict(caches)
+        kept = engine.caches
+        self._caches: dict[str, Cache[Any]] = {"features": kept.features, "states": kept.states, "images": images}
         self._lock = Lock()
         self._told: dict[tuple[str, str], int] = {}
         self.update()
 
-    def _make(self, engine: Engine, kinds: Iterable[str]) -> None:
+    def _make(self, engine: Engine) -> None:
         self._registry = CollectorRegistry()
         made: dict[str, Any] = {"registry": self._registry}
         live: dict[str, Any] = {"multiprocess_mode": "livesum", **made}
@@ -100,7 +103,7 @@ class Metrics:
         self._requests = Counter("icmformer_requests", "Requests answered", ["route", "status"], **made)
         self._seconds = Histogram("icmformer_request_seconds", "Time of a request", ["route"], **timed)
         self._errors = Counter("icmformer_errors", "Requests refused or failed", ["kind"], **made)
-        for kind in kinds:
+        for kind in ERROR_KINDS:  # told as 0 before the first
             self._errors.labels(kind)
         self._predictions = Counter("icmformer_predictions", "Predictions by what they came to", ["kind"], **made)
         self._stages = Histogram("icmformer_stage_seconds", "Time of a prediction by stage", ["stage"], **timed)
@@ -171,7 +174,7 @@ class Metrics:
                     self._told[cache, name] = now
 
     def text(self) -> bytes:
-        """All of it in Prometheus's text form, see `CONTENT_TYPE`."""
+        """All of it in Prometheus's text form, see `content_type`."""
         self.update()
         if not self._folder:
             return generate_latest(self._registry)

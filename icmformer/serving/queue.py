@@ -1,4 +1,4 @@
-"""The way to the network: so many requests and no more, in order of arrival, no work for clicks already outdone."""
+"""The request queue: so many requests at the engine and no more, in order of arrival, none that is superseded."""
 
 from __future__ import annotations
 
@@ -10,44 +10,40 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 
-from icmformer.serving.errors import BusyError
+from icmformer.serving.errors import BusyError, SupersededError
 
 T = TypeVar("T")
-
-
-class StaleError(Exception):
-    """A newer request of the same object came meanwhile; its answer is the one that will be looked at."""
 
 
 class Turn:
     """One request's place in the order of arrival.
 
     Attributes:
-        outdone: Whether a newer one of its object came.
-        idle: Whether it only waits, and leaves at once when it is outdone.
+        superseded: Whether a newer one of its object came.
+        idle: Whether it only waits, and leaves at once when it is superseded.
         inside: Whether it is at the network.
     """
 
     def __init__(self, changed: threading.Condition | None = None) -> None:
-        self.outdone = self.idle = self.inside = False
+        self.superseded = self.idle = self.inside = False
         self._changed = changed or threading.Condition()
 
     def result(self, future: Future[T], seconds: float) -> T:
         """What somebody else is working out.
 
         Raises:
-            StaleError: A newer request of the object came first.
+            SupersededError: A newer request of the object came first.
             TimeoutError: It took too long.
         """
         future.add_done_callback(lambda _: self._wake())
         with self._changed:
             self.idle = True
             try:
-                there = self._changed.wait_for(lambda: future.done() or self.outdone, seconds)
+                there = self._changed.wait_for(lambda: future.done() or self.superseded, seconds)
             finally:
                 self.idle = False
-        if self.outdone:
-            raise StaleError
+        if self.superseded:
+            raise SupersededError
         if not there:
             raise TimeoutError
         return future.result()
@@ -57,8 +53,8 @@ class Turn:
             self._changed.notify_all()
 
 
-class Gate:
-    """Lets requests through to the network in the order in which they came up to it.
+class RequestQueue:
+    """Lets requests through to the engine in the order in which they came up to it.
 
     A request counts from its arrival on, while its image is fetched too: so each holds a thread of the server, and
     beyond a number of them the next is refused at once.
@@ -98,10 +94,10 @@ class Gate:
             return self._is_full()
 
     def _present(self) -> list[Turn]:
-        return [turn for turns in self._turns.values() for turn in turns if not (turn.outdone and turn.idle)]
+        return [turn for turns in self._turns.values() for turn in turns if not (turn.superseded and turn.idle)]
 
     def _count_waiting(self) -> int:
-        return sum(not turn.outdone for turn in self._waiting)
+        return sum(not turn.superseded for turn in self._waiting)
 
     def _is_full(self) -> bool:
         return len(self._present()) >= self._most
@@ -125,7 +121,7 @@ class Gate:
         turn = Turn(self._changed)
         with self._changed:
             for older in self._turns.get(group, ()):
-                older.outdone = True
+                older.superseded = True
             self._note()
             if self._is_full():
                 raise BusyError(f"{self._queue} requests are waiting already; add replicas, or raise ICMFORMER_QUEUE")
@@ -149,7 +145,7 @@ class Gate:
 
         Raises:
             BusyError: No place came free in time.
-            StaleError: A newer request of the object came.
+            SupersededError: A newer request of the object came.
         """
         turn = turn or Turn(self._changed)
         deadline = time.monotonic() + self._seconds
@@ -158,13 +154,13 @@ class Gate:
             turn.idle = True
             try:
                 while True:
-                    if turn.outdone:
-                        raise StaleError
-                    if self._free and next(t for t in self._waiting if not t.outdone) is turn:
+                    if turn.superseded:
+                        raise SupersededError
+                    if self._free and next(t for t in self._waiting if not t.superseded) is turn:
                         break
                     left = deadline - time.monotonic()
                     if left <= 0:
-                        raise BusyError(f"no place came free in {self._seconds:g} s; add replicas or a GPU")
+                        raise BusyError(f"no slot became free in {self._seconds:g} s; add replicas or a GPU")
                     self._changed.wait(left)
                 self._free -= 1
                 turn.inside = True

@@ -39,10 +39,11 @@ TORCHLESS = (
     "icmformer/images/reading.py",
     "ls_backend/addresses.py",
     "ls_backend/codec.py",
-    "ls_backend/labels.py",
-    "ls_backend/page.py",
+    "ls_backend/labelling_config.py",
+    "ls_backend/config_tree.py",
     "ls_backend/task_image.py",
     "ls_backend/rle.py",
+    "serverless/rle.py",
     "serverless/codec.py",
 )
 

@@ -57,7 +57,7 @@ def test_panels_have_places_of_their_own_and_say_what_they_show():
 
 
 def test_queries_name_metrics_that_there_are():
-    told = Metrics(Engine.from_weights(TINY, runtime="torch"), {"images": Caches().states}).text().decode()
+    told = Metrics(Engine.from_weights(TINY, runtime="torch"), Caches().states).text().decode()
     families = set(re.findall(r"^# TYPE (\w+)", told, re.M))
     for _, text in [*expressions(), *((rule["alert"], rule["expr"]) for rule in RULES)]:
         for name in re.findall(r"icmformer_\w+", text):

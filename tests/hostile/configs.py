@@ -67,7 +67,7 @@ def written() -> Iterator[Entry]:
         ("names of line breaks", BRUSH.replace('"image" value', '"a&#10;ERROR forged&#13;b" value'), BAD),
         ("names of a megabyte", BRUSH.replace('"image" value', f'"{"n" * 900_000}" value'), BAD),
         ("a zero byte", BRUSH.replace("Cat", "\0"), BAD),
-        ("half a character", BRUSH.replace("Cat", "\ud800"), BAD),
+        ("an unpaired surrogate", BRUSH.replace("Cat", "\ud800"), BAD),
         ("a number that is no character", BRUSH.replace("Cat", "&#0;"), BAD),
         ("50,000 attributes", "<View " + " ".join(f'a{n}="x"' for n in range(50_000)) + f">{named}</View>", BAD),
     ):

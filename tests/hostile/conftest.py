@@ -11,12 +11,11 @@ import nuclio_sdk
 import pytest
 from nuclio_sdk.event import EventDeserializerKinds
 
-from icmformer.settings import Settings
 from ls_backend.app import create_app
-from ls_backend.service import Backend
+from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
 from serverless import main
-from serverless.interactor import Interactor
+from serverless.interactor import load
 from serverless.settings import FunctionSettings
 from tests.conftest import ROOT
 from tests.hostile import corpus, servers, studio
@@ -72,7 +71,7 @@ def make_app(hostile_studio, tmp_path_factory):
         given = environment(hostile_studio, tmp_path_factory.mktemp("cache")) | options
         with mock.patch.dict(os.environ, given):
             own = BackendSettings.from_environment()
-            return create_app(Backend.from_settings(Settings.from_environment(), own), own)
+            return create_app(Backend.from_settings(own), own)
 
     return make
 
@@ -87,9 +86,7 @@ def context():
     """A worker of the function."""
     context = nuclio_sdk.Context(logger=Log(), worker_id=0)
     with mock.patch.dict(os.environ, {"ICMFORMER_DEVICE": "cpu"}):
-        context.user_data.interactor = Interactor.from_settings(
-            Settings.from_environment(), FunctionSettings.from_environment()
-        )
+        context.user_data.interactor = load(FunctionSettings.from_environment())
     return context
 
 

@@ -184,7 +184,7 @@ def _base64s() -> Iterator[Entry]:
         ("as a data: address", f"data:image/png;base64,{image}", BAD),
         ("twice over", base64.b64encode(image.encode()).decode(), frozenset({422})),
         ("of wide letters", "\uff21\uff21\uff21\uff21", BAD),
-        ("with half a character", image + "\ud800", BAD),
+        ("with an unpaired surrogate", image + "\ud800", BAD),
         ("with an invisible mark", "\ufeff" + image, BAD),
         ("of a thousand signs of equality", "=" * 1000, BAD | {422}),
         ("of a megabyte of A", "A" * 1_000_000, frozenset({422})),
@@ -200,7 +200,7 @@ def _base64s() -> Iterator[Entry]:
         ("of percent signs", "data:image/png;base64,%%%zz", BAD),
         ("said to be a page", inline(pictures.saved("PNG"), "text/html"), FINE),
         ("in capitals", inline(pictures.saved("PNG")).replace("data:", "DATA:"), BAD),
-        ("with half a character", inline(pictures.saved("PNG")) + "\ud800", BAD),
+        ("with an unpaired surrogate", inline(pictures.saved("PNG")) + "\ud800", BAD),
         ("in plain text", "data:text/plain,hello%20world", frozenset({422})),
         ("in another", f"data:image/png;base64,{base64.b64encode(inline(b'x').encode()).decode()}", frozenset({422})),
     ):

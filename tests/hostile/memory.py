@@ -36,11 +36,10 @@ def main(names: list[str]) -> int:
 
     import nuclio_sdk
 
-    from icmformer.settings import Settings
     from ls_backend.app import create_app
-    from ls_backend.service import Backend
+    from ls_backend.backend import Backend
     from ls_backend.settings import BackendSettings
-    from serverless.interactor import Interactor
+    from serverless.interactor import load
     from serverless.settings import FunctionSettings
     from tests.hostile import corpus
     from tests.hostile.conftest import ask_function
@@ -49,9 +48,9 @@ def main(names: list[str]) -> int:
     warnings.simplefilter("ignore")
     context = nuclio_sdk.Context(logger=Log(), worker_id=0)
     with mock.patch.dict(os.environ, {"ICMFORMER_CACHE_DIR": tempfile.mkdtemp(), "ICMFORMER_DEVICE": "cpu"}):
-        settings, own = Settings.from_environment(), BackendSettings.from_environment()
-        context.user_data.interactor = Interactor.from_settings(settings, FunctionSettings.from_environment())
-        client = create_app(Backend.from_settings(settings, own), own).test_client()
+        settings = BackendSettings.from_environment()
+        context.user_data.interactor = load(FunctionSettings.from_environment())
+        client = create_app(Backend.from_settings(settings), settings).test_client()
     entries = {entry.name: entry for entry in corpus.entries()}
     taken = {}
     for name in names:

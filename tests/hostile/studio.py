@@ -225,7 +225,7 @@ def contexts() -> Iterator[Entry]:
         ("a label that is none", with_value({**good, "type": "keypointlabels"}, keypointlabels=["Dog\nERROR"]), BAD),
         ("labels by the thousand", with_value(good, keypointlabels=["Cat"] * 5000), FINE),
         ("an id of a megabyte", with_item(id="i" * 1_000_000), FINE),
-        ("an id of half a character", with_item(id="\ud800"), FINE),
+        ("an id of an unpaired surrogate", with_item(id="\ud800"), FINE),
         ("a width of none", with_item(original_width=0), BAD),
         ("a width of no number", with_item(original_width=nan), BAD),
         ("a width of a billion", with_item(original_width=10**9), BAD),

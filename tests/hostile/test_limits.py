@@ -16,7 +16,7 @@ from icmformer import LoadedImage
 from icmformer.errors import ImageTooLargeError
 from icmformer.images import display
 from icmformer.serving.errors import RequestError
-from ls_backend.labels import read_config
+from ls_backend.labelling_config import read_config
 from tests.conftest import ROOT
 from tests.hostile import corpus, pictures
 from tests.hostile.conftest import ask_function

@@ -16,7 +16,7 @@ from skimage import data, transform
 
 from icmformer import Caches, Engine
 from icmformer.inference.cache import NullCache
-from serverless.interactor import Interactor
+from serverless.interactor import CVATCodec, make_interactor
 from serverless.settings import FunctionSettings
 from tests.conftest import TRAINED
 from tests.hostile import corpus, servers
@@ -125,14 +125,14 @@ def check(server, goods, hostile):
 def function_goods(photos):
     """Requests of CVAT and the shapes that are right, from an engine that keeps nothing."""
     engine = Engine.from_weights(TRAINED, profile="fast", caches=Caches())
-    right = Interactor(engine, NullCache(), FunctionSettings(), 10**8)
+    right = make_interactor(engine, CVATCodec(FunctionSettings(), NullCache()))
     goods = []
     for number, photo in enumerate(photos):
         image, draw = coded(photo, "JPEG", quality=85), random.Random(number)
         points = [(draw.uniform(100, 900), draw.uniform(100, 700)) for _ in range(3)]
         for positive, negative in ((points[:1], []), (points[:1], points[1:2]), (points[::2], points[1:2])):
             request = payload(image, positive, negative)
-            goods.append((json.dumps(request).encode(), servers.shapes(right.answer(request, {}))))
+            goods.append((json.dumps(request).encode(), servers.shapes(right.respond(request).reply)))
     return goods
 
 

@@ -18,14 +18,14 @@ from skimage import data
 from icmformer import LoadedImage
 from icmformer.inference.cache import ByteLRU
 from icmformer.serving.logs import log_config
-from icmformer.serving.queue import Gate
+from icmformer.serving.queue import RequestQueue
 from ls_backend.addresses import Policy, Site
 from ls_backend.app import create_app
+from ls_backend.backend import Backend
 from ls_backend.fetch import LabelStudio
 from ls_backend.filecache import FileCache
 from ls_backend.images import Images
 from ls_backend.proxies import DIRECT
-from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
 
 LEGACY = "0123456789abcdef"
@@ -205,7 +205,7 @@ def make_images(tmp_path, studio):
 @pytest.fixture
 def make_backend(fast, make_images):
     def make(places=1, queue=8, seconds=5.0, **options):
-        return Backend(fast, make_images(**options), Gate(places, queue, seconds), 200)
+        return Backend(fast, make_images(**options), RequestQueue(places, queue, seconds), 200)
 
     return make
 

@@ -65,14 +65,14 @@ def with_item(**changes):
         ({**body(), "params": {"context": 3}}, 400, "params.context must be an object"),
         ({**body(), "params": {"context": {"result": 3}}}, 400, "must be a list"),
         ({**body(), "params": {"context": {"result": [3]}}}, 400, "result[0] must be an object"),
-        (with_item(to_name="nothing"), 400, "'nothing', which is no image"),
+        (with_item(to_name="nothing"), 400, "'nothing', which is not an image"),
         (with_item(value={"x": 140}), 400, "outside the image"),
         (with_item(value={"y": -3}), 400, "outside the image"),
         (with_item(value={"x": "left"}), 400, "value.x must be a number"),
         (with_item(value={"x": None}), 400, "value.x must be a number"),
         (with_item(value={"x": True}), 400, "value.x must be a number"),
         (with_item(value={"x": 10**400}), 400, "value.x must be a number"),
-        (with_item(type="choices"), 400, "is no click"),
+        (with_item(type="choices"), 400, "is not a click"),
         (with_item(is_positive="false"), 400, "is_positive must be true or false"),
         (body(click(1, 1), config=BRUSH.replace("Cup", "\ud800")), 400, "not XML"),
         (with_item(value={"x": "5" * 1_000_000}), 400, "value.x must be a number"),
@@ -83,7 +83,7 @@ def with_item(**changes):
         (body(click(1, 1), image=None), 400, "no field 'image'"),
         (body(click(1, 1), image=5), 400, "must be an address"),
         (body(click(1, 1), image=[]), 400, "no image of the 0"),
-        (body(click(1, 1), image="\ud800"), 400, "half a character"),
+        (body(click(1, 1), image="\ud800"), 400, "unpaired surrogate"),
         (body(click(1, 1), image="/data/upload/1/none.png"), 502, "404"),
         (body(click(1, 1), image="http://10.0.0.1/x"), 403, "ICMFORMER_ALLOWED_HOSTS"),
         (body(click(1, 1), image="/data/upload/1/text.png"), 422, "text.png"),
@@ -135,7 +135,7 @@ def test_a_busy_backend_says_when_to_come_again(make_client, make_backend):
     entered, leave = threading.Event(), threading.Event()
 
     def occupy():
-        with backend.gate.enter():
+        with backend.requests.enter():
             entered.set()
             leave.wait(10)
 
@@ -170,9 +170,9 @@ def test_ready_says_when_no_more_clicks_fit(make_backend):
     backend = make_backend(queue=1)
     client = create_app(backend, BackendSettings(user="me", password="secret")).test_client()
     assert client.get("/ready").json == {"status": "READY", "waiting": 0}
-    with backend.gate.arrival("an object") as turn, backend.gate.enter(turn):
+    with backend.requests.arrival("an object") as turn, backend.requests.enter(turn):
         assert client.get("/ready").status_code == 200  # one may still wait
-        with backend.gate.arrival("another"):
+        with backend.requests.arrival("another"):
             reply = client.get("/ready")
             assert (reply.status_code, reply.json) == (503, {"status": "BUSY", "waiting": 1})
             assert client.get("/health").status_code == 200  # it lives, busy or not

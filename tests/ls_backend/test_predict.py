@@ -9,7 +9,7 @@ from skimage import data, draw
 
 from icmformer import Box, CleanUp, Click, LoadedImage
 from icmformer.types import MaskResult
-from ls_backend.service import Backend
+from ls_backend.backend import Backend
 from tests.ls_backend.conftest import BRUSH, POLYGON, SEVERAL, UNIFIED, body, click, png
 from tests.ls_backend.test_rle import decode
 

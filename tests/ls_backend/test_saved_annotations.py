@@ -10,10 +10,10 @@ import pytest
 from icmformer.cli.main import main
 from icmformer.serving.click_log import ClickLog
 from icmformer.serving.errors import BusyError, RequestError
-from icmformer.serving.queue import Gate
+from icmformer.serving.queue import RequestQueue
 from ls_backend.app import _Budget, create_app
+from ls_backend.backend import Backend
 from ls_backend.saved_annotations import parse
-from ls_backend.service import Backend
 from ls_backend.settings import BackendSettings
 from tests.conftest import ROOT
 from tests.ls_backend.conftest import POLYGON, UNIFIED, body, click
@@ -37,7 +37,7 @@ def log(tmp_path):
 @pytest.fixture
 def logged(fast, make_images, log):
     """A client of a backend with a click log."""
-    backend = Backend(fast, make_images(), Gate(1, 8, 5.0), 200, ClickLog(log))
+    backend = Backend(fast, make_images(), RequestQueue(1, 8, 5.0), 200, ClickLog(log))
     return create_app(backend, BackendSettings()).test_client()
 
 
@@ -109,7 +109,9 @@ def test_an_annotation_counts_as_it_was_saved_last(logged, log, capsys):
 def test_replicas_count_a_kept_mask_once(fast, make_images, log, capsys):
     """Whichever replicas hear of an annotation's saves."""
     one, other = (
-        create_app(Backend(fast, make_images(), Gate(1, 8, 5.0), 200, ClickLog(path)), BackendSettings()).test_client()
+        create_app(
+            Backend(fast, make_images(), RequestQueue(1, 8, 5.0), 200, ClickLog(path)), BackendSettings()
+        ).test_client()
         for path in (log, log.with_name("other.jsonl"))
     )
     first, second = (answers(one, body(click(x, 40)))[0] for x in (40, 60))
@@ -127,12 +129,11 @@ import json, sys
 from flask.testing import FlaskClient
 from icmformer.memory import release
 from ls_backend.app import _Budget, create_app
-from ls_backend.service import Backend
+from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
-from icmformer.settings import Settings
 from tests.hostile.memory import _status
 own = BackendSettings.from_environment()
-client = create_app(Backend.from_settings(Settings.from_environment(), own), own).test_client()
+client = create_app(Backend.from_settings(own), own).test_client()
 
 def save(number):
     regions = [{"id": f"{number:04x}{n:012x}n1", "origin": "prediction"} for n in range(18_000)]
@@ -179,7 +180,7 @@ def test_a_save_that_is_too_long_is_refused_by_its_length(logged, length):
 
 
 def test_a_stranger_writes_nothing_where_credentials_are_asked_for(fast, make_images, log, caplog):
-    backend = Backend(fast, make_images(), Gate(1, 8, 5.0), 200, ClickLog(log))
+    backend = Backend(fast, make_images(), RequestQueue(1, 8, 5.0), 200, ClickLog(log))
     client = create_app(backend, BackendSettings(user="me", password="secret")).test_client()
     forged = webhook(1, {"id": "0123456789abcdefn1", "origin": "prediction"})
     assert client.post("/webhook", json=forged).json == {"status": "ignored"}

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import socket
 import sys
 import threading
@@ -9,6 +10,8 @@ import time
 import urllib.request
 
 import pytest
+from gunicorn.config import Config
+from gunicorn.sock import TCPSocket
 
 from demo.studio import Process, free_port
 from tests.commands import run_module
@@ -142,6 +145,16 @@ def test_health_answers_while_image_hosts_do_not(start):
     assert status("/ready") == 200
     assert ask(server, body(click(40, 40)))
     silent.close()
+
+
+def test_gunicorn_can_be_told_that_its_socket_listens_already(monkeypatch):
+    """A private name of gunicorn's (`_serve`): without it the port would open before the model is there."""
+    monkeypatch.setattr("gunicorn.sock.BaseSocket._is_listening", staticmethod(lambda sock: True))
+    listener = TCPSocket(("127.0.0.1", 0), Config(), logging.getLogger())
+    try:
+        assert not listener.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    finally:
+        listener.close()
 
 
 def test_the_port_opens_once_the_model_is_there_any_worker_tells_of_all_and_logs_are_json(start):

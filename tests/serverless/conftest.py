@@ -11,7 +11,7 @@ from PIL import Image
 from icmformer import Caches
 from icmformer.inference.cache import ByteLRU
 from serverless import main
-from serverless.interactor import Interactor
+from serverless.interactor import CVATCodec, make_interactor
 from serverless.settings import FunctionSettings
 
 
@@ -58,7 +58,8 @@ def make_context(fast):
         if cold:
             engine = engine.beside(Caches())
         images = ByteLRU(0 if cold else 1 << 28)
-        context.user_data.interactor = Interactor(engine, images, FunctionSettings(**settings), max_pixels)
+        cvat = CVATCodec(FunctionSettings(max_pixels=max_pixels, **settings), images)
+        context.user_data.interactor = make_interactor(engine, cvat)
         return context
 
     return make

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from icmformer.errors import ConfigError
+from icmformer.serving.errors import RequestError
 from icmformer.types import Box
-from serverless import codec
-from serverless.errors import RequestError
+from serverless import codec, rle
 from serverless.settings import FunctionSettings
 
 
@@ -39,7 +39,7 @@ def test_shapes_are_those_of_cvats_own_encoder():
     count = 0
     for mask in masks():
         if mask.any():
-            points = codec.encode_shape(mask)
+            points = rle.encode_shape(mask)
             assert points == encode_mask(mask)
             assert all(type(p) is int for p in points)
             count += 1
@@ -47,7 +47,7 @@ def test_shapes_are_those_of_cvats_own_encoder():
                 decode_mask(points, image_width=mask.shape[1], image_height=mask.shape[0]), mask
             )
     assert count >= 300
-    assert codec.encode_shape(np.zeros((5, 7), bool)) == []
+    assert rle.encode_shape(np.zeros((5, 7), bool)) == []
 
 
 def test_one_shape_for_each_part_holds_the_mask_and_each_pixel_once():
@@ -88,13 +88,13 @@ def body(**changes):
 )
 def test_mappings_and_json_in_any_form_are_taken(form):
     request = codec.parse(form(body()))
-    assert request.positive == ((3.0, 4.5),)
+    assert request.pos_points == ((3.0, 4.5),)
     assert codec.decode_base64(request.image) == b"hello"
 
 
 def test_what_cvat_leaves_out_is_none():
     request = codec.parse({"image": "aGVsbG8="})
-    assert (request.positive, request.negative, request.corners, request.empty) == ((), (), None, True)
+    assert (request.pos_points, request.neg_points, request.corners, request.empty) == ((), (), None, True)
     request = codec.parse(body(pos_points=None, neg_points=None, obj_bbox=None, threshold=0.4, text_prompts=[]))
     assert request.empty
 

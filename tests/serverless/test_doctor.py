@@ -5,8 +5,10 @@ import threading
 import nuclio_sdk
 import pytest
 
+from icmformer.serving.core import ServingCore
 from serverless import doctor as checks_of_cvat
 from serverless import main
+from serverless.interactor import CVATCodec
 from serverless.settings import FunctionSettings
 from tests.doctor import Doctor, Server, forget_environment, nobody
 
@@ -163,14 +165,9 @@ def test_a_wrong_token_is_found_and_not_shown(doctor, monkeypatch, token):
 def test_the_function_is_asked_through_cvat_as_a_click_asks_it_but_without_points(doctor, cvat, reply):
     """CVAT adds the frame of that job; the real handler answers without a look at it."""
 
-    class Blind:
-        """An interactor whose engine nobody may use."""
-
-        settings, model = FunctionSettings(reply=reply), "none"
-        answer = main.Interactor.answer
-
     context = nuclio_sdk.Context()
-    context.user_data.interactor = Blind()
+    no_engine = None  # nobody may use it
+    context.user_data.interactor = ServingCore(no_engine, CVATCodec(FunctionSettings(reply=reply)), "none")
 
     def call(body):
         assert body["job"] == JOB["id"]

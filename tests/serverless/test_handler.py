@@ -17,8 +17,9 @@ from skimage import data
 
 from icmformer import Box, CleanUp, Click, LoadedImage
 from icmformer.serving.client import decode_reply
+from icmformer.serving.core import ServingCore
+from icmformer.types import MaskResult
 from serverless import main
-from serverless.interactor import Interactor
 from tests.serverless.conftest import Log, call, coded, payload, points_of
 
 CAT = data.chelsea()
@@ -43,6 +44,10 @@ FORMS = {
 
 def mask_of(reply, shape=CAT.shape):
     return decode_mask(points_of(reply), image_width=shape[1], image_height=shape[0])
+
+
+def result_of(mask):
+    return MaskResult(mask, 0.9, (0, 1, 0, 1), {}, lambda: mask.astype(np.float32))
 
 
 def clicks_of(positive, negative):
@@ -179,7 +184,7 @@ def test_old_cvat_survives_the_deletion_of_the_last_point(make_context, clicks, 
 def test_old_cvat_is_told_that_clicks_found_nothing(make_context, monkeypatch):
     """An empty mask breaks that page, and a reply that it takes would end an object in silence."""
     monkeypatch.setattr(
-        Interactor, "segment", lambda self, image, *_: (np.zeros(image.pixels.shape[:2], bool), 0.0, {})
+        ServingCore, "segment", lambda self, image, *_: result_of(np.zeros(image.pixels.shape[:2], bool))
     )
     status, reply = call(make_context(reply="mask"), payload(FORMS["png"], CLICKS))
     assert (status, reply["kind"]) == (422, "nothing found")
@@ -188,7 +193,7 @@ def test_old_cvat_is_told_that_clicks_found_nothing(make_context, monkeypatch):
 def test_a_click_on_a_second_part_is_a_shape_of_its_own(make_context, monkeypatch):
     two = np.zeros((300, 451), bool)
     two[10:60, 10:60] = two[100:120, 200:260] = True
-    monkeypatch.setattr(Interactor, "segment", lambda *_: (two, 0.9, {}))
+    monkeypatch.setattr(ServingCore, "segment", lambda *_: result_of(two))
     reply = call(make_context(parts=True), payload(FORMS["png"], CLICKS))[1]
     assert len(reply["shapes"]) == 2
     assert {(shape["type"], len(shape["attributes"])) for shape in reply["shapes"]} == {("mask", 0)}
@@ -239,7 +244,7 @@ def test_an_image_over_the_limit_is_refused_by_its_header(make_context):
 
 
 def test_a_fault_of_ours_is_a_500_whose_trace_is_in_the_log_alone(context, monkeypatch):
-    monkeypatch.setattr(Interactor, "segment", lambda *_: 1 / 0)
+    monkeypatch.setattr(ServingCore, "segment", lambda *_: 1 / 0)
     status, reply = call(context, payload(FORMS["png"], CLICKS))
     assert (status, reply["kind"]) == (500, "internal error")
     assert "ZeroDivision" not in json.dumps(reply)

@@ -167,7 +167,7 @@ def test_a_deployed_function_is_evaluated_with_what_cvat_sends(function, tmp_pat
     for key in ("clicks", "ious", "masks"):
         assert far[key] == near[key]
     assert evaluate([*common, "--server", nobody(), "--out", str(tmp_path / "down")]) == 2
-    assert "did not answer as a function does" in capsys.readouterr().err
+    assert "did not answer as a CVAT function does" in capsys.readouterr().err
     for address in ("8080", "http://127.0.0.1:abc/"):
         assert evaluate([*common, "--server", address, "--out", str(tmp_path / "odd")]) == 2
     assert evaluate([*common, "--server", function.url, "--weights", "starter", "--out", str(tmp_path / "y")]) == 2

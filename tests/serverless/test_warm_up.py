@@ -114,29 +114,22 @@ def test_every_frame_of_a_task_is_seen_once_but_for_deleted_ones(cvat, capsys):
 def test_the_annotators_first_click_then_finds_photo_and_features_kept(cvat):
     assert run(cvat, "--job", "2", "--frames", "5") == 0
     interactor = cvat.context.user_data.interactor
-    facts = {}
     body = {"image": coded(FRAMES[5]), "pos_points": [[170.5, 120.5]], "neg_points": [], "obj_bbox": []}
-    interactor.answer(body, facts)
-    assert facts["image_kept"] is True
+    assert interactor.respond(body).image_kept is True
     before = interactor.engine.caches.features.stats()
-    facts = {}
-    interactor.answer(body | {"pos_points": [[300.5, 100.5]]}, facts)
+    interactor.respond(body | {"pos_points": [[300.5, 100.5]]})
     after = interactor.engine.caches.features.stats()
     assert (after.hits - before.hits, after.misses - before.misses) == (1, 0)
-    facts = {}
-    interactor.answer(body | {"image": coded(FRAMES[1])}, facts)
-    assert facts["image_kept"] is False
+    assert interactor.respond(body | {"image": coded(FRAMES[1])}).image_kept is False
 
 
 def test_where_not_all_fit_the_first_frames_stay_warm(cvat, make_context):
     interactor = cvat.context.user_data.interactor
-    interactor._images = ByteLRU(3 * CAT.nbytes)
+    interactor.codec.images = ByteLRU(3 * CAT.nbytes)
     assert run(cvat, "--task", "7") == 0
     body = {"pos_points": [[170.5, 120.5]], "neg_points": [], "obj_bbox": []}
     for frame, kept in ((0, True), (2, True), (5, False)):
-        facts = {}
-        interactor.answer(body | {"image": coded(FRAMES[frame])}, facts)
-        assert facts["image_kept"] is kept, frame
+        assert interactor.respond(body | {"image": coded(FRAMES[frame])}).image_kept is kept, frame
 
 
 def test_a_frame_that_fails_is_told_and_the_others_are_seen(cvat, capsys):

@@ -104,7 +104,7 @@ def test_damaged_lines_are_left_out_and_other_files_refused(tmp_path):
         )
     assert len(list(read([path]))) == 1
     (tmp_path / "notes.txt").write_text("buy milk\n")
-    with pytest.raises(ConfigError, match="no click log"):
+    with pytest.raises(ConfigError, match="not a click log"):
         list(read([tmp_path / "notes.txt"]))
     with pytest.raises(ConfigError, match="cannot be read"):
         list(read([tmp_path / "none"]))

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from icmformer import Engine
 from icmformer.errors import ConfigError
-from icmformer.inference.cache import ByteLRU
+from icmformer.inference.cache import ByteLRU, NullCache
 from icmformer.serving.metrics import Metrics
 from tests.conftest import ROOT, TINY
 
@@ -27,13 +27,13 @@ def values(text):
 
 def test_errors_are_told_as_nought_before_the_first(engine):
     """A rate needs two samples: that of the first error would otherwise be none."""
-    told = values(Metrics(engine, {}, ["busy", "internal error"]).text())
+    told = values(Metrics(engine, NullCache()).text())
     assert told["icmformer_errors_total", ("kind", "busy")] == 0
     assert told["icmformer_errors_total", ("kind", "internal error")] == 0
 
 
 def test_stages_of_server_and_engine_are_apart(engine):
-    metrics = Metrics(engine, {})
+    metrics = Metrics(engine, NullCache())
     metrics.prediction("mask", {"fetch": 20.0, "segment": 100.0, "segment.decode": 90.0}, 3)
     told = values(metrics.text())
     assert told["icmformer_stage_seconds_sum", ("stage", "segment")] == pytest.approx(0.1)
@@ -44,7 +44,7 @@ def test_stages_of_server_and_engine_are_apart(engine):
 
 def test_counters_of_caches_follow_the_caches(engine):
     cache = ByteLRU(100)
-    metrics = Metrics(engine, {"images": cache})
+    metrics = Metrics(engine, cache)
     for _ in range(3):
         cache.get("nothing")
     assert values(metrics.text())["icmformer_cache_misses_total", ("cache", "images")] == 3
@@ -54,7 +54,7 @@ def test_counters_of_caches_follow_the_caches(engine):
 
 
 def test_counting_that_fails_costs_nothing_and_is_told_once(engine, monkeypatch, caplog):
-    metrics = Metrics(engine, {"images": ByteLRU(100)})
+    metrics = Metrics(engine, ByteLRU(100))
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -73,13 +73,14 @@ def test_counting_that_fails_costs_nothing_and_is_told_once(engine, monkeypatch,
 def test_a_folder_that_cannot_be_used_is_told(engine, monkeypatch, folder):
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", folder)
     with pytest.raises(ConfigError, match="PROMETHEUS_MULTIPROC_DIR"):
-        Metrics(engine, {})
+        Metrics(engine, NullCache())
 
 
 WORKER = f"""
 from icmformer import Engine
+from icmformer.inference.cache import NullCache
 from icmformer.serving.metrics import Metrics
-metrics = Metrics(Engine.from_weights({TINY!r}, runtime="torch"), {{}})
+metrics = Metrics(Engine.from_weights({TINY!r}, runtime="torch"), NullCache())
 metrics.waiting(7)
 metrics.refused("busy")
 print(metrics.text().decode())

@@ -4,22 +4,22 @@ from concurrent.futures import Future
 
 import pytest
 
-from icmformer.serving.errors import BusyError
-from icmformer.serving.queue import Gate, StaleError
+from icmformer.serving.errors import BusyError, SupersededError
+from icmformer.serving.queue import RequestQueue
 
 
 class Visitor(threading.Thread):
-    """Goes through a gate, stays until told to leave, and remembers how it went."""
+    """Goes through a queue, stays until told to leave, and remembers how it went."""
 
-    def __init__(self, gate, group=None, order=None):
+    def __init__(self, requests, group=None, order=None):
         super().__init__(daemon=True)
-        self.gate, self.group, self.order = gate, group, order if order is not None else []
+        self.requests, self.group, self.order = requests, group, order if order is not None else []
         self.inside, self.leave, self.error = threading.Event(), threading.Event(), None
         self.start()
 
     def run(self):
         try:
-            with self.gate.arrival(self.group or self) as turn, self.gate.enter(turn):
+            with self.requests.arrival(self.group or self) as turn, self.requests.enter(turn):
                 self.order.append(self)
                 self.inside.set()
                 self.leave.wait(10)
@@ -35,13 +35,13 @@ def wait_for(condition, seconds=20):
 
 
 def test_one_at_a_time_in_order_of_arrival():
-    gate, order = Gate(1, 10, 5), []
-    first = Visitor(gate, order=order)
+    requests, order = RequestQueue(1, 10, 5), []
+    first = Visitor(requests, order=order)
     first.inside.wait(5)
     others = []
     for n in range(3):
-        others.append(Visitor(gate, order=order))
-        wait_for(lambda n=n: gate.waiting == n + 1)
+        others.append(Visitor(requests, order=order))
+        wait_for(lambda n=n: requests.waiting == n + 1)
     assert not any(v.inside.is_set() for v in others)
     for visitor, follower in zip([first, *others], others, strict=False):
         visitor.leave.set()
@@ -51,16 +51,16 @@ def test_one_at_a_time_in_order_of_arrival():
 
 
 def test_a_newer_request_of_the_group_outdoes_those_that_wait_but_not_the_one_inside():
-    gate = Gate(1, 10, 5)
-    inside = Visitor(gate, "object")
+    requests = RequestQueue(1, 10, 5)
+    inside = Visitor(requests, "object")
     inside.inside.wait(5)
-    older = Visitor(gate, "object")
-    wait_for(lambda: gate.waiting == 1)
-    stranger = Visitor(gate, "another object")
-    wait_for(lambda: gate.waiting == 2)
-    newer = Visitor(gate, "object")
+    older = Visitor(requests, "object")
+    wait_for(lambda: requests.waiting == 1)
+    stranger = Visitor(requests, "another object")
+    wait_for(lambda: requests.waiting == 2)
+    newer = Visitor(requests, "object")
     wait_for(lambda: older.error is not None)
-    assert isinstance(older.error, StaleError)
+    assert isinstance(older.error, SupersededError)
     inside.leave.set()
     assert stranger.inside.wait(5)
     stranger.leave.set()
@@ -71,75 +71,75 @@ def test_a_newer_request_of_the_group_outdoes_those_that_wait_but_not_the_one_in
 
 
 def test_an_older_request_whose_image_came_later_does_not_outdo_the_newer_one():
-    gate = Gate(1, 10, 5)
-    with gate.arrival("object") as older, gate.arrival("object") as newer:
-        with gate.enter(newer):
+    requests = RequestQueue(1, 10, 5)
+    with requests.arrival("object") as older, requests.arrival("object") as newer:
+        with requests.enter(newer):
             pass
-        with pytest.raises(StaleError), gate.enter(older):
+        with pytest.raises(SupersededError), requests.enter(older):
             pass
-    with gate.arrival("object") as later, gate.enter(later):
+    with requests.arrival("object") as later, requests.enter(later):
         pass
-    assert not gate._turns
+    assert not requests._turns
 
 
 def test_a_full_queue_and_a_long_wait_are_refused():
-    gate = Gate(1, 1, 2)
-    inside = Visitor(gate)
+    requests = RequestQueue(1, 1, 2)
+    inside = Visitor(requests)
     inside.inside.wait(5)
-    waiting = Visitor(gate)
-    wait_for(lambda: gate.waiting == 1)
-    with pytest.raises(BusyError, match="waiting already"), gate.arrival("another object"):
+    waiting = Visitor(requests)
+    wait_for(lambda: requests.waiting == 1)
+    with pytest.raises(BusyError, match="waiting already"), requests.arrival("another object"):
         pass
     wait_for(lambda: waiting.error is not None)
     assert isinstance(waiting.error, BusyError)
-    assert "no place came free in 2 s" in str(waiting.error)
+    assert "no slot became free in 2 s" in str(waiting.error)
     inside.leave.set()
     inside.join(5)
-    with gate.enter():
+    with requests.enter():
         pass
 
 
 def test_requests_count_from_their_arrival_on_while_their_images_are_fetched_too():
-    gate = Gate(1, 2, 5)
-    with gate.arrival("a"), gate.arrival("b"), gate.arrival("c"):
-        assert gate.full
-        assert (gate.queued, gate.waiting) == (3, 0)  # nobody waits for the network
-        with pytest.raises(BusyError, match="2 requests are waiting already"), gate.arrival("d"):
+    requests = RequestQueue(1, 2, 5)
+    with requests.arrival("a"), requests.arrival("b"), requests.arrival("c"):
+        assert requests.full
+        assert (requests.queued, requests.waiting) == (3, 0)  # nobody waits for the network
+        with pytest.raises(BusyError, match="2 requests are waiting already"), requests.arrival("d"):
             pass
         # one that was outdone and is still fetching holds its thread, and counts
-        with pytest.raises(BusyError), gate.arrival("a"):
+        with pytest.raises(BusyError), requests.arrival("a"):
             pass
-    assert not gate.full
-    assert gate.queued == 0
+    assert not requests.full
+    assert requests.queued == 0
 
 
 def test_who_waits_for_anothers_fetch_leaves_once_outdone_and_makes_room():
-    gate, flight, seen = Gate(1, 2, 5), Future(), []
+    requests, flight, seen = RequestQueue(1, 2, 5), Future(), []
 
     def wait():
         try:
-            with gate.arrival("object") as turn:
+            with requests.arrival("object") as turn:
                 turn.result(flight, 10)
-        except StaleError as error:
+        except SupersededError as error:
             seen.append(error)
 
-    with gate.arrival("the one who fetches"):
+    with requests.arrival("the one who fetches"):
         for count in range(30):  # quick clicks on a photo that does not come
             thread = threading.Thread(target=wait, daemon=True)
             thread.start()
             wait_for(lambda count=count: len(seen) == count)
-            wait_for(lambda: gate.queued == 2)
-        assert not gate.full
+            wait_for(lambda: requests.queued == 2)
+        assert not requests.full
     flight.set_result(None)
     thread.join(5)
     assert len(seen) == 29
-    with pytest.raises(TimeoutError), gate.arrival("object") as turn:
+    with pytest.raises(TimeoutError), requests.arrival("object") as turn:
         turn.result(Future(), 0.01)
 
 
 def test_an_error_inside_gives_the_place_back():
-    gate = Gate(1, 0, 1)
-    with pytest.raises(KeyError), gate.enter():
+    requests = RequestQueue(1, 0, 1)
+    with pytest.raises(KeyError), requests.enter():
         raise KeyError
-    with gate.enter():
+    with requests.enter():
         pass

@@ -11,10 +11,9 @@ from PIL import Image
 
 from icmformer import Engine, weights
 from icmformer.errors import ConfigError
-from icmformer.settings import Settings
-from ls_backend.service import Backend
+from icmformer.serving.core import load_engine
+from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
-from serverless.interactor import Interactor
 from serverless.settings import FunctionSettings
 from training import finetune
 from training.data.folders import Folder
@@ -212,10 +211,11 @@ def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
     made = weights.save(folder, starter.config, starter.state_dict, "nuclei", stored="fp16", serving=served)
     assert finetune._install(made) == "nuclei"
     for source in (str(made), "nuclei"):
-        settings = Settings(weights=source, cache_dir=tmp_path / "cache")
-        function = Interactor.from_settings(settings, FunctionSettings())
-        backend = Backend.from_settings(settings, BackendSettings())
-        for engine in (function.engine, backend.engine):
+        facts = {"weights": source, "cache_dir": tmp_path / "cache"}
+        for engine in (
+            load_engine(FunctionSettings(**facts)),
+            Backend.from_settings(BackendSettings(**facts)).engine,
+        ):
             assert engine.weights.name == "nuclei"
             assert engine.path.zoom.min_crop_size == 48
     (made / "model.safetensors").unlink()  # the installed copy is one of its own

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from icmformer.serving.errors import RequestError
-from ls_backend.page import FIELD, Tag, read_page, repeated, task_value
+from ls_backend.config_tree import FIELD, Tag, read_page, repeated, task_value
 
 _LABELLED = frozenset({"brushlabels", "polygonlabels"})
 _PLAIN = frozenset({"brush", "polygon"})
@@ -77,7 +77,7 @@ class ImageTag:
         if not self.outputs:
             raise RequestError(
                 f"the labelling config has no BrushLabels, PolygonLabels, Brush or Polygon for {self.name!r}: add one, "
-                "so that there is something to answer with"
+                "the mask is returned in one of them"
             )
         fitting = next((output for output in self.outputs if output.labels.issuperset(labels)), None)
         if fitting is None:
@@ -170,7 +170,7 @@ class _Task:
             return written, False
         if len(entries) > _MOST_LABELS:
             raise RequestError(
-                f"the task has {len(entries)} labels in {value[:100]!r}; at most {_MOST_LABELS} are taken"
+                f"the task has {len(entries)} labels in {value[:100]!r}; at most {_MOST_LABELS} are supported"
             )
         if id(entries) not in self._read:
             named = [e.get("alias") or e.get("value") for e in entries if isinstance(e, Mapping)]
@@ -196,7 +196,7 @@ def _images(task: _Task, page: Tag) -> dict[str, ImageTag]:
             "the labelling config has no <Image name=... value=...> for this task: this backend segments images"
         )
     if len(tags) > _MOST_IMAGES:
-        raise RequestError(f"the labelling config has {len(tags)} images; at most {_MOST_IMAGES} are taken")
+        raise RequestError(f"the labelling config has {len(tags)} images; at most {_MOST_IMAGES} are supported")
     outputs = _outputs(task, page, tags)
     return {name: ImageTag(name, *facts, tuple(outputs[name])) for name, facts in tags.items()}
 

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from icmformer.serving.errors import RequestError
-from ls_backend.labels import read_config
-from ls_backend.page import lookup, read_page, repeated
+from ls_backend.config_tree import lookup, read_page, repeated
+from ls_backend.labelling_config import read_config
 from ls_backend.task_image import image_url
 
 CONTROLS = '<BrushLabels name="m{{idx}}" toName="p{{idx}}"><Label value="Cat"/></BrushLabels>'

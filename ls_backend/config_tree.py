@@ -186,7 +186,7 @@ class _Repeats:
         count = len(entries) if isinstance(entries, list | str) else 0
         if count > _MOST_ENTRIES:
             raise RequestError(
-                f"a Repeater of the labelling config has {count} entries here; at most {_MOST_ENTRIES} are taken"
+                f"a Repeater of the labelling config has {count} entries here; at most {_MOST_ENTRIES} are supported"
             )
         return count
 

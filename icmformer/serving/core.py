@@ -1,0 +1,339 @@
+"""From a request to its outcome, for every tool: read it, get the image, wait for a place, segment, encode, count.
+
+A tool brings a `Codec`: what its requests look like, where its images come from, and how its replies are written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import torch
+
+from icmformer.errors import IcmformerError
+from icmformer.geometry import CleanUp
+from icmformer.images.reading import LoadedImage
+from icmformer.inference.engine import Caches, Engine
+from icmformer.serving.click_log import ClickLog
+from icmformer.serving.errors import SupersededError, status_of
+from icmformer.serving.queue import RequestQueue, Turn
+from icmformer.settings import Settings
+from icmformer.timings import Timings
+from icmformer.types import Box, Click, MaskResult
+
+if TYPE_CHECKING:
+    from icmformer.serving.metrics import Metrics
+
+MASK, EMPTY, NOTHING_CLICKED, SUPERSEDED = "mask", "empty", "nothing clicked", "superseded"
+
+
+class ClickRequest(Protocol):
+    """One object that an annotator is clicking on, in a tool's own coordinates."""
+
+    @property
+    def positive(self) -> int:
+        """Clicks on the object."""
+        ...
+
+    @property
+    def negative(self) -> int:
+        """Clicks off it."""
+        ...
+
+    @property
+    def boxes(self) -> int:
+        """Boxes around it."""
+        ...
+
+    @property
+    def group(self) -> Hashable:
+        """Names the object: a newer request of the same group supersedes those that still wait."""
+        ...
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing says where the object is, so that the image need not be looked at."""
+        ...
+
+    def prompt(self, height: int, width: int) -> tuple[tuple[Click, ...], Box | None]:
+        """Clicks and box in pixels of an image of `height` x `width`.
+
+        Raises:
+            RequestError: They do not fit the image.
+            PromptError: A box without area.
+        """
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the server's log says of it, beside its clicks."""
+        ...
+
+    def logged(self) -> Mapping[str, Any]:
+        """What the click log says of it, beside its clicks."""
+        ...
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image to segment, and whether it was decoded before (None where its source does not tell)."""
+
+    image: LoadedImage
+    kept: bool | None = None
+
+
+R = TypeVar("R", bound=ClickRequest)
+Reply = TypeVar("Reply")
+Reply_co = TypeVar("Reply_co", covariant=True)
+
+
+class Codec(Protocol[R, Reply_co]):
+    """A tool's side of a request.
+
+    Attributes:
+        tool: Its name in the click log.
+        ordered: Whether its clicks come in the order in which they were made.
+        image_stage: What getting an image is called in timings.
+        clean_up: What to tidy in masks.
+    """
+
+    tool: str
+    ordered: bool
+    image_stage: str
+    clean_up: CleanUp | None
+
+    def parse(self, body: Any) -> R | None:
+        """Reads a request's body; None where it is not about an object.
+
+        Raises:
+            RequestError: A body that is not what the tool sends.
+        """
+        ...
+
+    def image(self, request: R, turn: Turn | None) -> SourceImage:
+        """The image that was clicked on.
+
+        Raises:
+            RequestError: One that cannot be had.
+            ImageError: One that cannot be opened.
+            SupersededError: A newer request of the object came.
+        """
+        ...
+
+    def encode(self, request: R, result: MaskResult) -> Reply_co:
+        """The reply with a mask.
+
+        Raises:
+            NothingFoundError: An empty mask, which the tool has no words for.
+        """
+        ...
+
+    def no_mask(self) -> Reply_co:
+        """The reply without one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Reply]):
+    """What a request came to.
+
+    Attributes:
+        kind: `mask`, `empty`, `nothing clicked` or `superseded`; of a refusal the word that `serving.errors` has.
+        reply: For the tool; None for a refusal.
+        status: HTTP's.
+        error: What is wrong, in a line; empty where nothing is.
+        fault: The exception behind a fault of our own, for the log alone.
+        timings: Milliseconds by stage, those of the engine as `segment.STAGE`.
+        positive, negative, boxes: What the request holds, as far as it could be read.
+        size: (height, width) of the image.
+        image_kept: Whether it was decoded before.
+        score: Of the mask.
+        area: Of the mask, of the image's.
+        facts: Further ones for the server's log.
+        logged: Further ones for the click log.
+    """
+
+    kind: str
+    reply: Reply | None = None
+    status: int = 200
+    error: str = ""
+    fault: Exception | None = None
+    timings: Timings = field(default_factory=Timings)
+    positive: int = 0
+    negative: int = 0
+    boxes: int = 0
+    size: tuple[int, int] | None = None
+    image_kept: bool | None = None
+    score: float | None = None
+    area: float | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    logged: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> int:
+        """Clicks and boxes of the request."""
+        return self.positive + self.negative + self.boxes
+
+    def log_line(self) -> dict[str, Any]:
+        """What there is to log."""
+        known = {
+            "status": self.status if self.error else None,
+            "result": None if self.error else self.kind,
+            "positive": self.positive,
+            "negative": self.negative,
+            "box": bool(self.boxes),
+            "height": self.size and self.size[0],
+            "width": self.size and self.size[1],
+            "image_kept": self.image_kept,
+            "area": self.area,
+            "score": self.score,
+            **self.facts,
+        }
+        spent = {f"{stage}_ms": round(milliseconds, 1) for stage, milliseconds in self.timings.items()}
+        return {name: value for name, value in known.items() if value is not None} | spent
+
+
+class ServingCore(Generic[R, Reply]):
+    """Answers a tool's requests with one engine. Safe to call from several threads.
+
+    Args:
+        engine: Ready to segment.
+        codec: The tool's side.
+        model: How replies and logs name the model.
+        queue: Where requests wait for the engine; None where the tool's runtime sends one at a time.
+        click_log: Where clicks are written down; nowhere by default.
+        metrics: Where requests are counted; nowhere by default.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        codec: Codec[R, Reply],
+        model: str,
+        queue: RequestQueue | None = None,
+        click_log: ClickLog | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.engine, self.codec, self.model, self.queue = engine, codec, model, queue
+        self.click_log, self.metrics = click_log or ClickLog(None), metrics
+        if queue and metrics:
+            queue.tell = metrics.waiting
+
+    def respond(self, body: Any, request_id: str = "") -> Outcome[Reply]:
+        """Answers a request; never raises.
+
+        Args:
+            body: As the tool's codec reads it.
+            request_id: For the click log.
+        """
+        start = time.perf_counter()
+        outcome = Outcome[Reply](NOTHING_CLICKED)
+        try:
+            with outcome.timings.stage("parse"):
+                request = self.codec.parse(body)
+            if request is not None:
+                outcome = replace(
+                    outcome,
+                    positive=request.positive,
+                    negative=request.negative,
+                    boxes=request.boxes,
+                    facts=request.facts(),
+                    logged=request.logged(),
+                )
+            if request is None or request.empty:
+                outcome = replace(outcome, reply=self.codec.no_mask())
+            else:
+                outcome = self._segmented(request, outcome)
+        except SupersededError:
+            outcome = replace(outcome, kind=SUPERSEDED, reply=self.codec.no_mask())
+        except Exception as error:
+            outcome = refused(error, outcome)
+        self._count(outcome, request_id, 1000 * (time.perf_counter() - start))
+        return outcome
+
+    def _segmented(self, request: R, outcome: Outcome[Reply]) -> Outcome[Reply]:
+        codec, timings = self.codec, outcome.timings
+        # Each click of an object comes with those before it: who shares the group is clicking on the same object.
+        with self.queue.arrival(request.group) if self.queue else nullcontext() as turn:
+            with timings.stage(codec.image_stage):
+                source = codec.image(request, turn)
+            height, width = source.image.pixels.shape[:2]
+            clicks, box = request.prompt(height, width)
+            with self._place(turn, timings), timings.stage("segment"):
+                result = self.segment(source.image, clicks, box)
+        timings.within("segment", result.timings)
+        with timings.stage("encode"):
+            reply = codec.encode(request, result)
+        return replace(
+            outcome,
+            kind=MASK if result.mask.any() else EMPTY,
+            reply=reply,
+            size=(height, width),
+            image_kept=source.kept,
+            score=round(result.score, 3),
+            area=round(float(result.mask.mean()), 5),
+        )
+
+    def segment(self, image: LoadedImage, clicks: Sequence[Click], box: Box | None) -> MaskResult:
+        """The engine's result for a tool's clicks.
+
+        Raises:
+            PromptError: A prompt that does not fit the image.
+        """
+        return self.engine.segment(image, clicks, box, ordered=self.codec.ordered, clean_up=self.codec.clean_up)
+
+    @contextmanager
+    def _place(self, turn: Turn | None, timings: Timings) -> Iterator[None]:
+        """A place at the engine, once one is free."""
+        with ExitStack() as stack:
+            if self.queue:
+                with timings.stage("wait"):
+                    stack.enter_context(self.queue.enter(turn))
+            yield
+
+    def _count(self, outcome: Outcome[Reply], request_id: str, milliseconds: float) -> None:
+        """Counts a request, and writes its clicks down."""
+        if self.metrics and outcome.error:
+            self.metrics.refused(outcome.kind)
+        elif self.metrics:
+            self.metrics.prediction(outcome.kind, outcome.timings, outcome.prompts)
+        if outcome.kind in (MASK, EMPTY):
+            self.click_log.write(
+                "click",
+                self.codec.tool,
+                request=request_id,
+                result=outcome.kind,
+                positive=outcome.positive,
+                negative=outcome.negative,
+                box=bool(outcome.boxes),
+                area=outcome.area,
+                score=outcome.score,
+                milliseconds=round(milliseconds, 1),
+                model=self.model,
+                **outcome.logged,
+            )
+
+
+def refused(error: Exception, outcome: Outcome[Reply]) -> Outcome[Reply]:
+    """The outcome for an error, with what was known before; of a fault of our own the log alone says more."""
+    status, kind = status_of(error)
+    if isinstance(error, IcmformerError):
+        return replace(outcome, status=status, kind=kind, error=" ".join(str(error).split()))
+    return replace(outcome, status=status, kind=kind, error="the server failed; its log says more", fault=error)
+
+
+def load_engine(settings: Settings) -> Engine:
+    """An engine as the settings say, which has seen its first image.
+
+    Raises:
+        IcmformerError: Weights, device or settings that cannot be used.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    engine = Engine.from_weights(
+        settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime, settings
+    )
+    engine.warm_up()
+    return engine
