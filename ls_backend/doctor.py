@@ -28,13 +28,7 @@ _NEW_TOKEN = "set LABEL_STUDIO_API_KEY to a token from Label Studio's Account & 
 
 
 def check(report: Report, environment: Mapping[str, str], project: int | None) -> None:
-    """Checks Label Studio, where its address is given.
-
-    Args:
-        report: Takes the findings.
-        environment: The environment's variables.
-        project: Number of the project to look at.
-    """
+    """Checks Label Studio, where its address is given, and a project of it, by number."""
     studio = _Studio(environment, project)
     report.check(
         "label studio settings",

@@ -45,12 +45,7 @@ _UNREACHABLE = re.compile(r"host='([^']*)', port=(\d+)")
 
 
 def check(report: Report, environment: Mapping[str, str]) -> None:
-    """Checks CVAT, where its address is given.
-
-    Args:
-        report: Takes the findings.
-        environment: The environment's variables.
-    """
+    """Checks CVAT, where its address is given."""
     cvat = _Cvat(environment)
     report.check("cvat settings", cvat.settings, advice="mend or unset that variable; docs/cvat.md has them all")
     if not cvat.url:

@@ -17,10 +17,6 @@ _OLDEST = (3, 11)
 _MODULES = {"numpy": "numpy", "pillow": "PIL", "safetensors": "safetensors"}
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 _AGAIN = "install the package again: pip install --force-reinstall"
-NO_DRIVER = (
-    "for a GPU install NVIDIA's driver (in Docker: --gpus all); without one a CPU build of torch is much smaller"
-)
-"""What to do where no NVIDIA driver is seen."""
 
 
 def check(report: Report) -> None:
@@ -73,23 +69,25 @@ def torch_build() -> Finding:
     text = f"{torch.__version__}, a build for {'CPUs' if cuda is None else f'CUDA {cuda}'}"
     if old := too_old("torch"):
         return warning(old, "pip install --upgrade torch", **facts)
-    if cuda is None and driver:
-        return warning(
-            f"{text}, beside an NVIDIA GPU (driver {driver})",
-            "to use the GPU install a CUDA build of torch (the README's TORCH_INDEX_URL)",
-            **facts,
-        )
-    if cuda is None:
-        return ok(text, **facts)
     if torch.cuda.is_available():
         return ok(f"{text}, driver {driver or 'unknown'}", **facts)
+    if cuda is None and not driver:
+        return ok(text, **facts)
     if driver is None:
-        return warning(f"{text}, and no NVIDIA driver: everything runs on the CPU", NO_DRIVER, **facts)
-    return warning(f"{text}, which cannot use the driver {driver or '(it does not answer)'}", bad_driver(), **facts)
+        text += ", and no NVIDIA driver: everything runs on the CPU"
+    else:
+        text += f", which does not use the NVIDIA GPU (driver {driver or 'that does not answer'})"
+    return warning(text, gpu_advice(), **facts)
 
 
-def bad_driver() -> str:
-    """What to do where torch cannot use the driver that is there."""
+def gpu_advice() -> str:
+    """What to do for a GPU where torch sees none."""
+    import torch
+
+    if torch.version.cuda is None:
+        return "to use a GPU install a CUDA build of torch (the README's TORCH_INDEX_URL)"
+    if nvidia_driver() is None:
+        return "to use a GPU install NVIDIA's driver (in Docker: --gpus all); for the CPU alone a CPU build is smaller"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if hidden is not None and (not hidden.strip() or hidden.strip().startswith("-")):
         return f"CUDA_VISIBLE_DEVICES={hidden!r} hides all GPUs: unset it"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from icmformer.diagnosis.installation import NO_DRIVER, bad_driver, nvidia_driver
+from icmformer.diagnosis.installation import gpu_advice, nvidia_driver
 from icmformer.diagnosis.report import Fact, Finding, failed, ok, skipped, warning
 from icmformer.errors import DeviceError
 
@@ -34,17 +34,9 @@ def device(name: str) -> Finding:
     try:
         found = find_device(name)
     except DeviceError as error:
-        if name.split(":")[0] != "cuda":
-            return failed(str(error), "set ICMFORMER_DEVICE (--device) to auto, cpu, cuda or cuda:N")
-        count = torch.cuda.device_count()
-        text = f"{name} was asked for, and torch {torch.__version__} sees {count} GPUs"
-        if count:
-            return failed(text, f"the GPUs are cuda:0 to cuda:{count - 1}: set ICMFORMER_DEVICE (--device)")
-        if torch.version.cuda is None:
-            advice = "install a CUDA build of torch (the README's TORCH_INDEX_URL)"
-        else:
-            advice = NO_DRIVER if nvidia_driver() is None else bad_driver()
-        return failed(text, f"{advice}; or set ICMFORMER_DEVICE=cpu (--device cpu)")
+        choose = "set ICMFORMER_DEVICE (--device) to auto, cpu, cuda or cuda:N"
+        unseen = name.startswith("cuda") and not torch.cuda.device_count()
+        return failed(str(error), f"{gpu_advice()}; or set ICMFORMER_DEVICE=cpu (--device cpu)" if unseen else choose)
     kind = torch.cuda.get_device_name(found) if found.type == "cuda" else f"{torch.get_num_threads()} threads"
     return ok(f"{found} ({kind}), bf16 {'yes' if has_bf16(found) else 'no'}", device=str(found))
 
@@ -60,7 +52,7 @@ def gpu(name: str) -> Finding:
         kinds = list(cuda.get_arch_list())
         free, total = (size // _MB for size in cuda.mem_get_info(name))
     except RuntimeError as error:
-        return failed(f"it does not answer: {str(error).splitlines()[0]}", bad_driver())
+        return failed(f"it does not answer: {str(error).splitlines()[0]}", gpu_advice())
     facts: dict[str, Fact] = {"capability": f"{major}.{minor}", "free_mb": free, "total_mb": total}
     text = f"driver {nvidia_driver() or 'unknown'}, compute capability {major}.{minor}, {free:,} of {total:,} MB free"
     if not any(_runs(kind, major, minor) for kind in kinds):

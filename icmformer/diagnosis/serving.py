@@ -21,14 +21,7 @@ _GOOD_OVERLAP = 0.5
 
 
 def check(report: Report, environment: Mapping[str, str], weights: str | None, device: str | None) -> None:
-    """Checks what this machine would serve clicks with.
-
-    Args:
-        report: Takes the findings.
-        environment: The environment's variables.
-        weights: To be used in place of the settings'.
-        device: To be used in place of the settings'.
-    """
+    """Checks what this machine would serve clicks with; weights and device given here win over the settings'."""
     served = _Served(environment, weights, device)
     report.check(
         "settings", served.read_settings, ["torch"], "mend or unset that variable; docs/settings.md has them all"

@@ -100,7 +100,7 @@ def test_json_holds_every_check_with_facts(doctor):
         ("CACHE_DIR", "/proc/nowhere", "cache folder", ("cannot be written", "ICMFORMER_CACHE_DIR")),
         ("WEIGHTS", "nowhere", "weights", ("no weights 'nowhere'", "set ICMFORMER_WEIGHTS")),
         ("DEVICE", "tpu9", "device", ("tpu9", "set ICMFORMER_DEVICE")),
-        ("DEVICE", f"cuda:{torch.cuda.device_count()}", "device", ("was asked for", "ICMFORMER_DEVICE")),
+        ("DEVICE", f"cuda:{torch.cuda.device_count()}", "device", ("is not there", "ICMFORMER_DEVICE")),
     ],
 )
 def test_a_fault_of_one_setting_is_one_failed_line(doctor, monkeypatch, tmp_path, name, value, line, texts):
@@ -156,24 +156,29 @@ def test_weights_with_a_flipped_byte_are_found(doctor, tmp_path, file):
     doctor("--weights", str(folder)).fails_in("weights", file, "icmformer weights verify")
 
 
-def test_torch_the_driver_and_the_device_that_do_not_go_together_are_told(doctor, monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", None)
+@pytest.mark.parametrize(
+    ("cuda", "driver", "visible", "text", "advice"),
+    [
+        (None, "470.1", None, "does not use the NVIDIA GPU (driver 470.1)", "install a CUDA build of torch"),
+        ("13.0", "470.1", None, "does not use the NVIDIA GPU (driver 470.1)", "update NVIDIA's driver"),
+        ("13.0", "470.1", "", "does not use the NVIDIA GPU (driver 470.1)", "CUDA_VISIBLE_DEVICES='' hides all GPUs"),
+        ("13.0", None, None, "no NVIDIA driver", "--gpus all"),
+    ],
+)
+def test_torch_the_driver_and_the_device_that_do_not_go_together_are_told(
+    doctor, monkeypatch, cuda, driver, visible, text, advice
+):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    for module in (installation, machine):
-        monkeypatch.setattr(module, "nvidia_driver", lambda: "470.1")
-    told = "beside an NVIDIA GPU (driver 470.1) -> to use the GPU install a CUDA build"
-    assert told in doctor().told("torch")
-    assert "install a CUDA build of torch" in doctor("--device", "cuda").told("device")
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(installation, "nvidia_driver", lambda: driver)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     report = doctor()
     assert (report.code, report.state("torch")) == (0, "warning")
-    assert "470.1" in report.told("torch")
-    doctor("--device", "cuda:0").fails_in("device", "update NVIDIA's driver")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES" in doctor("--device", "cuda").told("device")
-    monkeypatch.setattr(installation, "nvidia_driver", lambda: None)
-    assert "--gpus all" in doctor().told("torch")
+    assert text in report.told("torch")
+    assert advice in report.checks["torch"]["advice"]
+    doctor("--device", "cuda:0").fails_in("device", "sees 0 GPUs", advice, "or set ICMFORMER_DEVICE=cpu")
 
 
 def cuda(capability=(9, 0), kinds=("sm_80", "sm_90"), free=70_000):
