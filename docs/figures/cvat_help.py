@@ -23,12 +23,7 @@ from icmformer import Click, Engine, LoadedImage
 from icmformer.images.masks import overlay
 
 ROOT = Path(__file__).parents[2]
-FILES = (
-    "function.yaml",
-    "serverless/function.yaml",
-    "serverless/function-gpu.yaml",
-    "deploy/nuclio/function-k8s-gpu.yaml",
-)
+FILES = ("serverless/function.yaml", "serverless/function-gpu.yaml", "deploy/nuclio/function-k8s-gpu.yaml")
 CLICKS = [Click(400.5, 180.5), Click(450.5, 200.5, False)]
 SIZE, BAR = (320, 213), 27  # of the photo, width first, and of the words above it
 COMMENT = "# The tooltip's picture: docs/figures/cvat_help.webp, put here by the script beside it."

@@ -6,7 +6,6 @@ annotator kept (`"event": "accepted"`). `icmformer clicks report` reads it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -17,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from icmformer.errors import ConfigError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("icmformer.clicks")
 MOST_BYTES = 256 << 20
@@ -30,7 +34,8 @@ _FIELDS: dict[str, dict[str, Any]] = {
 class ClickLog:
     """Appends to a file; without a path it does nothing. A file that cannot be written costs lines, never a click.
 
-    Several threads and processes may write to one file.
+    Several threads and processes may write to one file. On Windows, which has no `fcntl`, processes do not lock it: lines
+    are appended, and a full file is not put aside.
 
     Args:
         path: The file; its folder is made.
@@ -63,15 +68,16 @@ class ClickLog:
     def _append_locked(self, path: Path, text: bytes) -> None:
         """Other processes write to the file and put it aside, too: a lock on it counts only while it has its name."""
         while True:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                held = os.fstat(descriptor)
-                if not _is_named(held, path):
-                    continue
-                if held.st_size > self._most:
-                    os.replace(path, path.with_name(path.name + ".1"))
-                    continue
+                if fcntl is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
+                    held = os.fstat(descriptor)
+                    if not _is_named(held, path):
+                        continue
+                    if held.st_size > self._most:
+                        os.replace(path, path.with_name(path.name + ".1"))
+                        continue
                 os.write(descriptor, text)
                 return
             finally:
