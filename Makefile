@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint format bench studio demo demo-reset e2e bench-rle bench-cvat function sbom audit overfit starter starter-bundle clean
+.PHONY: help setup test test-slow test-gpu lint format bench studio demo demo-reset e2e bench-rle bench-cvat function sbom audit overfit starter starter-bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test: $(STAMP) ## run the tests (4 to 10 minutes), or some: make test ARGS=tests
 
 test-slow: $(STAMP) ## run the tests that take longer (10 to 25 minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800 -n $(JOBS) --dist loadfile $(ARGS)
+
+test-gpu: $(STAMP) ## run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check .

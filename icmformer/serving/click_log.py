@@ -34,8 +34,8 @@ _FIELDS: dict[str, dict[str, Any]] = {
 class ClickLog:
     """Appends to a file; without a path it does nothing. A file that cannot be written costs lines, never a click.
 
-    Several threads and processes may write to one file. On Windows, which has no `fcntl`, processes do not lock it: lines
-    are appended, and a full file is not put aside.
+    Several threads and processes may write to one file. Windows has no `fcntl`: there nothing locks the file, lines are
+    appended, and a full file is not put aside.
 
     Args:
         path: The file; its folder is made.

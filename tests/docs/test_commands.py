@@ -1,4 +1,8 @@
-"""Every command of the documentation is run by a test, and its options exist; the quick start runs as it is written."""
+"""The commands of the documentation: their options exist, a test starts the program, the quick start runs as written.
+
+`what_runs.txt` names the tests. Those of this file run blocks as they are written, and check that they ran all that is
+said of them (`written`). Of others the source must start the program and use every option; the values are theirs.
+"""
 
 import json
 import os
@@ -22,7 +26,16 @@ from demo.studio import free_port
 from icmformer.models import build_network, network_config
 from tests.commands import run_module
 from tests.conftest import ROOT
-from tests.docs.commands import NEEDS, WHAT_RUNS, blocks, what_runs
+from tests.docs.commands import (
+    NEEDS,
+    WHAT_RUNS,
+    blocks,
+    is_started,
+    options_of,
+    program_of,
+    source_of,
+    what_runs,
+)
 
 COMMANDS = sorted({(block.page, command) for block in blocks("sh") for command in block.commands()})
 VENV = ROOT / ".venv"
@@ -34,16 +47,57 @@ def test_there_are_commands_and_no_other_shell_blocks():
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
-def test_a_test_runs_it(page, command):
-    """What WHAT_RUNS names exists; a command without an entry needs one."""
+def test_what_is_said_to_run_it_starts_its_program_with_its_options(page, command):
     entry = what_runs(command)
-    assert entry, f"{page}: nothing runs this: give it an entry in tests/docs/commands.py"
-    _, test, missing = entry
+    assert entry, f"{page}: nothing runs this: give it a line in tests/docs/what_runs.txt"
+    _, tests, missing = entry
     assert missing is None or missing in NEEDS
-    if test:
+    assert tests or missing is None, "what can be checked without it?"
+    for test in tests:
         path, _, name = test.partition("::")
         assert (ROOT / path).is_file(), path
-        assert not name or re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), test
+        assert not name or source_of(test), f"there is no {test}"
+    if not missing and tests and tests != (".ci/run",) and not tests[0].startswith("tests/docs/test_commands.py::"):
+        source = "\n".join(map(source_of, tests))
+        for program in [program_of(command)] if program_of(command) else programs_of_make(command):
+            assert is_started(program, source), f"{' '.join(tests)} does not start {' '.join(program)}"
+        unused = [option for option in options_of(command) if option != "-m" and f'"{option}"' not in source]
+        assert unused == [], f"{' '.join(tests)} does not use it"
+
+
+def programs_of_make(command):
+    """The programs of ours behind a command: those of make's target, as modules or files."""
+    words = shlex.split(command)
+    if words[0] != "make":
+        return [words[:1]]
+    ready = ["-o", ".venv/.installed", "-o", ".venv-label-studio/.installed"]
+    made = subprocess.run(
+        ["make", "--dry-run", *ready, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    found = re.findall(r"python (?:-m ([\w.]+)|(\S+\.py))", made)
+    assert found, made
+    return [(module or Path(file).name,) for module, file in found]
+
+
+@pytest.mark.parametrize("command", [command for _, command in COMMANDS if what_runs(command)[1] == (".ci/run",)])
+def test_what_ci_is_said_to_run_it_runs(command):
+    words, script = shlex.split(command), (ROOT / ".ci/run").read_text()
+    if words[0] == "make":
+        assert re.search(rf"\bmake {words[1]}\b", script)
+        return
+    paths = [word.partition("::")[0] for word in words if word.startswith("tests/")]
+    assert paths
+    for path in paths:
+        assert (ROOT / path).exists()
+    assert re.search(rf"\bmake {'test-slow' if 'slow' in words else 'test'}\b(?!-)", script)
+
+
+@pytest.mark.parametrize(("page", "command"), [c for c in COMMANDS if not c[1].startswith("cp ")])
+def test_files_of_the_repository_that_it_names_exist(page, command):
+    folders = {entry.name for entry in ROOT.iterdir() if entry.is_dir()} - {"build", "dist", "out", "runs"}
+    for word in re.findall(r"(?<![\w./-])[\w.-]+(?:/[\w.-]+)+", command):
+        if word.partition("/")[0] in folders:
+            assert (ROOT / word).exists(), f"{page}: {word}"
 
 
 def test_no_entry_is_without_a_command():
@@ -71,31 +125,12 @@ def help_of(program, *words):
     return done.stdout
 
 
-def program_of(words):
-    """Module and subcommand whose --help lists the options of a documented command; None for programs not ours."""
-    words = [word for word in words if "=" not in word or word.startswith("-")]
-    if words[0].endswith("python") and words[1] == "-m" and words[2] != "pytest":
-        sub = words[3:4] if words[2] == "training.data.download" and words[3:4] else []
-        return words[2], *sub
-    if words[0] == "torchrun":
-        return ("training.train",)
-    if words[0] == "icmformer":
-        return "icmformer", *words[1 : 3 if words[1] in ("weights", "clicks") else 2]
-    if words[0] == "cvat-cli":
-        return "cvat-cli", "function", words[4]
-    return None
-
-
-@pytest.mark.parametrize(("page", "command"), [c for c in COMMANDS if "--" in c[1]])
+@pytest.mark.parametrize(("page", "command"), [c for c in COMMANDS if "--" in c[1] and program_of(c[1])])
 def test_its_options_exist(page, command):
-    words = shlex.split(command.replace("[", "").replace("]", ""))
-    program = program_of(words)
-    if program is None:
-        pytest.skip(f"{words[0]} is not ours")
-    told = help_of(*program)
-    for word in words:
-        if word.startswith("--") and word not in ("--nproc-per-node", "--server-host"):
-            assert re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", told), f"{page}: {word}"
+    told = help_of(*program_of(command))
+    for option in options_of(command):
+        if option.startswith("--") and option not in ("--nproc-per-node", "--server-host"):
+            assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", told), f"{page}: {option}"
 
 
 def test_make_lists_its_commands():
@@ -160,19 +195,34 @@ def shell(folder, text, timeout=120):
     return done.stdout
 
 
-def of_page(page, language="sh"):
-    return [block.text for block in blocks(language) if block.page == page]
+@pytest.fixture
+def written(request):
+    """Hands out blocks of pages, to be run as they are written.
+
+    At its end a test must have taken every command that what_runs.txt says it runs.
+    """
+    taken = set()
+
+    def take(page, text, language="sh"):
+        """The one block of a page that holds a text."""
+        (block,) = [block for block in blocks(language) if block.page == page and text in block.text]
+        taken.update(block.commands() if language == "sh" else ())
+        return block.text
+
+    yield take
+    test = f"tests/docs/test_commands.py::{request.function.__name__}"
+    assert {command for _, command in COMMANDS if test in what_runs(command)[1]} <= taken
 
 
-def test_the_quick_start_reaches_masks(workshop):
+ACTIVATE = "source .venv/bin/activate\n"
+
+
+def test_the_quick_start_reaches_masks(workshop, written):
     """The function served by make, clicked on by the command line, curl and Python; and the command line alone."""
     port = free_port(0)
-    ready = "make -o .venv/.installed "  # what is installed already
-    quick = [text.replace("8090", str(port)).replace("make ", ready) for text in of_page("README.md")]
-    _demo, function, through, alone, doctor, *_ = quick
-    assert "make -o .venv/.installed function" in function
+    function = written("README.md", "make function PORT=8090").replace("make ", "make -o .venv/.installed ")
     server = subprocess.Popen(
-        ["bash", "-ec", f"exec {function}"],
+        ["bash", "-ec", f"exec {function.replace('8090', str(port))}"],
         cwd=workshop,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -188,23 +238,21 @@ def test_the_quick_start_reaches_masks(workshop):
                 assert server.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
-        shell(workshop, through)
+        shell(workshop, written("README.md", "--server http").replace("8090", str(port)))
         served = np.asarray(Image.open(workshop / "mask.png"))
         assert 0.01 < (served > 0).mean() < 0.5
-        shell(workshop, "source .venv/bin/activate\n" + alone)
+        shell(workshop, ACTIVATE + written("README.md", "icmformer segment photo.jpg --click 300,200 -o"))
         np.testing.assert_array_equal(np.asarray(Image.open(workshop / "mask.png")), served)
         assert Image.open(workshop / "look.jpg").size == (600, 400)
-        assert "all is well" in shell(workshop, "source .venv/bin/activate\n" + doctor)
+        assert "all is well" in shell(workshop, ACTIVATE + written("README.md", "icmformer doctor"))
 
-        (asked,) = [text for text in of_page("docs/performance.md") if "Server-Timing" in text or "curl" in text]
-        asked = asked.replace("8090", str(port)).replace(f"make function PORT={port} &", "")
-        assert "segment.decode;dur=" in shell(workshop, "source .venv/bin/activate\n" + asked)
-        (curl,) = [text for text in of_page("docs/cvat.md") if text.startswith("curl")]
-        assert json.loads(shell(workshop, curl.replace("PORT", str(port)))) == {"shapes": []}
-        (script,) = of_page("docs/cvat.md", "python")
-        script = script.replace("PORT", str(port)).replace(
-            "image_width=640, image_height=480", "image_width=600, image_height=400"
-        )
+        asked = written("docs/performance.md", "curl").replace("8090", str(port))
+        asked = asked.replace(f"make function PORT={port} &", "")
+        assert "segment.decode;dur=" in shell(workshop, ACTIVATE + asked)
+        curl = written("docs/cvat.md", "curl").replace("PORT", str(port))
+        assert json.loads(shell(workshop, curl)) == {"shapes": []}
+        script = written("docs/cvat.md", "localhost:PORT", "python").replace("PORT", str(port))
+        script = script.replace("image_width=640, image_height=480", "image_width=600, image_height=400")
         run_python(workshop, script + "\nassert mask.shape == (400, 600) and mask.any()")
     finally:
         os.killpg(server.pid, signal.SIGINT)
@@ -218,21 +266,38 @@ def run_python(folder, text):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readmes_commands_and_python_run(workshop):
+def test_the_readmes_commands_and_python_run(workshop, written):
     shutil.copy(ROOT / "docs/figures/label_studio.jpg", workshop / "photo.jpg")
-    (use,) = [text for text in of_page("README.md") if "--negative" in text]
-    shell(workshop, "source .venv/bin/activate\n" + use)
+    shell(workshop, ACTIVATE + written("README.md", "--negative"))
     assert (workshop / "mask.png").is_file()
-    (script,) = of_page("README.md", "python")
-    run_python(workshop, script + "\nassert result.mask.any() and polygons")
+    run_python(workshop, written("README.md", "engine", "python") + "\nassert result.mask.any() and polygons")
 
 
-def test_weights_are_converted_as_written(workshop):
+def test_weights_are_converted_as_written(workshop, written):
     """A made checkpoint in the published form takes the place of the published one."""
-    (text,) = [text for text in of_page("docs/weights.md") if "weights convert" in text]
-    config = network_config("simpleclick_vit_tiny224")
+    text = written("docs/weights.md", "weights convert")
     torch.manual_seed(0)
-    torch.save({"state_dict": build_network(config).state_dict()}, workshop / "made.pth")
+    torch.save(
+        {"state_dict": build_network(network_config("simpleclick_vit_tiny224")).state_dict()}, workshop / "made.pth"
+    )
     name = re.search(r"(\S+\.pth)", text)[1]
-    shell(workshop, "source .venv/bin/activate\n" + text.replace(name, "made.pth"))
+    shell(workshop, ACTIVATE + text.replace(name, "made.pth"))
     assert (workshop / "weights/simpleclick-base/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_clicks_through_the_function_are_timed():
+    done = run_module("demo.bench_cvat")
+    assert done.returncode == 0, done.stderr
+    assert "median" in done.stdout
+
+
+@pytest.mark.e2e
+def test_the_two_brush_encoders_are_timed():
+    python = Path(os.environ.get("ICMFORMER_STUDIO_BIN", ROOT / ".venv-label-studio" / "bin")) / "python"
+    if not python.exists():
+        pytest.skip("no Label Studio here; `make studio` installs it")
+    command = [python, ROOT / "demo" / "bench_rle.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

@@ -33,7 +33,7 @@ def test_how_often_a_bad_mask_scores_lower_is_the_area_under_the_roc_curve():
 
 
 def test_the_command_prints_them(shard_root, capsys):
-    arguments = ["--root", str(shard_root / "tiny.zip"), "--limit", "2", "--clicks", "2"]
+    arguments = ["--weights", "starter", "--root", str(shard_root / "tiny.zip"), "--limit", "2", "--clicks", "2"]
     assert main(arguments) == 0
     assert "4 masks, mean IoU" in capsys.readouterr().out
     for wrong in (["--limit", "0"], ["--clicks", "-1"]):
