@@ -20,20 +20,22 @@ def register(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser(
         "clicks",
-        help="how many clicks the annotators needed",
-        description="Reads what servers wrote to ICMFORMER_CLICK_LOG.",
+        help="report how many clicks annotators needed",
+        description="Reads the click logs that servers write to ICMFORMER_CLICK_LOG.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     report = actions.add_parser(
         "report",
         help="sum up click logs",
-        description="Sums up click logs. Of both tools: requests, clicks a request, latency, empty masks. Where the "
-        "tool tells which masks were kept (Label Studio, by its webhook): clicks an object, and the share of first "
-        "masks that were accepted.",
+        description="Sums up click logs by tool: requests, clicks per request, latency, empty masks. Where the tool "
+        "tells which masks were kept (Label Studio, by its webhook) also clicks per object, and the share of objects "
+        "whose first mask was kept.",
     )
-    report.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="files of one or several servers")
-    report.add_argument("--since", metavar="DATE", type=_day, help="leave out what is older, such as 2026-01-31 (UTC)")
-    report.add_argument("--json", action="store_true", help="print JSON")
+    report.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="click logs of one or several servers")
+    report.add_argument(
+        "--since", metavar="DATE", type=_day, help="leave out what is older than this day (UTC), such as 2026-01-31"
+    )
+    report.add_argument("--json", action="store_true", help="print as JSON")
     report.set_defaults(run=_run)
 
 

@@ -31,8 +31,10 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("weights", help="name or path of the weights")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--batch", type=int, default=1, help="images at a time (1); 2 for the mirror pass of exact")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (the weights' own)")
+    parser.add_argument(
+        "--batch", type=int, default=1, help="batch size (1); the profile exact runs image and mirror image as 2"
+    )
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the square input (the weights' own)")
     parser.set_defaults(run=_run)
 
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="icmformer",
         description="Click on an object, get its mask.",
-        epilog="settings come from ICMFORMER_* variables too: see `icmformer doctor`",
+        epilog="Settings come from ICMFORMER_* environment variables too: `icmformer doctor` shows those in force.",
     )
     parser.add_argument("--version", action="version", version=f"icmformer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -13,7 +13,9 @@ from icmformer.models.config import config_mapping
 def register(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser(
-        "models", help="list the registered networks", description="Lists the registered networks."
+        "models",
+        help="list the registered networks",
+        description="Lists the registered networks with their numbers of parameters and input sizes.",
     )
     parser.add_argument("--json", action="store_true", help="print their configurations as JSON")
     parser.set_defaults(run=_run)

@@ -39,34 +39,57 @@ def register(commands: Any) -> None:
     parser = commands.add_parser(
         "segment",
         help="segment one object of an image",
-        description="Segments one object of an image. Coordinates are pixels from the top left corner, x to the right.",
+        description="Segments one object of an image, given clicks, a box or a mask to correct. Coordinates are pixels "
+        "from the top left corner, x to the right, y down.",
         epilog="example: icmformer segment photo.jpg --click 320,200 --negative 400,260 -o mask.png --overlay look.jpg",
     )
     parser.add_argument("image", type=Path, help="image file")
     clicks: dict[str, Any] = {"metavar": "X,Y", "type": _pair, "action": _AppendClick, "dest": "clicks", "default": []}
-    parser.add_argument("--click", help="a click on the object; may be repeated, order counts", **clicks)
-    parser.add_argument("--negative", help="a click on what is not the object; may be repeated", **clicks)
+    parser.add_argument("--click", help="a positive click: on the object; may be repeated, the order counts", **clicks)
+    parser.add_argument("--negative", help="a negative click: not on the object; may be repeated", **clicks)
     parser.add_argument("--box", metavar="X1,Y1,X2,Y2", type=_four, help="a box around the object")
     parser.add_argument("--mask", type=Path, metavar="PREVIOUS.png", help="a mask to correct, as written by -o")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="mask to write: .png, .tif or .bmp, 255 on the object"
     )
-    parser.add_argument("--overlay", type=Path, help="also write a picture of mask and clicks over the image")
+    parser.add_argument("--overlay", type=Path, help="also write the image with mask and clicks drawn on it")
     parser.add_argument(
         "--server",
         metavar="URL",
-        help="ask a CVAT function at this address instead of a network here; it has its own settings",
+        help="have the CVAT function at this address segment the image, with its own weights and settings",
     )
-    parser.add_argument("--weights", help="name or path (ICMFORMER_WEIGHTS, else starter)")
+    parser.add_argument("--weights", help="name or path of the weights (ICMFORMER_WEIGHTS, else starter)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (ICMFORMER_DEVICE, else auto)")
-    parser.add_argument("--profile", choices=list(PROFILES), help="ICMFORMER_PROFILE, else fast")
-    parser.add_argument("--runtime", choices=list(RUNTIMES), help="ICMFORMER_RUNTIME, else auto")
-    parser.add_argument("--unordered", action="store_true", help="feed all clicks together instead of one by one")
-    parser.add_argument("--keep-clicked", action="store_true", help="keep only the parts that were clicked on")
-    parser.add_argument("--fill-holes", type=int, default=0, metavar="PIXELS", help="fill holes up to this size")
-    parser.add_argument("--min-area", type=int, default=0, metavar="PIXELS", help="drop parts below this size")
-    parser.add_argument("--max-points", type=int, metavar="N", help="point budget of the polygons in --json")
-    parser.add_argument("--allow-truncated", action="store_true", help="open a damaged image as far as it goes")
+    parser.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        help="exact: as published; fast: no mirrored pass, lower precision (ICMFORMER_PROFILE, else fast)",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=list(RUNTIMES),
+        help="auto: OpenVINO on a CPU where it is installed, else torch (ICMFORMER_RUNTIME, else auto)",
+    )
+    parser.add_argument(
+        "--unordered",
+        action="store_true",
+        help="the order between positive and negative clicks is not known, as in CVAT's requests: each kind is "
+        "replayed in its order, and of the next positive and the next negative click first the one that the mask so "
+        "far contradicts more",
+    )
+    parser.add_argument(
+        "--keep-clicked", action="store_true", help="keep only the connected parts with a positive click on them"
+    )
+    parser.add_argument(
+        "--fill-holes", type=int, default=0, metavar="PIXELS", help="fill holes of at most so many pixels"
+    )
+    parser.add_argument(
+        "--min-area", type=int, default=0, metavar="PIXELS", help="drop connected parts of fewer pixels"
+    )
+    parser.add_argument("--max-points", type=int, metavar="N", help="most points of all polygons in --json together")
+    parser.add_argument(
+        "--allow-truncated", action="store_true", help="open a damaged image file as far as it can be decoded"
+    )
     parser.add_argument("--json", action="store_true", help="print score, area, timings and polygons as JSON")
     parser.set_defaults(run=_run)
 

@@ -21,12 +21,16 @@ def register(commands: Any) -> None:
     """Adds the command and its own commands."""
     parser = commands.add_parser(
         "weights",
-        help="look at, convert, check and fetch weights",
-        description="Looks at, converts, checks and fetches weights.",
+        help="inspect, convert, verify and download weights",
+        description="Inspects, converts, verifies and downloads weights.",
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    info = actions.add_parser("info", help="what a weights file holds; without a path, what is on the search path")
+    info = actions.add_parser(
+        "info",
+        help="show what weights hold, or list the weights on the search path",
+        description="Shows network, origin and serving defaults of weights; without a name, lists the search path.",
+    )
     info.add_argument("weights", nargs="?", help="name or path")
     info.add_argument("--json", action="store_true", help="print as JSON")
     info.set_defaults(run=_info)
@@ -34,7 +38,8 @@ def register(commands: Any) -> None:
     convert = actions.add_parser(
         "convert",
         help="convert a published .pth to the native form",
-        description="Converts weights to the native form (safetensors, config, sums) and runs nothing in them.",
+        description="Converts weights to the native form: model.safetensors, config.json, SHA256SUMS. Runs no code "
+        "that a .pth holds.",
     )
     convert.add_argument("weights", help="published .pth, .safetensors or native folder")
     convert.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
@@ -42,23 +47,27 @@ def register(commands: Any) -> None:
         "--store",
         choices=STORED,
         default="fp32",
-        help="how numbers are stored: fp32 (default), fp16 at half the size, int8 at a quarter; read, all are fp32",
+        help="precision on disk: fp32 (default), fp16 (half the size) or int8 (a quarter); loaded, all are fp32",
     )
-    convert.add_argument("--name", help="the new weights' name (the output folder's)")
+    convert.add_argument("--name", help="name of the converted weights (the output folder's)")
     convert.add_argument("--force", action="store_true", help="replace weights already in the folder")
     convert.set_defaults(run=_convert)
 
-    verify = actions.add_parser("verify", help="check sums, shapes and values; exit status 1 if anything is wrong")
+    verify = actions.add_parser(
+        "verify",
+        help="check checksums, shapes and values",
+        description="Checks checksums, shapes and values of weights. Exit status 1 if any are wrong.",
+    )
     verify.add_argument("weights", nargs="+", help="names or paths")
     verify.set_defaults(run=_verify)
 
     fetch = actions.add_parser(
         "fetch",
         help="download weights into the cache folder",
-        description="Downloads weights; the only command that uses the network.",
+        description="Downloads weights into the cache folder, from where they are found by their name.",
     )
     fetch.add_argument("url", help="https address of a .pth or .safetensors file")
-    fetch.add_argument("--sha256", help="expected sum; another one is refused")
+    fetch.add_argument("--sha256", help="expected checksum; a file with another one is refused")
     fetch.set_defaults(run=_fetch)
 
 

@@ -42,6 +42,17 @@ def test_segment_writes_the_engines_mask(picture, photo, tmp_path, profile):
     assert set(np.unique(cv2.imread(str(out), cv2.IMREAD_UNCHANGED))) <= {0, 255}
 
 
+def test_segment_unordered_does_not_depend_on_the_order_between_the_kinds(picture, photo, tmp_path):
+    positive, negative = ["--click", "200,120", "--click", "230,140"], ["--negative", "20,30"]
+    expected = Engine.from_weights(TINY, profile="fast").segment(
+        photo, [Click(200, 120), Click(20, 30, positive=False), Click(230, 140)], ordered=False
+    )
+    for clicks in ([*positive, *negative], [*negative, *positive], [*positive[:2], *negative, *positive[2:]]):
+        code, out = segment(picture, tmp_path, "--unordered", *clicks)
+        assert code == 0
+        np.testing.assert_array_equal(read_mask(out) == 1, expected.mask)
+
+
 def test_segment_takes_boxes_and_masks_to_correct(picture, photo, tmp_path):
     engine = Engine.from_weights(TINY, profile="fast")
     code, out = segment(picture, tmp_path, "--box", "150,60,330,260")
