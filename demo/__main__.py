@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--home", type=Path, default=ROOT / ".demo", help="folder for everything it writes (.demo)")
-    parser.add_argument("--reset", action="store_true", help="wipe that folder instead, unless the demo is running")
+    parser.add_argument("--reset", action="store_true", help="delete that folder instead, unless the demo is running")
     parser.add_argument("--studio-bin", type=Path, default=ROOT / ".venv-label-studio" / "bin")
     args = parser.parse_args(argv)
     args.home.mkdir(parents=True, exist_ok=True)
@@ -33,11 +33,11 @@ def main(argv: list[str] | None = None) -> int:
             lock.seek(0)
             print(f"The demo is running already: {lock.read().strip() or 'it is just starting'}")
             if args.reset:
-                print("Stop it first (Ctrl-C where it runs); nothing was wiped.")
+                print("Stop it first (Ctrl-C where it runs); nothing was deleted.")
             return int(args.reset)
         if args.reset:
             shutil.rmtree(args.home)
-            print(f"wiped {args.home}")
+            print(f"deleted {args.home}")
             return 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)  # said outright: a script's background job starts with SIGINT ignored
@@ -87,10 +87,10 @@ def _run(studio: Studio, lock: TextIO) -> int:
   1. Open a photo and switch on "Auto-Annotation" (below it; leave "Auto accept" off). Choose a label, then the smart
      tool: the pink dots at the end of the toolbar on the right, "Auto-Detect", key M.
   2. Click on an object: its mask appears. Click where a part is missing; Alt+click where there is too much.
-  3. Accept the mask with the tick below the photo, then Submit: what is not accepted is not kept.
+  3. Accept the mask with the tick below the photo, then Submit. A mask that was not accepted is lost.
 
   Export as PNG, NumPy or JSON; other labelling configs export COCO (docs/label_studio.md).
-  Ctrl-C stops both; `make demo` starts them again with your annotations; `make demo-reset` wipes everything.
+  Ctrl-C stops both; `make demo` starts them again with your annotations; `make demo-reset` deletes everything.
   Logs: {studio.home / "logs"}
 """,
         flush=True,
@@ -99,7 +99,7 @@ def _run(studio: Studio, lock: TextIO) -> int:
         time.sleep(1)
         for process in (studio.label_studio, studio.backend):
             if process.child is None or process.child.poll() is not None:
-                raise StackError(f"{process.name} ended by itself; see {process.log}")
+                raise StackError(f"{process.name} stopped unexpectedly; see {process.log}")
 
 
 if __name__ == "__main__":

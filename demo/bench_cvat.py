@@ -41,7 +41,7 @@ def main() -> int:
         try:
             assert server.stdout is not None
             if "serving" not in server.stdout.readline():
-                print("error: the server did not start; run it by itself to see why", file=sys.stderr)
+                print("error: the server did not start; run `make function` to see why", file=sys.stderr)
                 return 1
             print(f"{SIZE[0]} x {SIZE[1]} pixels, profile {os.environ.get('ICMFORMER_PROFILE', 'fast')}; milliseconds")
             print(f"{'photo':<20} {'request':>9} {'reply':>8} {'first':>7} {'second':>7} {'third':>7} {'fourth':>7}")

@@ -117,10 +117,10 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
 
     @app.post("/webhook")
     def webhook() -> tuple[dict[str, Any], int]:
-        """Label Studio tells of saved annotations here: which masks were kept says how many clicks they took.
+        """Label Studio reports saved annotations here: the masks in them tell how many clicks each took.
 
-        A webhook comes without credentials unless it is told to bring them. Where they are asked of
-        others, what comes without is not looked at, but not refused either.
+        A webhook brings no credentials unless it is set up to. Where credentials are required, a webhook without them
+        is ignored, not refused.
         """
         if not authorised():
             if not strangers:

@@ -224,7 +224,7 @@ class _Drawing:
 
 
 def _outputs(task: _Task, page: Tag, images: Iterable[str]) -> dict[str, list[Output]]:
-    """The controls that can draw an answer, by image; each tag is looked at once, however many images there are."""
+    """The controls that can draw an answer, by image; each tag is read once, however many images there are."""
     found: dict[str, list[Output]] = {image: [] for image in images}
     drawing = _Drawing(found)
     labels: dict[str, tuple[frozenset[str], str | None, bool]] = {}  # of the first Labels control of an image

@@ -61,9 +61,9 @@ class BackendSettings(Settings):
         "LABEL_STUDIO_API_KEY", "", _token, "legacy or personal access token, sent to that address only"
     )
     aliases: tuple[Site, ...] = variable(
-        "LABEL_STUDIO_ALIASES", (), listed(",", _site), "other addresses that tasks have for Label Studio"
+        "LABEL_STUDIO_ALIASES", (), listed(",", _site), "other addresses of Label Studio that tasks may name"
     )
-    user: str = variable("BASIC_AUTH_USER", "", text, "asked of every caller but for /health, /ready, /webhook")
+    user: str = variable("BASIC_AUTH_USER", "", text, "asked of every caller, except for /health, /ready and /webhook")
     password: str = variable("BASIC_AUTH_PASS", "", text, "goes with it")
     allowed_hosts: tuple[str, ...] = variable(
         "ICMFORMER_ALLOWED_HOSTS", (), listed(",", _host), "other hosts for images; *.example.org, * for all public"
@@ -90,7 +90,7 @@ class BackendSettings(Settings):
 
     def __post_init__(self) -> None:
         if self.api_key and not self.url:
-            raise ConfigError("LABEL_STUDIO_API_KEY needs LABEL_STUDIO_URL: a token is sent to that address alone")
+            raise ConfigError("LABEL_STUDIO_API_KEY needs LABEL_STUDIO_URL: a token is sent only to that address")
         if self.aliases and not self.url:
             raise ConfigError("LABEL_STUDIO_ALIASES needs LABEL_STUDIO_URL, the address that is used in place of them")
         if bool(self.user) != bool(self.password):

@@ -118,4 +118,4 @@ fi
 run nuctl deploy --project-name "$project" --path "$stage" --file "$stage/function.yaml" --platform local \
   ${settings[@]+"${settings[@]}"} --platform-config "{\"attributes\": {\"network\": \"$network\"}}"
 run nuctl get function icmformer --platform local
-[ "$dry" = yes ] || echo "Deployed. Does it work? docs/cvat.md says how to ask. In CVAT: reload the page, AI Tools (the magic wand), Interactors, iCMFormer."
+[ "$dry" = yes ] || echo "Deployed. To check that it works, see docs/cvat.md. In CVAT: reload the page, AI Tools (the magic wand), Interactors, iCMFormer."

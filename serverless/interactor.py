@@ -50,7 +50,7 @@ class CVATCodec:
         if self.settings.reply == "shapes":
             return codec.shapes_reply(result.mask, self.settings.parts)
         if not result.mask.any():  # CVAT's page then says that it failed, and keeps the mask of the clicks before
-            raise NothingFoundError("nothing found for these clicks; click on the object, or draw a box around it")
+            raise NothingFoundError("nothing was found for these clicks; click on the object, or draw a box around it")
         return codec.mask_reply(result.mask)
 
     def no_mask(self) -> bytes:

@@ -192,7 +192,7 @@ class Pool:
             if worker.wait_until_ready():
                 self._free.put(worker)
                 return
-            print("a new worker did not come up; its messages are above", file=sys.stderr)
+            print("a new worker did not start; its messages are above", file=sys.stderr)
         print("error: a worker is lost; end the server and see why it does not start", file=sys.stderr)
 
     def stop(self) -> None:

@@ -37,6 +37,6 @@ class FunctionSettings(Settings):
     def __post_init__(self) -> None:
         if self.parts and self.reply == "mask":
             raise ConfigError(
-                "ICMFORMER_CVAT_PARTS=1 does not go with ICMFORMER_CVAT_REPLY=mask, which holds one mask alone; "
+                "ICMFORMER_CVAT_PARTS=1 cannot be combined with ICMFORMER_CVAT_REPLY=mask, which holds a single mask; "
                 "unset one of them: CVAT before 2.60 understands no parts"
             )

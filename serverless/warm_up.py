@@ -1,8 +1,8 @@
 """`python -m serverless.warm_up --job 17`: has the function see a job's frames before the annotators come.
 
 Clicks once in the middle of every frame, through CVAT itself, and forgets the masks: CVAT then has the frame at hand,
-and the function has it decoded and encoded, so that an annotator's first click is as quick as the later ones, but for
-small objects, which some weights look at twice. Nothing is written to the job. Needs cvat-sdk.
+and the function has it decoded and encoded, so that an annotator's first click is as fast as the later ones, except on
+small objects, where some weights run a refinement pass. Nothing is written to the job. Needs cvat-sdk.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Sends the frames of a job or task to CVAT's interactor before annotators click: first clicks are "
         "then as fast as later ones, except on small objects, where some weights run a refinement pass. Nothing is "
         "written to the job.",
-        epilog="Frames are seen from the last to the first. How many stay warm is up to ICMFORMER_IMAGE_CACHE_MB and "
-        "ICMFORMER_FEATURE_CACHE_MB of the function; each of its workers and replicas has caches of its own, and a "
-        "frame warms the one that it meets.",
+        epilog="Frames are sent from the last to the first. How many stay warm depends on ICMFORMER_IMAGE_CACHE_MB and "
+        "ICMFORMER_FEATURE_CACHE_MB of the function; each of its workers and replicas has its own caches, and a frame "
+        "warms only those of the worker that gets it.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--job", type=int, help="number of the job, as in its address")

@@ -24,7 +24,7 @@ class Profile:
         unordered_passes: How clicks become a mask where the order between positive and negative ones is unknown. None:
             they are replayed in the order that the masks on the way give reason for. A number: all clicks are
             fed together so many times, each time with the mask of the time before; cheaper for many clicks, and worse.
-        box: How a box becomes a start. docs/click_path.md has the measurements behind these two.
+        box: How a box becomes a start. docs/prediction.md has the measurements behind these two.
     """
 
     name: str

@@ -63,7 +63,7 @@ class ClickLog:
         except OSError as error:
             if not self._told:
                 self._told = True
-                log.warning("ICMFORMER_CLICK_LOG: clicks are not written down: %s", error)
+                log.warning("ICMFORMER_CLICK_LOG: clicks are not logged: %s", error)
 
     def _append_locked(self, path: Path, text: bytes) -> None:
         """Other processes write to the file and put it aside, too: a lock on it counts only while it has its name."""

@@ -55,7 +55,7 @@ class ClickRequest(Protocol):
 
     @property
     def empty(self) -> bool:
-        """Whether nothing says where the object is, so that the image need not be looked at."""
+        """Whether nothing says where the object is, so that the image is not needed."""
         ...
 
     def prompt(self, height: int, width: int) -> tuple[tuple[Click, ...], Box | None]:

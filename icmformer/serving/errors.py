@@ -38,7 +38,7 @@ class NotReadyError(RequestError):
 
 
 class SupersededError(Exception):
-    """A newer request of the same object came meanwhile; its reply is the one that will be looked at."""
+    """A newer request of the same object came meanwhile; its reply is the one that counts."""
 
 
 STATUS: tuple[tuple[type[Exception], int, str], ...] = (

@@ -1,21 +1,21 @@
-"""What both servers tell Prometheus; needs the package prometheus-client, which their extras bring.
+"""The metrics of both servers, for Prometheus; needs the package prometheus-client, which their extras bring.
 
-With several worker processes set PROMETHEUS_MULTIPROC_DIR to a folder of theirs before Python starts: whichever worker
-is asked then tells of all. That variable is prometheus-client's own, and read by it.
+With several worker processes set PROMETHEUS_MULTIPROC_DIR to a folder of theirs before Python starts: any worker
+then reports the figures of all. That variable is prometheus-client's own, and read by it.
 
 | metric | labels | what it counts |
 |---|---|---|
 | icmformer_requests_total | route, status | requests answered |
 | icmformer_request_seconds | route | their time, from the first byte read to the reply made |
 | icmformer_errors_total | kind | requests refused or failed, by the word that the reply has for it |
-| icmformer_predictions_total | kind | predictions by what they came to |
+| icmformer_predictions_total | kind | predictions by outcome |
 | icmformer_stage_seconds | stage | time of a prediction by the server's stages |
 | icmformer_network_seconds | stage | time within its stage `segment`, by the engine's |
 | icmformer_request_clicks | | clicks and boxes of a request |
 | icmformer_object_clicks | | clicks and boxes of a mask that was there when its annotation was first saved |
 | icmformer_waiting_requests | | requests that wait for the network |
 | icmformer_cache_bytes | cache | bytes kept |
-| icmformer_cache_hits_total, _misses_total, _evictions_total | cache | how the caches do |
+| icmformer_cache_hits_total, _misses_total, _evictions_total | cache | hits, misses and evictions of the caches |
 | icmformer_model | weights, digest, profile, runtime, device | 1; the model in use |
 """
 
@@ -59,7 +59,7 @@ def _harmless(method: Callable[Concatenate[Metrics, P], None]) -> Callable[Conca
         except Exception as error:
             if not self._told_fault:
                 self._told_fault = True
-                log.warning("metrics are not counted as they should be: %r", error)
+                log.warning("some metrics are not counted: %r", error)
 
     return counted  # type: ignore[return-value]
 
@@ -105,7 +105,7 @@ class Metrics:
         self._errors = Counter("icmformer_errors", "Requests refused or failed", ["kind"], **made)
         for kind in ERROR_KINDS:  # told as 0 before the first
             self._errors.labels(kind)
-        self._predictions = Counter("icmformer_predictions", "Predictions by what they came to", ["kind"], **made)
+        self._predictions = Counter("icmformer_predictions", "Predictions by outcome", ["kind"], **made)
         self._stages = Histogram("icmformer_stage_seconds", "Time of a prediction by stage", ["stage"], **timed)
         self._network = Histogram("icmformer_network_seconds", "Time in the engine by stage", ["stage"], **timed)
         self._clicks = Histogram("icmformer_request_clicks", "Clicks and boxes of a request", **clicked)

@@ -103,7 +103,7 @@ class RequestQueue:
         return len(self._present()) >= self._most
 
     def _note(self) -> None:
-        """Has those who wait look again, and tells how many there are."""
+        """Wakes the requests that wait, and reports how many there are."""
         self._changed.notify_all()
         self.tell(self._count_waiting())
 

@@ -18,7 +18,7 @@ from tests.deploy.nginx import Nginx
 from tests.ls_backend.conftest import body, click, png
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-CLIENTS, OBJECTS = 8, 16  # two for each: a newer click of an object outdoes the older
+CLIENTS, OBJECTS = 8, 16  # two for each: a newer click of an object supersedes the older
 PHOTOS = ("chelsea", "coffee", "astronaut", "rocket")
 
 

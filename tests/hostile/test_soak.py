@@ -240,7 +240,7 @@ def test_clients_beyond_the_backends_queue_are_told_to_come_again(hostile_studio
     server = servers.backend(tmp_path, settings)
     server.start()
     try:
-        # The last click of each object alone: earlier ones of one object would be outdone, not refused.
+        # The last click of each object alone: earlier ones of one object would be superseded, not refused.
         check_surplus(server, [good for client in backend_goods for good in client[2::3]][:48])
     finally:
         server.stop()

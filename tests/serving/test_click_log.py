@@ -59,7 +59,7 @@ def test_a_log_that_is_lost_on_the_way_costs_no_click(tmp_path, caplog):
     path.mkdir()
     for _ in range(3):
         log.write("click", "cvat", **CLICK)
-    assert sum("not written down" in record.getMessage() for record in caplog.records) == 1
+    assert sum("not logged" in record.getMessage() for record in caplog.records) == 1
 
 
 def fill(path, start):

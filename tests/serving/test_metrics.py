@@ -65,7 +65,7 @@ def test_counting_that_fails_costs_nothing_and_is_told_once(engine, monkeypatch,
     metrics.prediction("mask", {}, 1)
     metrics.update()
     assert [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()] == [
-        "metrics are not counted as they should be: OSError(28, 'No space left on device')"
+        "some metrics are not counted: OSError(28, 'No space left on device')"
     ]
 
 

@@ -50,7 +50,7 @@ def test_one_at_a_time_in_order_of_arrival():
     assert order == [first, *others]
 
 
-def test_a_newer_request_of_the_group_outdoes_those_that_wait_but_not_the_one_inside():
+def test_a_newer_request_of_the_group_supersedes_those_that_wait_but_not_the_one_inside():
     requests = RequestQueue(1, 10, 5)
     inside = Visitor(requests, "object")
     inside.inside.wait(5)
@@ -70,7 +70,7 @@ def test_a_newer_request_of_the_group_outdoes_those_that_wait_but_not_the_one_in
     assert inside.error is None
 
 
-def test_an_older_request_whose_image_came_later_does_not_outdo_the_newer_one():
+def test_an_older_request_whose_image_came_later_does_not_supersede_the_newer_one():
     requests = RequestQueue(1, 10, 5)
     with requests.arrival("object") as older, requests.arrival("object") as newer:
         with requests.enter(newer):
@@ -106,14 +106,14 @@ def test_requests_count_from_their_arrival_on_while_their_images_are_fetched_too
         assert (requests.queued, requests.waiting) == (3, 0)  # nobody waits for the network
         with pytest.raises(BusyError, match="2 requests are waiting already"), requests.arrival("d"):
             pass
-        # one that was outdone and is still fetching holds its thread, and counts
+        # one that was superseded and is still fetching holds its thread, and counts
         with pytest.raises(BusyError), requests.arrival("a"):
             pass
     assert not requests.full
     assert requests.queued == 0
 
 
-def test_who_waits_for_anothers_fetch_leaves_once_outdone_and_makes_room():
+def test_who_waits_for_anothers_fetch_leaves_once_superseded_and_makes_room():
     requests, flight, seen = RequestQueue(1, 2, 5), Future(), []
 
     def wait():

@@ -1,6 +1,6 @@
-"""Draws docs/figures/click_path.png: one click, from the photo to the mask.
+"""Draws docs/figures/prediction.png: one click, from the image to the mask.
 
-python docs/figures/click_path.py [WEIGHTS]
+python docs/figures/prediction.py [WEIGHTS]
 """
 
 import sys
@@ -24,7 +24,7 @@ CLICKS = [PixelClick(120, 200, True), PixelClick(215, 150, True), PixelClick(60,
 
 
 def main(weights: str) -> None:
-    """Plays three clicks and draws the last."""
+    """Makes three clicks and draws the last one."""
     engine = Engine.from_weights(weights, profile="exact")
     image = LoadedImage.from_array(data.chelsea())
     state, answers = State(), []
@@ -53,7 +53,7 @@ def main(weights: str) -> None:
     axes[3].set_title("4  probabilities: the mean of this view\nand its mirror image")
     axes[4].imshow(overlay(image.pixels, state.map.full() > 0.49, clicks))
     axes[4].add_patch(frame(roi))
-    axes[4].set_title("5  pasted into the frame, cut at 0.49;\nthe next click's previous mask")
+    axes[4].set_title("5  resized back, cut at 0.49;\nthe next click's previous mask")
     for axis in axes:
         axis.set_axis_off()
     figure.savefig(Path(__file__).with_suffix(".png"), dpi=80)
