@@ -16,7 +16,7 @@ FOREIGN = ("ICMFORMER_", "LABEL_STUDIO_", "CVAT_", "BASIC_AUTH_", "CUDA_VISIBLE_
 
 
 class Server(ThreadingHTTPServer):
-    """Answers GET by `routes`: path -> status and JSON; POST by `posts`: path -> what makes these of a body.
+    """Answers GET by `routes`: path -> status and JSON; POST by `posts`: path -> these, or what makes them of a body.
 
     Attributes:
         tokens: What may stand in Authorization; None where nothing is asked for. `public` paths need none.
@@ -51,7 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path in self.server.posts and self.headers.get("Authorization") in self.server.tokens:
-            return self._say(*self.server.posts[self.path](body))
+            answer = self.server.posts[self.path]
+            return self._say(*(answer(body) if callable(answer) else answer))
         token = body.get("refresh")
         access = self.server.exchange.get(token)
         self._say(200, {"access": access}) if access else self._say(401, {"detail": "no"})
@@ -116,6 +117,15 @@ def forget_environment(monkeypatch):
             monkeypatch.delenv(name)
     for name, value in (("WEIGHTS", TINY), ("DEVICE", "cpu"), ("RUNTIME", "torch")):
         monkeypatch.setenv(f"ICMFORMER_{name}", value)
+
+
+def plant(faults, server, monkeypatch):
+    """Plants faults: values of environment variables, and what a server answers by path; NOBODY is such an address."""
+    for where, what in faults.items():
+        if where.startswith("/"):
+            (server.posts if where in server.posts else server.routes)[where] = what
+        else:
+            monkeypatch.setenv(where, what.replace("NOBODY", nobody()))
 
 
 class Doctor:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tests.conftest import ROOT
-from tests.doctor import Doctor, Server, forget_environment, nobody
+from tests.doctor import Doctor, Server, forget_environment, nobody, plant
 from tests.ls_backend.conftest import BRUSH, POLYGON, SEVERAL, UNIFIED
 
 RECORDED = {
@@ -16,7 +16,7 @@ RECORDED = {
     for path in sorted((ROOT / "tests/contract/label_studio").glob("*.json"))
 }
 LEGACY, PERSONAL = "1234567890abcdef-legacy", "head.claims-secret.signature"
-ANYBODY, BACKENDS = "/api/current-user/whoami", "/api/ml?project=7"
+ANYBODY, PROJECT, BACKENDS = "/api/current-user/whoami", "/api/projects/7/", "/api/ml?project=7"
 LINES = ["label studio settings", "label studio", "label studio token", "label studio project"]
 PROJECT_LINES = ["labelling config", "ml backend", "interactive preannotations"]
 
@@ -43,7 +43,7 @@ def studio():
         {
             "/api/version/": (200, {"release": "1.23.2"}),
             ANYBODY: (200, {"id": 1, "email": "eve@example.org"}),
-            "/api/projects/7/": (200, {"id": 7, "title": "cats", "label_config": BRUSH}),
+            PROJECT: (200, {"id": 7, "title": "cats", "label_config": BRUSH}),
             BACKENDS: (200, [backend()]),
         },
         tokens=(f"Token {LEGACY}", "Bearer short-lived"),
@@ -66,7 +66,7 @@ def doctor(capsys, monkeypatch, studio):
 @pytest.mark.parametrize("config", [BRUSH, UNIFIED, POLYGON, SEVERAL, *RECORDED.values()])
 def test_a_healthy_project_is_well_in_every_line(doctor, studio, monkeypatch, config):
     """Whatever config the page was seen to work with; with tokens of both kinds."""
-    studio.routes["/api/projects/7/"] = (200, {"id": 7, "title": "cats", "label_config": config})
+    studio.routes[PROJECT] = (200, {"id": 7, "title": "cats", "label_config": config})
     for token, kind in ((LEGACY, "legacy"), (PERSONAL, "personal")):
         monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
         report = doctor("--project", "7")
@@ -117,18 +117,72 @@ def test_without_the_backends_packages_it_says_which_is_missing(doctor, monkeypa
     assert "[label-studio]" in report.told("label studio")
 
 
+CONFIG, LINK, INTERACTIVE = PROJECT_LINES
+ABSENT = {ANYBODY: (200, {}), "/api/version/": (404, {})}
+
+
+def config(text):
+    return {PROJECT: (200, {"id": 7, "title": "cats", "label_config": text})}
+
+
 @pytest.mark.parametrize(
-    ("url", "text"),
+    ("faults", "line", "texts"),
     [
-        ("NOBODY", "Connection refused"),
-        ("http://no.such.host.invalid", "does not resolve"),
+        ({"LABEL_STUDIO_URL": "NOBODY"}, "label studio", ["refused", "-> start it, or set LABEL_STUDIO_URL"]),
+        ({"LABEL_STUDIO_URL": "http://no.such.host.invalid"}, "label studio", ["does not resolve", "LABEL_STUDIO_URL"]),
+        (ABSENT, "label studio", ["is not Label Studio"]),
+        (ABSENT | {"/api/version/": (200, b"<html>")}, "label studio", ["is not Label Studio"]),
+        ({ANYBODY: (404, {})}, "label studio", ["has nothing at"]),  # what a real one says below a wrong sub-path
+        ({ANYBODY: (503, {})}, "label studio", ["down"]),
+        ({"LABEL_STUDIO_URL": "localhost:8080"}, LINES[0], ["LABEL_STUDIO_URL"]),
+        ({"LABEL_STUDIO_URL": "http://eve:wrong-token@localhost"}, LINES[0], ["LABEL_STUDIO_URL"]),
+        ({"LABEL_STUDIO_API_KEY": "wrong-token with blanks"}, LINES[0], ["LABEL_STUDIO_API_KEY"]),
+        ({"ICMFORMER_FETCH_SECONDS": "soon"}, LINES[0], ["ICMFORMER_FETCH_SECONDS", "docs/label_studio.md"]),
+        ({"BASIC_AUTH_USER": "eve"}, LINES[0], ["BASIC_AUTH_USER"]),
+        ({"LOG_FORMAT": "xml"}, LINES[0], ["LOG_FORMAT"]),
+        ({"LOG_LEVEL": "chatty"}, LINES[0], ["LOG_LEVEL"]),
+        ({"LABEL_STUDIO_API_KEY": "wrong-token"}, "label studio token", ["set LABEL_STUDIO_API_KEY"]),
+        ({"LABEL_STUDIO_API_KEY": "wrong-token.of.three"}, "label studio token", ["set LABEL_STUDIO_API_KEY"]),
+        ({PROJECT: (404, {})}, "label studio project", ["404", "-> give --project"]),
+        (config(BRUSH.replace(' smart="true"', "")), CONFIG, ["no smart tool", '<KeyPointLabels name="click"']),
+        (config(BRUSH.replace("BrushLabels", "EllipseLabels")), CONFIG, ["nothing to answer with", "<BrushLabels"]),
+        (config(BRUSH.replace("<Image ", "<Video ")), CONFIG, ["no <Image", "Labeling Interface"]),
+        (
+            config(BRUSH.replace('"image"><Label value="Cat"/>', '"image">')),
+            CONFIG,
+            ["with: Cat", "same labels"],
+        ),
+        (config(BRUSH.replace('"brush" toName="image"', '"brush"')), CONFIG, ["has no toName", 'add toName="image"']),
+        (config(REPEATED.replace("BrushLabels", "EllipseLabels")), CONFIG, ["nothing to answer with", "<BrushLabels"]),
+        (config(REPEATED.replace(' smart="true"', "")), CONFIG, ["no smart tool", '<KeyPointLabels name="click"']),
+        (
+            config(BY_TASK.replace("KeyPointLabels", "Choices")),
+            CONFIG,
+            ["no smart tool", '<KeyPointLabels name="click"'],
+        ),
+        (config("<View><Image"), CONFIG, ["not XML", "Labeling Interface"]),
+        (config(""), CONFIG, ["not XML", "Labeling Interface"]),
+        ({BACKENDS: (200, [])}, LINK, ["no model is connected", "Connect Model"]),
+        ({BACKENDS: (200, [backend(state="DI", readable_state="Disconnected")])}, LINK, ["Disconnected", "/health"]),
+        ({BACKENDS: (200, [backend(state="ER", error_message="no\nroute")])}, LINK, ["no route", "start the backend"]),
+        ({BACKENDS: (200, [backend(is_interactive=False)])}, INTERACTIVE, ["off", "-> Settings, Model", "switch on"]),
+        ({BACKENDS: (200, [backend(model_version="sam"), backend(is_interactive=False)])}, INTERACTIVE, ["off"]),
     ],
 )
-def test_nothing_at_the_address_is_found(doctor, monkeypatch, url, text):
-    monkeypatch.setenv("LABEL_STUDIO_URL", url.replace("NOBODY", nobody()))
+def test_a_fault_is_found_in_its_line_alone(doctor, studio, monkeypatch, faults, line, texts):
+    if ANYBODY in faults:
+        studio.tokens = None
+    plant(faults, studio, monkeypatch)
     report = doctor("--project", "7")
-    report.fails_in("label studio", text, "-> start it, or set LABEL_STUDIO_URL")
-    assert {report.state(name) for name in (*LINES[2:], *PROJECT_LINES, "clock")} == {"skipped"}
+    report.fails_in(line, *texts)
+    if line in LINES:
+        assert {report.state(name) for name in (*LINES[LINES.index(line) + 1 :], *PROJECT_LINES)} == {"skipped"}
+
+
+def test_a_project_without_an_address_is_told(doctor, monkeypatch):
+    monkeypatch.delenv("LABEL_STUDIO_URL")
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
+    doctor("--project", "7").fails_in("label studio", "LABEL_STUDIO_URL")
 
 
 @pytest.mark.parametrize(
@@ -154,90 +208,6 @@ def test_a_server_that_never_answers_or_is_no_http_takes_seconds_and_one_line(do
         report = doctor()
         over.set()
     report.fails_in("label studio", text)
-
-
-@pytest.mark.parametrize(
-    ("routes", "text"),
-    [
-        ({ANYBODY: (200, {}), "/api/version/": (404, {})}, "is not Label Studio"),
-        ({ANYBODY: (200, {}), "/api/version/": (200, b"<html>")}, "is not Label Studio"),
-        ({ANYBODY: (404, {})}, "has nothing at"),  # what a real one says below a wrong sub-path
-        ({ANYBODY: (503, {})}, "down"),
-    ],
-)
-def test_what_is_not_label_studio_at_that_address_is_told(doctor, studio, routes, text):
-    studio.tokens = None
-    studio.routes |= routes
-    doctor("--project", "7").fails_in("label studio", text)
-
-
-@pytest.mark.parametrize("token", ["wrong-token", "wrong-token.of.three"])
-def test_a_wrong_token_is_found_and_not_shown(doctor, monkeypatch, token):
-    monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
-    report = doctor("--project", "7")
-    report.fails_in("label studio token", "set LABEL_STUDIO_API_KEY")
-    assert report.state("labelling config") == "skipped"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("LABEL_STUDIO_URL", "localhost:8080"),
-        ("LABEL_STUDIO_URL", "http://eve:wrong-token@localhost"),
-        ("LABEL_STUDIO_API_KEY", "wrong-token with blanks"),
-        ("ICMFORMER_FETCH_SECONDS", "soon"),
-        ("BASIC_AUTH_USER", "eve"),
-        ("LOG_FORMAT", "xml"),
-        ("LOG_LEVEL", "chatty"),
-    ],
-)
-def test_a_wrong_setting_of_the_backend_is_one_line(doctor, monkeypatch, name, value):
-    monkeypatch.setenv(name, value)
-    doctor().fails_in("label studio settings", name)
-
-
-def test_a_project_that_is_not_there_or_has_no_address_is_found(doctor, monkeypatch):
-    doctor("--project", "8").fails_in("label studio project", "404", "-> give --project")
-    monkeypatch.delenv("LABEL_STUDIO_URL")
-    monkeypatch.delenv("LABEL_STUDIO_API_KEY")
-    doctor("--project", "7").fails_in("label studio", "LABEL_STUDIO_URL")
-
-
-@pytest.mark.parametrize(
-    ("config", "text", "remedy"),
-    [
-        (BRUSH.replace(' smart="true"', ""), "no smart tool", 'smart="true"'),
-        (BRUSH.replace("BrushLabels", "EllipseLabels"), "nothing to answer with", "BrushLabels"),
-        (BRUSH.replace("<Image ", "<Video "), "no <Image", "Labeling Interface"),
-        (BRUSH.replace('toName="image"><Label value="Cat"/>', 'toName="image">'), "Cat", "same labels"),
-        (BRUSH.replace('"brush" toName="image"', '"brush"'), "'brush' has no toName", 'toName="image"'),
-        (REPEATED.replace("BrushLabels", "EllipseLabels"), "nothing to answer with", "BrushLabels"),
-        (REPEATED.replace(' smart="true"', ""), "no smart tool", 'smart="true"'),
-        (BY_TASK.replace("KeyPointLabels", "Choices"), "no smart tool", 'smart="true"'),
-        ("<View><Image", "not XML", "Labeling Interface"),
-        ("", "not XML", "Labeling Interface"),
-    ],
-)
-def test_what_a_labelling_config_lacks_is_said(doctor, studio, config, text, remedy):
-    studio.routes["/api/projects/7/"] = (200, {"id": 7, "title": "cats", "label_config": config})
-    report = doctor("--project", "7")
-    report.fails_in("labelling config", text)
-    assert remedy in report.checks["labelling config"]["advice"]
-
-
-@pytest.mark.parametrize(
-    ("backends", "line", "texts"),
-    [
-        ([], "ml backend", ["no model is connected", "Connect Model"]),
-        ([backend(state="DI", readable_state="Disconnected")], "ml backend", ["Disconnected", "/health"]),
-        ([backend(state="ER", readable_state="Error", error_message="no\nroute")], "ml backend", ["no route", "start"]),
-        ([backend(is_interactive=False)], "interactive preannotations", ["off", "-> Settings, Model", "switch on"]),
-        ([backend(model_version="sam"), backend(is_interactive=False)], "interactive preannotations", ["off"]),
-    ],
-)
-def test_a_project_without_our_backend_at_work_is_found(doctor, studio, backends, line, texts):
-    studio.routes[BACKENDS] = (200, backends)
-    doctor("--project", "7").fails_in(line, *texts)
 
 
 def test_a_backend_of_others_is_a_warning(doctor, studio):
