@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from icmformer.diagnosis.report import Finding, Report, failed, ok, skipped, warning
 
 _OLDEST = (3, 11)
-_MODULES = {"numpy": "numpy", "pillow": "PIL", "safetensors": "safetensors"}
+_MODULES = {"numpy": "numpy", "pillow": "PIL", "safetensors": "safetensors", "tqdm": "tqdm"}
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 _AGAIN = "install the package again: pip install --force-reinstall"
 

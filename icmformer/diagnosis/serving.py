@@ -24,13 +24,16 @@ def check(report: Report, environment: Mapping[str, str], weights: str | None, d
     """Checks what this machine would serve clicks with; weights and device given here win over the settings'."""
     served = _Served(environment, weights, device)
     report.check(
-        "settings", served.read_settings, ["torch"], "mend or unset that variable; docs/settings.md has them all"
+        "settings",
+        served.read_settings,
+        ["packages", "torch"],
+        "mend or unset that variable; docs/settings.md has them all",
     )
     report.check("cache folder", lambda: machine.cache_folder(served.settings.cache_dir), ["settings"])
     report.check("device", served.find_device, ["settings"])
     report.check("gpu", lambda: machine.gpu(served.device), ["device"])
     report.check("openvino", lambda: installation.openvino(served.settings.runtime, served.device), ["device"])
-    report.check("weights", served.load_weights, ["packages", "settings"])
+    report.check("weights", served.load_weights, ["settings"])
     report.check("memory", served.compare_memory, ["settings"])
     report.check(
         "segment",

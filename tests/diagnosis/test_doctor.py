@@ -307,6 +307,7 @@ def test_an_old_openvino_and_a_device_it_does_not_run_on(monkeypatch):
     [
         ("openvino", ["openvino"], "segment", "ICMFORMER_RUNTIME=torch"),
         ("torch", ["torch"], "settings", "pip install --force-reinstall torch"),
+        ("PIL", ["packages"], "settings", "pip install --force-reinstall numpy pillow"),
         ("cv2", ["opencv", "cvat"], "segment", "pip install opencv-python-headless"),
     ],
 )
