@@ -26,10 +26,10 @@ from skimage import data
 
 from icmformer import Caches, Click, Engine, IcmformerError, LoadedImage, memory
 from icmformer.inference.backends import openvino as openvino_backend
-from icmformer.inference.predictor import ClickPath, State
+from icmformer.inference.backends.base import CallableBackend
+from icmformer.inference.predictor import Predictor
 from icmformer.inference.profiles import PROFILES, find_device
-from icmformer.inference.roi import PixelClick
-from icmformer.inference.runner import WholeRunner
+from icmformer.inference.roi import PixelClick, ZoomSettings
 from icmformer.types import RGBImage
 from icmformer.weights import load
 from training.command import exit_status, new_file, positive, positive_number
@@ -64,14 +64,15 @@ def clicks_on(image: RGBImage) -> list[Click]:
 
 
 def published_click(image: RGBImage, weights: str, device: str = "cpu") -> Callable[[], object]:
-    """The published path's click, from the decoded photo to the pasted probabilities, to be timed."""
+    """The published path's click, from the decoded photo to the resized probabilities, to be timed."""
     made = load(weights)
-    published = PublishedViT(plain_vit(made).to(device))
-    zoom = Engine(made, caches=Caches(), runtime="torch").path.zoom
-    path = ClickPath(WholeRunner(lambda *given: published(*(x.to(device) for x in given))), zoom, flip=True)
+    network = plain_vit(made).to(device)
+    published, side = PublishedViT(network), network.config.img_size
+    backend = CallableBackend(lambda *given: published(*(x.to(device) for x in given)))
+    predictor = Predictor(backend, ZoomSettings(target_size=(side, side)), flip=True)
     loaded = LoadedImage.from_array(image)
     click = PixelClick(image.shape[0] // 2, image.shape[1] // 2, True)
-    return lambda: path.advance(loaded, State(), [click]).map.full()
+    return lambda: predictor.step(loaded, None, [click]).map.full()
 
 
 def times_ms(call: Callable[[], object], repeats: int) -> list[float]:
@@ -85,8 +86,8 @@ def click_times(
 ) -> dict[str, float]:
     """Milliseconds of a first click, a later click and the first click on a new object, and of the later one's rest.
 
-    The rest is all but the network: naming the image, region, crop, paste, score. `rss_mb` is what the process holds
-    with the photo and the caches.
+    The rest is all but the network: naming the image, ROI, crop, resizing back, score. `rss_mb` is what the process
+    holds with the photo and the caches.
     """
     loaded, clicks = LoadedImage.from_array(image), clicks_on(image)
     made = load(weights)

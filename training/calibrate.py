@@ -19,7 +19,7 @@ from tqdm import tqdm
 from icmformer import Engine
 from icmformer.errors import ConfigError
 from icmformer.inference.engine import THRESHOLD, expected_iou
-from icmformer.inference.predictor import State
+from icmformer.inference.predictor import Prediction
 from icmformer.types import FloatMap
 from training.command import add_played_objects, exit_status
 from training.evaluation.benchmarks import load_benchmark
@@ -37,12 +37,13 @@ def masks_of(
     patches, ious = [], []
     for item in tqdm(load_benchmark(dataset, root, limit), unit="object"):
         image, truth = item.load()
-        clicker, mask, state, made = Clicker(truth), np.zeros(truth.shape, bool), State(), []
+        clicker, mask, made = Clicker(truth), np.zeros(truth.shape, bool), []
+        prediction: Prediction | None = None
         while len(made) < clicks and (click := clicker.next_click(mask)) is not None:
             made.append(click)
-            answer = engine.path.advance(image, state, made)
-            state, mask = answer.state(), answer.map.over(THRESHOLD)
-            patches.append(answer.patch.astype(np.float16))
+            prediction = engine.predictor.step(image, prediction, made)
+            mask = prediction.map.over(THRESHOLD)
+            patches.append(prediction.patch.astype(np.float16))
             ious.append(clicker.iou(mask))
     return patches, ious
 

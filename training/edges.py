@@ -20,7 +20,6 @@ from tqdm import tqdm
 from icmformer import Engine
 from icmformer.errors import ConfigError
 from icmformer.inference.engine import THRESHOLD
-from icmformer.inference.predictor import State
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
 from training.command import add_played_objects, exit_status
@@ -49,14 +48,17 @@ def measure(
     engine: Engine, dataset: str, root: Path, limit: int | None, margins: Sequence[int]
 ) -> dict[str, dict[int, list[float]]]:
     """Where -> margin -> the IoU after each click there; not a number where nothing was found."""
-    paths = {margin: replace(engine.path, click_margin=margin) for margin in margins}
+    predictors = {
+        margin: replace(engine.predictor, serving=replace(engine.predictor.serving, click_margin=margin))
+        for margin in margins
+    }
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: {margin: [] for margin in margins})
     for item in tqdm(load_benchmark(dataset, root, limit), unit="object"):
         image, truth = item.load()
         clicker = Clicker(truth)
         for place, click in places(truth == 1):
-            for margin, path in paths.items():
-                mask = path.advance(image, State(), [click]).map.over(THRESHOLD)
+            for margin, predictor in predictors.items():
+                mask = predictor.step(image, None, [click]).map.over(THRESHOLD)
                 found[place][margin].append(clicker.iou(mask) if mask.any() else np.nan)
     return found
 

@@ -29,13 +29,13 @@ from tqdm import tqdm
 
 from icmformer import Caches, Engine, LoadedImage
 from icmformer.errors import ConfigError
+from icmformer.inference.backends.base import CallableBackend
 from icmformer.inference.cache import ByteLRU
 from icmformer.inference.engine import THRESHOLD
-from icmformer.inference.predictor import ClickPath
+from icmformer.inference.predictor import Predictor
 from icmformer.inference.profiles import PROFILES, RUNTIMES, find_device, find_profile, find_runtime
 from icmformer.inference.prompts import BoxStart
 from icmformer.inference.roi import ZoomSettings
-from icmformer.inference.runner import WholeRunner
 from icmformer.models import meta_network, network_config
 from icmformer.serving.client import asker, model_of
 from icmformer.settings import Settings
@@ -60,7 +60,7 @@ def trace(
     gt_mask: NDArray[np.integer],
     zoom_in: Mapping[str, Any] | None,
     flip: bool = True,
-    threshold: float = 0.49,
+    threshold: float = THRESHOLD,
     target_iou: float | None = 0.9,
     max_clicks: int = MAX_CLICKS,
 ) -> Trace:
@@ -83,8 +83,8 @@ def trace(
     size = settings.get("target_size")
     if size is not None and not isinstance(size, int):
         settings["target_size"] = tuple(size)
-    path = ClickPath(WholeRunner(network), ZoomSettings(**settings), flip)
-    answer = protocol(path, LoadedImage.from_array(image))
+    predictor = Predictor(CallableBackend(network), ZoomSettings(**settings), flip)
+    answer = protocol(predictor, LoadedImage.from_array(image))
     return play(answer, np.asarray(gt_mask, np.int32), threshold, target_iou, max_clicks)
 
 
@@ -100,7 +100,6 @@ class Run:
     size: tuple[int, int]
     target_iou: float | None
     served: Served | None
-    passes: int | None
     box: str | None
     limit: int | None
     server: str | None = None
@@ -126,18 +125,15 @@ class Worker:
         if run.server:
             return
         profile = find_profile(run.profile)
-        if run.passes is not None:
-            profile = dataclasses.replace(profile, unordered_passes=run.passes)
         if run.box is not None:
             guess, _, centre = run.box.partition("+")
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
         weights = load(run.weights)
         if run.second_look is not None:
-            serving = dataclasses.replace(weights.serving, second_look=run.second_look)
+            serving = dataclasses.replace(weights.serving, refinement_pass=run.second_look)
             weights = dataclasses.replace(weights, serving=serving)
         self.engine = Engine(weights, device, profile, Caches(ByteLRU(256 << 20), ByteLRU(64 << 20)), run.runtime)
-        zoom = dataclasses.replace(self.engine.path.zoom, target_size=run.size)
-        self.path = dataclasses.replace(self.engine.path, zoom=zoom)
+        self.predictor = dataclasses.replace(self.engine.predictor, zoom=ZoomSettings(target_size=run.size))
 
     def __call__(self, item: EvalObject) -> dict[str, Any]:
         image, truth = item.load()
@@ -157,7 +153,7 @@ class Worker:
         elif self.run.served:
             answer = as_served(self.engine, image, self.run.served)
         else:
-            answer = protocol(self.path, image)
+            answer = protocol(self.predictor, image)
         clicker = LooseClicker(truth, self.run.spread, _seed(item.name, self.run.seed)) if self.run.spread else None
         played = play(answer, truth, THRESHOLD, self.run.target_iou, MAX_CLICKS, first, watch, clicker)
         if strip and self.overlays:
@@ -255,9 +251,8 @@ def _facts(run: Run, devices: list[str]) -> dict[str, Any]:
         "runtime": find_runtime(run.runtime, torch.device(devices[0])),
         "target_size": run.size,
         **weights.serving.as_mapping(),
-        "second_look": weights.serving.second_look if run.second_look is None else run.second_look,
+        "refinement_pass": weights.serving.refinement_pass if run.second_look is None else run.second_look,
         "as_served": run.served,
-        "unordered_passes": run.passes,
         "box": run.box,
         "target_iou": run.target_iou,
         **annotator,
@@ -338,7 +333,6 @@ def _parser() -> argparse.ArgumentParser:
         help="play against a CVAT function, deployed or served by serverless.local, which gets only what CVAT sends; "
         "options about the network are then the function's own",
     )
-    parser.add_argument("--passes", type=int, metavar="N", help="feed unordered clicks together, N times, not in turn")
     parser.add_argument(
         "--box",
         choices=[f"{guess}{centre}" for guess in ("none", "ellipse", "box") for centre in ("", "+centre")],
@@ -374,14 +368,12 @@ def main(argv: list[str] | None = None) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     if not 0 < args.target_iou <= 1:
         raise ConfigError(f"--target-iou must lie in (0, 1], got {args.target_iou}")
-    if (args.passes is not None and args.passes < 1) or args.jobs < 1 or (args.limit is not None and args.limit < 1):
-        raise ConfigError("--passes, --jobs and --limit start at 1")
+    if args.jobs < 1 or (args.limit is not None and args.limit < 1):
+        raise ConfigError("--jobs and --limit start at 1")
     if not 0 <= args.click_spread <= 1:
         raise ConfigError(f"--click-spread must lie in [0, 1], got {args.click_spread}")
     if args.seed is not None and not args.click_spread:
         raise ConfigError("--seed goes with --click-spread")
-    if args.passes is not None and args.as_served != "unordered":
-        raise ConfigError("--passes goes with --as-served unordered")
     if (args.as_served or args.box) and args.mode not in ("auto", "native"):
         raise ConfigError("--as-served and --box play at the weights' own input size; leave --mode out")
     if args.server and (
@@ -411,7 +403,6 @@ def _evaluate(args: argparse.Namespace) -> int:
         size=size,
         target_iou=None if args.all_clicks else args.target_iou,
         served="unordered" if args.server else args.as_served,
-        passes=args.passes,
         box=args.box,
         limit=args.limit,
         server=args.server,

@@ -82,7 +82,7 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> str:
     told = f"{', '.join(sets)}, played by the published protocol, profile `{first['profile']}`"
     if first["min_crop_size"] != MIN_CROP_SIZE:
         told += f", zooming in to {first['min_crop_size']} pixels where the published networks stop at {MIN_CROP_SIZE}"
-    if first["second_look"]:
+    if first["refinement_pass"]:
         told += ", looking again at what a first click found, which the published networks do not"
     parts = [f"{name} {measured[name]['objects']} of {OBJECTS[name]}" for name in sets if _is_part(name, measured)]
     if parts:

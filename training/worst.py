@@ -22,7 +22,7 @@ from tqdm import tqdm
 from icmformer import Click, Engine
 from icmformer.errors import ConfigError
 from icmformer.images.masks import write_image
-from icmformer.inference.roi import ZoomSettings, bounding_box, expand, whole
+from icmformer.inference.roi import bounding_box, expand, whole
 from icmformer.models import network_config
 from icmformer.types import BoolMask, RGBImage
 from icmformer.weights import load
@@ -94,7 +94,7 @@ def close_up(truth: Truth, mask: BoolMask, clicks: Sequence[Click]) -> tuple[sli
     for click in clicks:
         seen[click.pixel(height, width)] = True
     box = bounding_box(seen) or whole(height, width)
-    return expand(box, height, width, ZoomSettings(expansion_ratio=_MARGIN, min_crop_size=_LEAST)).slices
+    return expand(box, (height, width), _MARGIN, _LEAST).slices
 
 
 def sheet(tiles: Sequence[tuple[RGBImage, str]]) -> RGBImage:
@@ -141,15 +141,15 @@ def _draw(args: argparse.Namespace) -> int:
     if args.count < 1 or args.clicks < 1:
         raise ConfigError("--count and --clicks start at 1")
     run, played = played_objects(args.out)
-    if run.get("server") or run["box"] or run["passes"]:
-        raise ConfigError(f"{args.out} was played with a server, boxes or passes; its masks cannot be made again here")
+    if run.get("server") or run["box"]:
+        raise ConfigError(f"{args.out} was played with a server or boxes; its masks cannot be made again here")
     weights = load(args.weights)
     if weights.identity != run["identity"]:
         raise ConfigError(f"{args.out} was played with other weights than {args.weights}; name those with --weights")
     if run["size"] != [network_config(weights.config).img_size] * 2:
         raise ConfigError(f"{args.out} was played at another input size than the weights' own")
-    looks = run.get("second_look", weights.serving.second_look)
-    weights = dataclasses.replace(weights, serving=dataclasses.replace(weights.serving, second_look=looks))
+    looks = run.get("second_look", weights.serving.refinement_pass)
+    weights = dataclasses.replace(weights, serving=dataclasses.replace(weights.serving, refinement_pass=looks))
     engine = Engine(weights, "cpu", run["profile"], runtime=run.get("runtime", "auto"))
     tiles, others = [], 0
     for item, row in tqdm(worst(played, args.count), unit="object"):

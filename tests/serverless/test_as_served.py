@@ -23,7 +23,7 @@ def test_grabcut_takes_the_protocols_clicks_and_a_cold_workers_masks_are_a_warm_
         plays = [play(answered_by(lambda body, c=c: call(c, body)[1], image), truth) for c in (warm, cold)]
         assert plays[0].masks == plays[1].masks, item.name
         served.append(plays[0].ious)
-        ordered.append(play(protocol(exact.path, image), truth).ious)
+        ordered.append(play(protocol(exact.predictor, image), truth).ious)
     assert len(served) == 50
     ours, theirs = click_count(served, 0.9, 20).noc, click_count(ordered, 0.9, 20).noc
     print(f"{TRAINED}: NoC@90 {ours:.3f} through the handler, {theirs:.3f} by the protocol")

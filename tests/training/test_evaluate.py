@@ -105,9 +105,9 @@ def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, 
 
 UNHURRIED = """
 import sys, time
-from icmformer.inference.predictor import ClickPath
-advance = ClickPath.advance
-ClickPath.advance = lambda *args: time.sleep(0.1) or advance(*args)
+from icmformer.inference.predictor import Predictor
+step = Predictor.step
+Predictor.step = lambda *args: time.sleep(0.1) or step(*args)
 from training.evaluate import main
 if __name__ == "__main__":
     sys.exit(main())
@@ -244,7 +244,7 @@ def test_the_second_look_is_played_or_not_whatever_the_weights_say(tmp_path, run
     told = {}
     for wish in ("yes", "no"):
         told[wish] = run(tmp_path, tmp_path / wish, "--second-look", wish, "--profile", "fast", weights=TRAINED)
-        assert told[wish]["second_look"] is (wish == "yes")
+        assert told[wish]["refinement_pass"] is (wish == "yes")
     assert told["yes"]["miou_at_1"] > told["no"]["miou_at_1"] + 0.01
 
 
@@ -290,7 +290,6 @@ def test_zoom_modes(mode, dataset, size):
         (["--root", "/nowhere"], "no folder"),
         (["--device", "tpu"], "device"),
         (["--device", "cuda:77", "--jobs", "2"], "not there"),
-        (["--passes", "2"], "--as-served unordered"),
         (["--as-served", "ordered", "--mode", "fixed448"], "own input size"),
     ],
 )

@@ -217,7 +217,7 @@ def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
             Backend.from_settings(BackendSettings(**facts)).engine,
         ):
             assert engine.weights.name == "nuclei"
-            assert engine.path.zoom.min_crop_size == 48
+            assert engine.predictor.serving.min_crop_size == 48
     (made / "model.safetensors").unlink()  # the installed copy is one of its own
     assert weights.load("nuclei").serving.min_crop_size == 48
     again = weights.save(tmp_path / "again", starter.config, starter.state_dict, "nuclei", stored="fp16")

@@ -1,4 +1,4 @@
-"""Plays the evaluation protocol on one object: the simulated annotator against a click path, or against an engine as
+"""Plays the evaluation protocol on one object: the simulated annotator against a predictor, or against an engine as
 an annotation tool calls it.
 """
 
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from icmformer import Box, Click, Engine
 from icmformer.errors import ConfigError
 from icmformer.images.reading import LoadedImage
-from icmformer.inference.predictor import ClickPath, State
-from icmformer.inference.roi import ROI, PixelClick, bounding_box, whole
+from icmformer.inference.engine import THRESHOLD
+from icmformer.inference.predictor import Prediction, Predictor
+from icmformer.inference.roi import ROI, PixelClick, bounding_box
 from icmformer.types import BoolMask, FloatMap
 from training.evaluation.benchmarks import Truth
 from training.simulated_annotator import Clicker
@@ -54,7 +55,7 @@ class Trace:
 def play(
     answer: Answerer,
     truth: Truth,
-    threshold: float = 0.49,
+    threshold: float = THRESHOLD,
     target_iou: float | None = 0.9,
     max_clicks: int = 20,
     first_mask: BoolMask | None = None,
@@ -122,15 +123,14 @@ class LooseClicker(Clicker):
         return int(rows[picked]), int(columns[picked])
 
 
-def protocol(path: ClickPath, image: LoadedImage) -> Answerer:
-    """The published protocol: one pass a click, each building on the one before."""
-    state = State()
+def protocol(predictor: Predictor, image: LoadedImage) -> Answerer:
+    """The published protocol: one step a click, each building on the one before."""
+    prediction: Prediction | None = None
 
     def answer(clicks: Sequence[PixelClick]) -> tuple[FloatMap, ROI]:
-        nonlocal state
-        given = path.advance(image, state, clicks)
-        state = given.state()
-        return given.map.full(), given.object_roi or whole(*image.pixels.shape[:2])
+        nonlocal prediction
+        prediction = predictor.step(image, prediction, clicks)
+        return prediction.map.full(), prediction.region
 
     return answer
 

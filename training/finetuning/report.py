@@ -152,7 +152,7 @@ def _strip(item: EvalObject, engine: Engine, side: int = 220) -> RGBImage:
         points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
         pictures.append(_framed(overlay(image.pixels, mask, points), f"{len(clicks)}: {iou:.2f}", side))
 
-    play(protocol(engine.path, image), truth, target_iou=None, max_clicks=3, watch=watch)
+    play(protocol(engine.predictor, image), truth, target_iou=None, max_clicks=3, watch=watch)
     return np.hstack([pictures[0], pictures[-1]])
 
 

@@ -132,8 +132,8 @@ class TrainConfig:
         recompute: Activation checkpointing: the transformer blocks compute anew what the backward pass needs, which
             takes more time and far less memory.
         seed: Of everything random.
-        min_crop_size: Of the exported weights: least side in pixels of the region that a click zooms into.
-        second_look: Of the exported weights: whether a first click's answer is looked at again, closer.
+        min_crop_size: Of the exported weights: least side in pixels of the ROI that a click zooms into.
+        refinement_pass: Of the exported weights: whether a first click gets a coarse-to-fine refinement pass.
         click_margin: Of the exported weights: least distance of clicks from the edges of the network's input.
         score_sharpness: Of the exported weights: how much surer than it says the network may be.
         pictures: Samples between pictures of what the network made of a batch; 0 for none.
@@ -155,7 +155,7 @@ class TrainConfig:
     recompute: bool = False
     seed: int = 0
     min_crop_size: int = MIN_CROP_SIZE
-    second_look: bool = False
+    refinement_pass: bool = False
     click_margin: int = 0
     score_sharpness: float = 1.0
     pictures: int = 5_000
@@ -193,7 +193,7 @@ _OF_THE_WHOLE_RUN = {
     "channels_last",
     "recompute",
     "min_crop_size",
-    "second_look",
+    "refinement_pass",
     "click_margin",
     "score_sharpness",
     "pictures",

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from icmformer import Click
 from icmformer.images.masks import overlay
-from training.loop.trainer import THRESHOLD, StepResult
+from icmformer.inference.engine import THRESHOLD
+from training.loop.trainer import StepResult
 
 SHOWN = 4
 _SCALARS_EVERY = 10  # steps, for TensorBoard; log.jsonl has all

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from icmformer.errors import IcmformerError, TrainingError, WeightsError
+from icmformer.inference.engine import THRESHOLD
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
 from training.loop.clicks import add_click, next_click, used_slots
 from training.loop.config import Stage, TrainConfig, stages
@@ -29,8 +30,6 @@ from training.loop.optimiser import (
     optimizer_state,
 )
 from training.loop.samples import Batch, RunSampler, Sample, SampleSet, collate, sample_rng
-
-THRESHOLD = 0.49
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from icmformer.inference.predictor import ClickPath
+from icmformer.inference.backends.base import CallableBackend
+from icmformer.inference.predictor import Predictor
 from icmformer.inference.roi import ZoomSettings
-from icmformer.inference.runner import WholeRunner
 from icmformer.models import ClickNetwork
 from training.evaluation.benchmarks import EvalObject, load_benchmark
 from training.evaluation.protocol import play, protocol
@@ -30,13 +30,13 @@ class Validation:
 
     def __call__(self, network: ClickNetwork, size: int, processes: Processes) -> dict[str, float]:
         """NoC at 80, 85 and 90%, the share never at 90%, mean IoU after one and five clicks; the same everywhere."""
-        path = ClickPath(WholeRunner(network), ZoomSettings(target_size=(size, size)), flip=False)
+        predictor = Predictor(CallableBackend(network), ZoomSettings(target_size=(size, size)))
         rows: list[dict[str, Any]] = []
         for item in self._objects[processes.rank :: processes.world]:
             image, truth = item.load()
             if not (truth == 1).any():
                 continue
-            played = play(protocol(path, image), truth, target_iou=0.9, max_clicks=MAX_CLICKS)
+            played = play(protocol(predictor, image), truth, target_iou=0.9, max_clicks=MAX_CLICKS)
             rows.append({"ious": played.ious, "seconds": played.seconds})
         every = [row for share in processes.gather(rows) for row in share]
         figures = summarise(every, 0.9, MAX_CLICKS)
