@@ -67,7 +67,7 @@ def test_the_command_trains_goes_on_and_exports(command, tmp_path):
     line, out = command("run")
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "starts from random values; 5 photos" in done.stdout
+    assert "starts from random values; 5 images" in done.stdout
     assert "saved after 12 samples" in done.stdout
     assert list(log_of(out)) == [2, 4, 6, 8, 10, 12]
     assert "going on after 12" in run_here(line).stdout

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,8 +35,14 @@ def sample_flops(network: ClickNetwork, size: int, max_rounds: int, recompute: b
     return forward_flops(network, size) * (3 + recompute + max_rounds / 2)
 
 
-def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigError | None]:
+def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float) -> tuple[str, ConfigError | None]:
     """The plan as text, and what is wrong with the data, if anything is.
+
+    Args:
+        config: Of the run.
+        data_root: Folder of the shards and folders that it names.
+        start: Weights to begin with, as `RunOptions` has them.
+        tflops: What the machine sustains, in TFLOP/s.
 
     Raises:
         ConfigError: Parameter groups that do not fit.
@@ -46,7 +52,7 @@ def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigErro
     network = meta_network(config.network)
     count = sum(p.numel() for p in network.parameters())
     try:
-        photos = open_photos(args.data_root, config.data.shards)
+        photos = open_photos(data_root, config.data.shards)
         sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in photos.records).items())
         data = f"{len(photos.records):,} photos: {sets}"
     except ConfigError as error:  # what a run will cost can be told before there is anything to train on
@@ -59,8 +65,8 @@ def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigErro
         f"memory    {memory:.1f} GiB for weights, gradients, Adam's moments and average, beside the activations",
         f"data      {data}",
     ]
-    if args.start is not None:
-        lines.append(starting_network(config.network, args.start)[1])
+    if start is not None:
+        lines.append(starting_network(config.network, start)[1])
     total = 0.0
     for number, stage in enumerate(stages(config), 1):
         own, samples = stage.config, stage.until - stage.start
@@ -82,6 +88,6 @@ def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigErro
             f"          learning rate {rates}",
             f"          {flops / 1e12:.3f} TFLOP a sample: forward, backward, {own.max_rounds / 2:g} rounds on average",
         ]
-    hours = total / (args.tflops * 1e12) / 3600
-    lines.append(f"cost      {total / 1e15:,.0f} PFLOP: {hours:,.0f} GPU-hours at {args.tflops:g} TFLOP/s sustained")
+    hours = total / (tflops * 1e12) / 3600
+    lines.append(f"cost      {total / 1e15:,.0f} PFLOP: {hours:,.0f} GPU-hours at {tflops:g} TFLOP/s sustained")
     return "\n".join(lines), missing

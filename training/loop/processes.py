@@ -40,10 +40,15 @@ class Processes:
         return values
 
 
+def world_size() -> int:
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Joins the group that torchrun's environment names; NCCL on GPUs, gloo elsewhere."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if world_size() == 1:
         yield Processes()
         return
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
