@@ -25,7 +25,7 @@ from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
 from training.command import add_played_objects, exit_status
 from training.evaluation.benchmarks import load_benchmark
-from training.simulated_annotator import Clicker
+from training.simulated_annotator import SimulatedAnnotator
 
 _STRETCH = 6  # pixels of an edge
 
@@ -53,7 +53,7 @@ def measure(
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: {margin: [] for margin in margins})
     for item in tqdm(load_benchmark(dataset, root, limit), unit="object"):
         image, truth = item.load()
-        clicker = Clicker(truth)
+        clicker = SimulatedAnnotator(truth)
         for place, click in places(truth == 1):
             for margin, path in paths.items():
                 mask = path.advance(image, State(), [click]).map.over(THRESHOLD)

@@ -8,6 +8,7 @@ machines: `torchrun --nproc-per-node N -m training.train ...`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -68,18 +69,8 @@ def _train(args: argparse.Namespace) -> int:
         if missing:
             raise missing
         return 0
-    names = (
-        "data_root",
-        "out",
-        "start",
-        "device",
-        "threads",
-        "workers",
-        "save_minutes",
-        "time_budget",
-        "profile_steps",
-    )
-    result = train(config, RunOptions(**{name: getattr(args, name) for name in names}))
+    known = {field.name for field in dataclasses.fields(RunOptions)}
+    result = train(config, RunOptions(**{name: value for name, value in vars(args).items() if name in known}))
     return 130 if result.signalled and world_size() == 1 else 0
 
 

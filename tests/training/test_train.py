@@ -232,7 +232,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(command, extras, tmp_
         (TINY_RUN, ("--workers", "-1"), "--workers starts at 0"),
         ({**TINY_RUN, "validation": {"every": 4}}, (), "there is no shard"),
         ({**TINY_RUN, "data": {"shards": ["sizes"]}}, ("--workers", "1"), "different sizes"),
-        ({**TINY_RUN, "data": {"shards": ["tiny.zip"], "set_weights": {"cocoa": 2}}}, (), "no photo is of: cocoa"),
+        ({**TINY_RUN, "data": {"shards": ["tiny.zip"], "set_weights": {"cocoa": 2}}}, (), "no image is of: cocoa"),
         ({**TINY_RUN, "optim": {"lr_factors": {"backbone.": 0}}}, (), "frozen at random values: give --start"),
         (TINY_RUN, ("--start", ""), "error: "),
         ({**TINY_RUN, "stages": [{"until": 6}, {"size": 225}]}, (), "225"),

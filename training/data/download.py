@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -263,7 +264,7 @@ def _room(folder: Path, needed: int) -> None:
         raise ConfigError(f"{folder} has room for {_human(free)}, the file needs {_human(needed)}")
 
 
-def _bar(total: int, done: int, text: str) -> tqdm[int]:
+def _bar(total: int, done: int, text: str) -> tqdm[Any]:
     return tqdm(total=total or None, initial=done, unit="B", unit_scale=True, desc=text, dynamic_ncols=True)
 
 

@@ -142,5 +142,6 @@ def export(path: Path, output: Path, name: str, store: Stored = "fp16") -> int:
     checkpoint = read_checkpoint(path)
     config, state = checkpoint["config"], checkpoint["state"]
     about = {"samples": state["seen"], "training": config}
-    save(output, config["network"], state["average"], name, about, store, ServingDefaults.of(config))
+    serving = ServingDefaults.of(config.get("serving", config))  # beside the other keys in earlier checkpoints
+    save(output, config["network"], state["average"], name, about, store, serving)
     return int(state["seen"])

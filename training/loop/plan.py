@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from icmformer.errors import ConfigError
 from icmformer.models import ClickNetwork, meta_network
-from training.data.records import open_photos
+from training.data.sources import open_images
 from training.loop.config import TrainConfig, stages
 from training.loop.initial_weights import starting_network
 from training.loop.optimiser import learning_rate, parameter_groups
@@ -27,12 +27,12 @@ def forward_flops(network: ClickNetwork, size: int) -> int:
     return int(counter.get_total_flops())
 
 
-def sample_flops(network: ClickNetwork, size: int, max_rounds: int, recompute: bool) -> float:
+def sample_flops(network: ClickNetwork, size: int, max_rounds: int, gradient_checkpointing: bool) -> float:
     """Of training on one sample: forward and backward pass (three forward ones) and the rounds before it.
 
     What the blocks compute again is counted as one more forward pass.
     """
-    return forward_flops(network, size) * (3 + recompute + max_rounds / 2)
+    return forward_flops(network, size) * (3 + gradient_checkpointing + max_rounds / 2)
 
 
 def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float) -> tuple[str, ConfigError | None]:
@@ -52,9 +52,9 @@ def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float)
     network = meta_network(config.network)
     count = sum(p.numel() for p in network.parameters())
     try:
-        photos = open_photos(data_root, config.data.shards)
-        sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in photos.records).items())
-        data = f"{len(photos.records):,} photos: {sets}"
+        images = open_images(data_root, config.data.shards)
+        sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in images.records).items())
+        data = f"{len(images.records):,} images: {sets}"
     except ConfigError as error:  # what a run will cost can be told before there is anything to train on
         missing = error
         data = f"NOT USABLE: {error}"
@@ -73,11 +73,11 @@ def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float)
         network.check_size(own.size, own.size)
         groups = parameter_groups(network, own.optim)
         learning = sum(p.numel() for group in groups for p in group["params"])
-        flops = sample_flops(network, own.size, own.max_rounds, own.recompute)
+        flops = sample_flops(network, own.size, own.max_rounds, own.gradient_checkpointing)
         total += flops * samples
         places = sorted({0, own.optim.warmup_samples, samples // 2, samples - 1})
         rates = ", ".join(f"{learning_rate(own.optim, p, samples):.2g} at {stage.start + p:,}" for p in places)
-        again = ", blocks computed again in the backward pass" if own.recompute else ""
+        again = ", with gradient checkpointing" if own.gradient_checkpointing else ""
         left = samples % own.batch
         parts = f" in {own.accumulate} parts" if own.accumulate > 1 else ""
         lines += [

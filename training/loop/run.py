@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from icmformer.errors import ConfigError
 from icmformer.inference.profiles import find_device
 from icmformer.models import meta_network
-from training.data.records import open_photos
+from training.data.sources import open_images
 from training.loop.checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
 from training.loop.config import TrainConfig, stages
 from training.loop.initial_weights import starting_network
@@ -112,7 +112,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, options: RunOptions, device: torch.device, processes: Processes) -> None:
         self.options, self.processes = options, processes
-        self.images = open_photos(options.data_root, config.data.shards)
+        self.images = open_images(options.data_root, config.data.shards)
         self.validation = None
         if config.validation.every:
             self.validation = Validation(options.data_root / config.validation.shard, config.validation.limit)
@@ -166,23 +166,24 @@ class Run:
         trainer, processes = self.trainer, self.processes
         samples = SampleSet(self.images, trainer.config)
         source = batches(samples, trainer.stage, trainer.seen, self.options.workers, processes.rank, processes.world)
-        ended = time.monotonic()
-        for batch in source:
-            got = time.monotonic()
-            before = trainer.seen
-            result = trainer.train_step(batch)
-            if monitor:
-                monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
+        with closing(source):
             ended = time.monotonic()
-            if self.profile:
-                self.profile.step()
-            every = trainer.config.validation.every
-            if every and trainer.seen // every > before // every:
-                self._validate(monitor)
-            if self._over():
-                return
-            if processes.first and time.monotonic() - self.saved > 60 * self.options.save_minutes:
-                self._save()
+            for batch in source:
+                got = time.monotonic()
+                before = trainer.seen
+                result = trainer.train_step(batch)
+                if monitor:
+                    monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
+                ended = time.monotonic()
+                if self.profile:
+                    self.profile.step()
+                every = trainer.config.validation.every
+                if every and trainer.seen // every > before // every:
+                    self._validate(monitor)
+                if self._over():
+                    return
+                if processes.first and time.monotonic() - self.saved > 60 * self.options.save_minutes:
+                    self._save()
 
     def _validate(self, monitor: Monitor | None) -> None:
         assert self.validation is not None

@@ -9,7 +9,7 @@ import torch
 from icmformer.errors import WeightsError
 from tests.training.conftest import TINY_RUN
 from tests.training.loop.test_trainer import assert_same_weights, trained
-from training.data.records import open_photos
+from training.data.sources import open_images
 from training.loop import checkpoints as checkpoint
 from training.loop.checkpoints import CheckpointWriter, load_checkpoint
 from training.loop.config import parse_config
@@ -70,8 +70,8 @@ def test_a_checkpoint_holds_the_moment_it_was_asked_for_whatever_is_trained_mean
 
 
 def batches_of(trainer, root):
-    photos = open_photos(root, trainer.config.data.shards)
-    return batches(SampleSet(photos, trainer.config), trainer.stage, trainer.seen, workers=0)
+    images = open_images(root, trainer.config.data.shards)
+    return batches(SampleSet(images, trainer.config), trainer.stage, trainer.seen, workers=0)
 
 
 def assert_equal(one, other):
