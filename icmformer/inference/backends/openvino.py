@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icmformer import __version__
 from icmformer.errors import ConfigError
 from icmformer.export.split import halves
 from icmformer.inference.backends.torch import device_lock
 from icmformer.models import ClickNetwork, ImageFeatures
+from icmformer.version import __version__
 from icmformer.weights import Weights
 
 _KEPT = 4  # compiled shapes; serving needs one

@@ -1,6 +1,7 @@
 """The training step, and a run that stops and goes on as if it never stopped."""
 
 import dataclasses
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -128,6 +129,20 @@ def test_a_gradient_that_is_no_number_changes_nothing(tiny_config, shard_root):
     for key in ("network", "average"):
         assert all(torch.isfinite(v).all() for v in trainer.state_dict()[key].values())
     assert all(torch.equal(v, before[k]) for k, v in trainer.network.state_dict().items())
+
+
+def test_who_leaves_early_leaves_no_workers_behind(tiny_config, shard_root):
+    """Workers ignore SIGTERM, so one that is not told to end would keep the run from ending.
+
+    They are told by `DataLoader`'s private `_shutdown_workers`: where this fails, torch has renamed or changed it, and
+    `batches` needs another way.
+    """
+    images = open_images(shard_root, tiny_config.data.shards)
+    source = batches(SampleSet(images, tiny_config), stages(tiny_config)[0], 0, workers=1)
+    next(source)
+    (worker,) = multiprocessing.active_children()
+    source.close()
+    assert not worker.is_alive()
 
 
 def test_the_average_follows_the_weights(tiny_config, shard_root):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from icmformer.errors import ConfigError
+from icmformer.types import BoolMask
 from training.data.coco_segmentation import decode
 from training.finetuning.readers.label_map import AnnotatedPhoto, AnnotationError, ImageFinder, label_map, unique_name
 
@@ -31,7 +32,8 @@ def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[Annot
                 f"there is no photo {name} in {finder.folder}; name the folder of the photos with --images"
             )
         height, width = int(image["height"]), int(image["width"])
-        masks, crowds = [], []
+        masks: list[BoolMask] = []
+        crowds: list[BoolMask] = []
         for annotation in annotations:
             target = crowds if annotation.get("iscrowd") else masks
             try:
