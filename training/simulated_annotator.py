@@ -78,13 +78,9 @@ def sampled_click(mask: BoolMask, target: NDArray[np.uint8], rng: Generator) -> 
 
 
 def distance_to_edge(region: BoolMask, mask_size: int = cv2.DIST_MASK_5) -> FloatMap:
-    """(H, W) float32: each pixel's Euclidean distance to the nearest pixel outside an (H, W) region; 0 outside of it.
+    """(H, W) float32: each pixel's distance to the nearest one outside an (H, W) region, which all beyond the map is.
 
-    What lies beyond the map counts as outside.
-
-    Args:
-        region: (H, W) bool.
-        mask_size: OpenCV's: `DIST_MASK_5` approximates, `DIST_MASK_PRECISE` is exact and slower.
+    OpenCV's `DIST_MASK_5` approximates, `DIST_MASK_PRECISE` is exact and slower.
     """
     padded = np.pad(region.astype(np.uint8), 1)
     return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, mask_size), np.float32)[1:-1, 1:-1]
@@ -104,9 +100,9 @@ def any_pixel(region: BoolMask, rng: Generator) -> tuple[int, int]:
 
 
 def _larger_error(missed: FloatMap, extra: FloatMap) -> tuple[FloatMap, bool] | None:
-    """The deeper of two errors' (H, W) depths, and whether it is the missed object's; a tie is not, None is neither."""
+    """The (H, W) depth of the deeper error and whether that is the missed object; None where nothing is wrong."""
     deepest_missed, deepest_extra = missed.max(), extra.max()
     if max(deepest_missed, deepest_extra) <= 0:
         return None
-    positive = bool(deepest_missed > deepest_extra)
+    positive = bool(deepest_missed > deepest_extra)  # a tie goes to the background
     return missed if positive else extra, positive

@@ -13,12 +13,11 @@ import sys
 from pathlib import Path
 
 from icmformer.errors import ConfigError
-from icmformer.inference.profiles import find_device
 from training.command import exit_status
 from training.loop.config import load_config
 from training.loop.plan import plan
-from training.loop.processes import joined, world_size
-from training.loop.run import RunOptions, check, train
+from training.loop.processes import world_size
+from training.loop.run import RunOptions, train
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,9 +61,7 @@ def _train(args: argparse.Namespace) -> int:
         raise ConfigError("--out is needed: the run's folder")
     config = load_config(args.config)
     if args.dry_run:
-        with joined(find_device(args.device)) as processes:
-            check(config, processes)
-            text, missing = plan(config, args.data_root, args.start, args.tflops)
+        text, missing = plan(config, args.data_root, args.start, args.tflops)
         print(text)
         if missing:
             raise missing

@@ -1,7 +1,4 @@
-"""Which images of the shards are held out; `held_out.txt` beside this file lists them.
-
-`python -m training.tools.list_held_out SHARD...` prints the list for other shards.
-"""
+"""Which images of the shards are held out; `held_out.txt` beside this file lists set and key of each."""
 
 from __future__ import annotations
 

@@ -125,16 +125,7 @@ def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:
 
 
 def export(path: Path, output: Path, name: str, store: Stored = "fp16") -> int:
-    """Writes a checkpoint's averaged weights in the native form.
-
-    Args:
-        path: The checkpoint.
-        output: Folder to write.
-        name: The weights' name.
-        store: How numbers are stored.
-
-    Returns:
-        After how many samples the checkpoint was saved.
+    """Writes a checkpoint's averaged weights to a folder, in the native form; returns the samples it had seen.
 
     Raises:
         WeightsError: There is no such file, or it is no checkpoint.

@@ -14,6 +14,7 @@ from training.data.sources import open_images
 from training.loop.config import TrainConfig, stages
 from training.loop.initial_weights import starting_network
 from training.loop.optimiser import learning_rate, parameter_groups
+from training.loop.processes import world_size
 
 _BYTES_A_PARAMETER = 4 * 5  # weight, gradient, Adam's two moments, average
 
@@ -27,28 +28,30 @@ def forward_flops(network: ClickNetwork, size: int) -> int:
     return int(counter.get_total_flops())
 
 
-def sample_flops(network: ClickNetwork, size: int, max_rounds: int, gradient_checkpointing: bool) -> float:
-    """Of training on one sample: forward and backward pass (three forward ones) and the rounds before it.
+def check(config: TrainConfig, world: int) -> None:
+    """Finds now what a later stage of a run on `world` processes would stumble over.
 
-    What the blocks compute again is counted as one more forward pass.
+    Raises:
+        ConfigError: A batch that the processes cannot share.
+        InputSizeError: A size that the network cannot take.
     """
-    return forward_flops(network, size) * (3 + gradient_checkpointing + max_rounds / 2)
+    network = meta_network(config.network)
+    for stage in stages(config):
+        batch, parts = stage.config.batch, stage.config.accumulate
+        if batch % (world * parts):
+            raise ConfigError(f"{world} processes with {parts} parts each cannot share a batch of {batch} evenly")
+        network.check_size(stage.config.size, stage.config.size)
 
 
 def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float) -> tuple[str, ConfigError | None]:
-    """The plan as text, and what is wrong with the data, if anything is.
-
-    Args:
-        config: Of the run.
-        data_root: Folder of the shards and folders that it names.
-        start: Weights to begin with, as `RunOptions` has them.
-        tflops: What the machine sustains, in TFLOP/s.
+    """The plan as text, and what is wrong with the data, if anything is; arguments as in `RunOptions`.
 
     Raises:
-        ConfigError: Parameter groups that do not fit.
+        ConfigError: Parameter groups that do not fit, or a batch that the processes cannot share.
         WeightsError: Weights to start from that cannot be used.
     """
     missing: ConfigError | None = None
+    check(config, world_size())
     network = meta_network(config.network)
     count = sum(p.numel() for p in network.parameters())
     try:
@@ -70,10 +73,10 @@ def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float)
     total = 0.0
     for number, stage in enumerate(stages(config), 1):
         own, samples = stage.config, stage.until - stage.start
-        network.check_size(own.size, own.size)
         groups = parameter_groups(network, own.optim)
         learning = sum(p.numel() for group in groups for p in group["params"])
-        flops = sample_flops(network, own.size, own.max_rounds, own.gradient_checkpointing)
+        # forward and backward pass are three forward ones; checkpointed blocks compute theirs again
+        flops = forward_flops(network, own.size) * (3 + own.gradient_checkpointing + own.max_rounds / 2)
         total += flops * samples
         places = sorted({0, own.optim.warmup_samples, samples // 2, samples - 1})
         rates = ", ".join(f"{learning_rate(own.optim, p, samples):.2g} at {stage.start + p:,}" for p in places)

@@ -15,12 +15,12 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from icmformer.errors import ConfigError
 from icmformer.inference.profiles import find_device
-from icmformer.models import meta_network
 from training.data.sources import open_images
 from training.loop.checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
-from training.loop.config import TrainConfig, stages
+from training.loop.config import TrainConfig
 from training.loop.initial_weights import starting_network
 from training.loop.monitor import Monitor
+from training.loop.plan import check
 from training.loop.processes import Processes, joined
 from training.loop.samples import SampleSet
 from training.loop.trainer import Trainer, batches
@@ -63,12 +63,10 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        seen: Samples so far.
         finished: Whether it came to its end; else the same call goes on.
         signalled: Whether SIGINT or SIGTERM stopped it.
     """
 
-    seen: int
     finished: bool
     signalled: bool
 
@@ -86,25 +84,8 @@ def train(config: TrainConfig, options: RunOptions) -> RunResult:
     if options.threads:
         torch.set_num_threads(options.threads)
     with joined(device) as processes:
-        check(config, processes)
+        check(config, processes.world)
         return Run(config, options, device, processes)()
-
-
-def check(config: TrainConfig, processes: Processes) -> None:
-    """Finds now what a later stage would stumble over.
-
-    Raises:
-        ConfigError: A batch that the processes cannot share.
-        InputSizeError: A size that the network cannot take.
-    """
-    network = meta_network(config.network)
-    for stage in stages(config):
-        if stage.config.batch % (processes.world * stage.config.accumulate):
-            raise ConfigError(
-                f"{processes.world} processes with {stage.config.accumulate} parts each cannot share a batch of "
-                f"{stage.config.batch} evenly"
-            )
-        network.check_size(stage.config.size, stage.config.size)
 
 
 class Run:
@@ -134,13 +115,12 @@ class Run:
                 self._stage(monitor)
             if first:
                 self._save()
-        seen = trainer.seen
-        finished = not trainer.next_stage()
         if first:
-            print(f"saved after {seen:,} samples: {out / CHECKPOINT}")
-            if not finished:
-                print(f"stopped at {trainer.seen:,} of {config.samples:,} samples; the same command goes on")
-        return RunResult(seen, finished, self.signalled)
+            print(f"saved after {trainer.seen:,} samples: {out / CHECKPOINT}")
+        finished = not trainer.next_stage()
+        if first and not finished:
+            print(f"stopped at {trainer.seen:,} of {config.samples:,} samples; the same command goes on")
+        return RunResult(finished, self.signalled)
 
     def _begin(self) -> None:
         checkpoint, trainer, start = self.options.out / CHECKPOINT, self.trainer, self.options.start

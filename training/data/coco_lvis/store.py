@@ -56,7 +56,7 @@ def write_shard(path: Path, images: Sequence[tuple[str, str, Sequence[Object], t
         path: The zip file.
         images: Key, file name, objects and (height, width) of each image.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     part = path.with_suffix(".part")
     with zipfile.ZipFile(part, "w") as archive:
         for key, file, objects, (height, width) in images:
@@ -65,16 +65,9 @@ def write_shard(path: Path, images: Sequence[tuple[str, str, Sequence[Object], t
                 done, data = cv2.imencode(".png", layer)
                 assert done
                 archive.writestr(f"{key}.{number}.png", data.tobytes())
-            rows.append(
-                {
-                    "key": key,
-                    "file": file,
-                    "height": height,
-                    "width": width,
-                    "layers": len(layers),
-                    "objects": [[*place, o.parent, o.stuff] for place, o in zip(places, objects, strict=True)],
-                }
-            )
+            row: dict[str, Any] = {"key": key, "file": file, "height": height, "width": width, "layers": len(layers)}
+            row["objects"] = [[*place, o.parent, o.stuff] for place, o in zip(places, objects, strict=True)]
+            rows.append(row)
         archive.writestr("index.jsonl", "\n".join(map(json.dumps, rows)))
     os.replace(part, path)
 
