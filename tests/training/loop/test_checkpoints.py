@@ -6,12 +6,13 @@ import threading
 import pytest
 import torch
 
+from icmformer import weights
 from icmformer.errors import WeightsError
 from tests.training.conftest import TINY_RUN
 from tests.training.loop.test_trainer import assert_same_weights, trained
 from training.data.sources import open_images
 from training.loop import checkpoints as checkpoint
-from training.loop.checkpoints import CheckpointWriter, load_checkpoint
+from training.loop.checkpoints import CheckpointWriter, export, load_checkpoint
 from training.loop.config import parse_config
 from training.loop.samples import SampleSet
 from training.loop.trainer import Trainer, batches
@@ -43,6 +44,18 @@ def test_what_is_no_checkpoint_of_this_network_is_refused(tiny_config, tmp_path)
     wider = parse_config({**TINY_RUN, "network": {**TINY_RUN["network"], "embed_dim": 32}})
     with pytest.raises(WeightsError, match="another network"):
         load_checkpoint(Trainer(wider, torch.device("cpu")), tmp_path / "tiny.pt")
+
+
+def test_what_an_earlier_checkpoint_says_of_serving_is_exported(tiny_config, tmp_path):
+    """Its config had the keys beside the others, not in a section of their own."""
+    saved(Trainer(tiny_config, torch.device("cpu")), tmp_path / "run.pt")
+    content = torch.load(tmp_path / "run.pt", weights_only=True)
+    content["config"] |= {"min_crop_size": 50, "click_margin": 5}
+    del content["config"]["serving"]
+    torch.save(content, tmp_path / "run.pt")
+    assert export(tmp_path / "run.pt", tmp_path / "w", "earlier") == 0
+    made = weights.load(tmp_path / "w")
+    assert (made.serving.min_crop_size, made.serving.click_margin) == (50, 5)
 
 
 def test_a_checkpoint_holds_the_moment_it_was_asked_for_whatever_is_trained_meanwhile(
