@@ -30,12 +30,12 @@ def test_a_tie_goes_to_the_background_and_to_the_first_in_reading_order():
 def test_a_pixel_is_clicked_once():
     truth = np.zeros((9, 9), np.int32)
     truth[3:6, 3:6] = 1
-    clicker = SimulatedAnnotator(truth)
+    annotator = SimulatedAnnotator(truth)
     empty = np.zeros((9, 9), bool)
-    clicks = [clicker.next_click(empty) for _ in range(9)]
+    clicks = [annotator.next_click(empty) for _ in range(9)]
     assert clicks[0] == (4, 4, True)
     assert len(set(clicks)) == 9
-    assert clicker.next_click(empty) is None
+    assert annotator.next_click(empty) is None
 
 
 def test_ignored_pixels_neither_attract_clicks_nor_count():
@@ -45,8 +45,8 @@ def test_ignored_pixels_neither_attract_clicks_nor_count():
     mask = np.zeros((20, 20), bool)
     mask[12:20, :] = True
     mask[5:10, 5:10] = True
-    clicker = SimulatedAnnotator(truth)
-    assert clicker.iou(mask) == 1.0
-    assert clicker.next_click(mask) is None
+    annotator = SimulatedAnnotator(truth)
+    assert annotator.iou(mask) == 1.0
+    assert annotator.next_click(mask) is None
     mask[5:10, 5:7] = False
-    assert clicker.iou(mask) == 15 / 25
+    assert annotator.iou(mask) == 15 / 25

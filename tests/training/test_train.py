@@ -1,5 +1,6 @@
 """The training command, as a user runs it: on, off, killed, on two processes."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from icmformer import weights
+from icmformer.errors import ConfigError
 from tests.commands import run_module
 from tests.conftest import ROOT
 from tests.training.conftest import TINY_RUN
@@ -23,6 +25,7 @@ from training.evaluation.benchmarks import load_benchmark
 from training.evaluation.noc import click_count
 from training.export import main as export
 from training.loop.processes import Processes
+from training.loop.run import RunOptions, RunResult, train
 from training.loop.validation import Validation
 
 MODULE = [sys.executable, "-m", "training.train"]
@@ -76,6 +79,15 @@ def test_the_command_trains_goes_on_and_exports(command, tmp_path):
     assert made.about["samples"] == 12
     line, out = command("second", TINY_RUN, "--start", str(tmp_path / "w"))
     assert "0 fresh" in run_here(line).stdout
+
+
+def test_called_as_a_function_a_run_says_how_it_ended_and_goes_on(tiny_config, shard_root, tmp_path):
+    options = RunOptions(shard_root, tmp_path / "run", device="cpu", workers=0)
+    assert train(tiny_config, dataclasses.replace(options, time_budget=0)) == RunResult(finished=False, signalled=False)
+    assert train(tiny_config, options) == RunResult(finished=True, signalled=False)
+    assert weights_of(tmp_path / "run")
+    with pytest.raises(ConfigError, match="--threads at 1"):
+        dataclasses.replace(options, threads=0)
 
 
 def test_a_run_measures_and_shows_itself(command, shard_root):

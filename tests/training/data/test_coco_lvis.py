@@ -198,7 +198,7 @@ def test_panoptic_files_give_things_and_stuff(fixtures, tmp_path):
         Panoptic(folder / "panoptic_examples.json", tmp_path).masks(142238)
 
 
-def test_a_stopped_build_goes_on_and_photos_of_the_benchmark_are_left_out(fixtures, tmp_path, monkeypatch, capsys):
+def test_a_stopped_build_goes_on_and_images_of_the_benchmark_are_left_out(fixtures, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("training.data.build_coco_lvis._SHARD", 5)
     lvis, images = fixtures / "coco_lvis" / "lvis.json", fixtures / "coco_lvis" / "images"
     numbers = sorted(Instances(lvis).images)
@@ -358,7 +358,7 @@ def test_folders_that_are_no_set_are_refused(tmp_path):
 
 
 def write_joined(root):
-    """Two photos with LVIS and panoptic annotations at once, and what the rules make of them by hand."""
+    """Two images with LVIS and panoptic annotations at once, and what the rules make of them by hand."""
     size = (100, 120)
     lvis = {"000000000001": [box(10, 60, 10, 60)], "000000000002": [box(0, 40, 0, 40), box(5, 20, 5, 20)]}
     things = {"000000000001": [box(12, 60, 10, 60), box(65, 95, 70, 110)], "000000000002": []}
@@ -415,7 +415,7 @@ def test_lvis_and_panoptic_are_joined_by_the_build(tmp_path, jobs):
     ]
 
 
-def test_photos_that_are_not_there_are_told_before_anything_is_built(tmp_path, capsys):
+def test_images_that_are_not_there_are_told_before_anything_is_built(tmp_path, capsys):
     root = write_joined(tmp_path / "files")
     (root / "images" / "000000000002.jpg").unlink()
     assert build(tmp_path / "set", "--lvis", root / "lvis.json", "--images", root / "images") == 2

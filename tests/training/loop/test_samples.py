@@ -22,7 +22,7 @@ def images(shard_root):
     return open_images(shard_root, ["tiny.zip"])
 
 
-def test_held_out_photos_are_never_listed_for_training(images, shard_root):
+def test_held_out_images_are_never_listed_for_training(images, shard_root):
     every = Shard(shard_root / "tiny.zip", include_held_out=True)
     assert len(every.records) == 6
     assert {r.key for r in images.records} == {r.key for r in every.records if not held_out(r.set, r.key)}
@@ -65,7 +65,7 @@ def test_targets_lie_on_their_objects(images, tiny_config):
             assert sample.target[int(row), int(column)] == 1
 
 
-def test_views_keep_photo_object_and_other_objects_together():
+def test_views_keep_image_object_and_other_objects_together():
     rows, columns = np.mgrid[:100, :150]
     mask = ((rows - 40) ** 2 + (columns - 70) ** 2 < 400).astype(np.uint8)
     mask[75:95, 100:140] = OTHER
@@ -141,7 +141,7 @@ def test_what_cannot_be_trained_on_is_refused_by_name(tmp_path):
         open_images(tmp_path, ["sizes"]).load(0)
 
 
-def test_large_photos_are_averaged_not_sampled():
+def test_large_images_are_averaged_not_sampled():
     """A fine checkerboard seen from afar is gray."""
     board = np.indices((1200, 1600)).sum(axis=0) % 2 * 255
     image = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
