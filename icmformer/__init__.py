@@ -8,14 +8,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from icmformer.errors import IcmformerError
+from icmformer.version import __version__
 
 if TYPE_CHECKING:
     from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
     from icmformer.images.reading import LoadedImage, decode_image
     from icmformer.inference.engine import Caches, Engine
     from icmformer.types import Box, Click, MaskResult
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Box",

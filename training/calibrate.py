@@ -23,7 +23,7 @@ from icmformer.inference.predictor import Prediction
 from icmformer.types import FloatMap
 from training.command import add_played_objects, exit_status
 from training.evaluation.benchmarks import load_benchmark
-from training.simulated_annotator import Clicker
+from training.simulated_annotator import SimulatedAnnotator
 
 _SHARPNESSES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 _BAD = 0.8
@@ -37,7 +37,7 @@ def masks_of(
     patches, ious = [], []
     for item in tqdm(load_benchmark(dataset, root, limit), unit="object"):
         image, truth = item.load()
-        clicker, mask, made = Clicker(truth), np.zeros(truth.shape, bool), []
+        clicker, mask, made = SimulatedAnnotator(truth), np.zeros(truth.shape, bool), []
         prediction: Prediction | None = None
         while len(made) < clicks and (click := clicker.next_click(mask)) is not None:
             made.append(click)

@@ -24,7 +24,7 @@ from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
 from training.command import add_played_objects, exit_status
 from training.evaluation.benchmarks import load_benchmark
-from training.simulated_annotator import Clicker
+from training.simulated_annotator import SimulatedAnnotator
 
 _STRETCH = 6  # pixels of an edge
 
@@ -55,7 +55,7 @@ def measure(
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: {margin: [] for margin in margins})
     for item in tqdm(load_benchmark(dataset, root, limit), unit="object"):
         image, truth = item.load()
-        clicker = Clicker(truth)
+        clicker = SimulatedAnnotator(truth)
         for place, click in places(truth == 1):
             for margin, predictor in predictors.items():
                 mask = predictor.step(image, None, [click]).map.over(THRESHOLD)

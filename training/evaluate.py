@@ -48,7 +48,7 @@ from training.evaluation.noc import click_count
 from training.evaluation.object_results import resume
 from training.evaluation.protocol import LooseClicker, Served, Trace, as_served, box_around, play, protocol
 from training.evaluation.report import OverlayStrip, print_table, save_curve, summarise
-from training.simulated_annotator import Clicker
+from training.simulated_annotator import SimulatedAnnotator
 
 MAX_CLICKS = 20
 _UNZOOMED = 10**9
@@ -148,7 +148,7 @@ class Worker:
         elif self.run.box is not None:
             box = box_around(truth)
             first = self.engine.segment(image, box=box).mask
-            row["box_iou"] = Clicker(truth).iou(first)
+            row["box_iou"] = SimulatedAnnotator(truth).iou(first)
             answer = as_served(self.engine, image, self.run.served or "ordered", box)
         elif self.run.served:
             answer = as_served(self.engine, image, self.run.served)

@@ -30,7 +30,7 @@ from training.breakdown import TARGET, played_objects
 from training.command import exit_status, new_file
 from training.evaluation.benchmarks import EvalObject, Truth
 from training.evaluation.protocol import mask_digest
-from training.simulated_annotator import Clicker
+from training.simulated_annotator import SimulatedAnnotator
 
 _RIGHT, _MISSED, _EXTRA = (200, 200, 200), (225, 50, 45), (40, 95, 230)
 _POSITIVE, _NEGATIVE = (0, 130, 50), (0, 0, 0)
@@ -161,7 +161,7 @@ def _draw(args: argparse.Namespace) -> int:
         photo = image.pixels[rows, columns] if args.photos else None
         picture = error_map(photo, truth[rows, columns], mask[rows, columns], shifted)
         others += mask_digest(mask) != row["masks"][len(clicks) - 1]
-        tiles.append((picture, f"{item.name[:16]} {Clicker(truth).iou(mask):.2f} > {row['ious'][-1]:.2f}"))
+        tiles.append((picture, f"{item.name[:16]} {SimulatedAnnotator(truth).iou(mask):.2f} > {row['ious'][-1]:.2f}"))
     write_image(args.picture, sheet(tiles))
     if others:
         print(f"{others} masks differ from those played, on another machine or number of threads", file=sys.stderr)

@@ -22,7 +22,7 @@ from tests.engines import engine
 from training.evaluate import trace
 from training.evaluation.benchmarks import load_benchmark
 from training.evaluation.protocol import play, protocol
-from training.overfit import write_photos
+from training.tools.overfit import write_images
 
 CLICKS = [Click(200.5, 120.5), Click(150.5, 200.5, positive=False), Click(260.5, 160.5), Click(90.5, 60.5)]
 FRAME = (0, 299, 0, 450)
@@ -99,7 +99,7 @@ def replayed_alike(engine, image, truth):
 
 
 def test_the_order_of_an_annotators_clicks_is_mostly_found_again(fast, tmp_path):
-    write_photos(tmp_path)
+    write_images(tmp_path)
     found = [f for item in load_benchmark("folder", tmp_path) for f in replayed_alike(fast, *item.load())[0]]
     assert np.mean(found) >= 0.9
 

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, TRAINED
 from training.evaluate import main, target_size
 from training.evaluation.benchmarks import load_benchmark
 from training.evaluation.protocol import LooseClicker
-from training.simulated_annotator import Clicker
+from training.simulated_annotator import SimulatedAnnotator
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_unordered_clicks_as_served_are_what_a_cold_engine_says(pairs, tmp_path,
             Click(c + 0.5, r + 0.5, p) for r, c, p in sorted(clicks[:count], key=lambda c: c[2])
         ]  # negative first
         reply = engine.segment(image.pixels, points, ordered=False)
-        assert Clicker(truth).iou(reply.mask) == pytest.approx(ious[count - 1], abs=1e-6)
+        assert SimulatedAnnotator(truth).iou(reply.mask) == pytest.approx(ious[count - 1], abs=1e-6)
         assert 0 < reply.mask.mean() < 1
 
 

@@ -58,7 +58,7 @@ def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
     out = tmp_path / "run"
     command = [*quick, "--out", str(out), "--samples", "8"]
     with monkeypatch.context() as patch:
-        patch.setattr("training.train.Run._over", lambda self: self.trainer.seen >= 4)
+        patch.setattr("training.loop.run.Run._over", lambda self: self.trainer.seen >= 4)
         assert main(command) == 130
     told = capsys.readouterr()
     assert "4 photos with 8 objects to train on, 2 with 4 set aside" in told.out
@@ -193,7 +193,7 @@ def test_good_annotations_are_promoted_and_shuffled_ones_are_not(shuffled, tmp_p
     command = ["--annotations", str(write_rings(tmp_path / "rings", 20)), "--out", str(out), *common]
     if shuffled:  # what is trained on is wrong, what it is judged by is right
         with monkeypatch.context() as patch:
-            patch.setattr("training.train.Run._over", lambda self: True)
+            patch.setattr("training.loop.run.Run._over", lambda self: True)
             assert main([*command, "--samples", "160"]) == 130
         for path in (out / "data" / "train" / "masks").iterdir():
             labels = np.asarray(Image.open(path))

@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io import loadmat
 
 from icmformer.errors import ConfigError
 from icmformer.images.reading import LoadedImage, read_image
+from training.data.folders import files_in, image_pairs
 from training.data.held_out import held_out
-from training.data.records import PhotoRecord
+from training.data.records import ImageRecord
+from training.data.sbd_voc import read_sbd, read_voc
 from training.data.shards import Shard, open_shard
 
 Truth = NDArray[np.int32]
 IGNORE = -1
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _shard_objects(path: Path) -> Iterator[EvalObject]:
         yield from _photo_objects(shard, index, record, _LEAST_SHARE)
 
 
-def _photo_objects(shard: Shard, index: int, record: PhotoRecord, least: float) -> Iterator[ShardObject]:
+def _photo_objects(shard: Shard, index: int, record: ImageRecord, least: float) -> Iterator[ShardObject]:
     if record.segments or record.semantic_parts:
         return
     _, labels = shard.load(index)
@@ -124,7 +124,7 @@ def _never_trained_on(root: Path) -> Iterator[EvalObject]:
     These are all of `val-*.zip`, and of the others what `held_out` names.
     """
     by_set: dict[str, list[EvalObject]] = {}
-    for path in sorted(p for p in _listing(root) if p.suffix == ".zip"):
+    for path in (p for p in files_in(root) if p.suffix == ".zip"):
         shard = open_shard(path, include_held_out=True)
         for index, record in enumerate(shard.records):
             if path.name.startswith("val-") or held_out(record.set, record.key):
@@ -176,18 +176,6 @@ def _label_map(path: Path) -> Truth:
     return ids if set(np.unique(ids).tolist()) <= {0, 255} else np.where(ids == 255, IGNORE, ids)
 
 
-def read_sbd(path: Path) -> Truth:
-    """SBD's instances: ids."""
-    return np.asarray(loadmat(str(path))["GTinst"][0, 0]["Segmentation"], np.int32)
-
-
-def read_voc(path: Path) -> Truth:
-    """Pascal VOC's objects: ids, -1 ignored."""
-    with Image.open(path) as image:  # palette image: the indices are the ids, 255 is void
-        ids = np.asarray(image, np.int32)
-    return np.where(ids == 255, IGNORE, ids)
-
-
 _READERS: Mapping[str, Callable[[Path], Truth]] = {
     "trimap": _trimap,
     "any": _any_channel,
@@ -197,34 +185,10 @@ _READERS: Mapping[str, Callable[[Path], Truth]] = {
 }
 
 
-def image_pairs(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
-    """Image and mask files that share their stem, in order.
-
-    Raises:
-        ConfigError: A missing folder, an image without a mask, two files of one name.
-    """
-    by_stem = _by_stem(masks)
-    for image in _by_stem(images).values():
-        if image.stem not in by_stem:
-            raise ConfigError(f"{image} has no mask of that name in {masks}")
-        yield image, by_stem[image.stem]
-
-
 def _pairs(images: Path, masks: Path, kind: str) -> Iterator[EvalObject]:
     """One object an image."""
     for image, mask in image_pairs(images, masks):
         yield EvalObject(image.stem, image, mask, kind)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(_listing(folder)):
-        if path.suffix.lower() not in _IMAGES:
-            continue
-        if path.stem in files:
-            raise ConfigError(f"{path} and {files[path.stem]} have the same name; which one is meant?")
-        files[path.stem] = path
-    return files
 
 
 def _several(image: Path, mask: Path, kind: str) -> Iterator[EvalObject]:
@@ -232,12 +196,6 @@ def _several(image: Path, mask: Path, kind: str) -> Iterator[EvalObject]:
     for label in np.unique(_read(kind, mask)):
         if label > 0:
             yield EvalObject(f"{image.stem}_{label}", image, mask, kind, int(label))
-
-
-def _listing(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}; --root must be the data set's own folder")
-    return list(folder.iterdir())
 
 
 def _names(file: Path) -> list[str]:

@@ -22,7 +22,7 @@ from icmformer.inference.predictor import Prediction, Predictor
 from icmformer.inference.roi import ROI, PixelClick, bounding_box
 from icmformer.types import BoolMask, FloatMap
 from training.evaluation.benchmarks import Truth
-from training.simulated_annotator import Clicker
+from training.simulated_annotator import SimulatedAnnotator
 
 Served = Literal["ordered", "unordered"]
 """How a tool sends clicks: in their order (Label Studio), or as two lists whose mutual order is lost (CVAT)."""
@@ -60,7 +60,7 @@ def play(
     max_clicks: int = 20,
     first_mask: BoolMask | None = None,
     watch: Callable[[Sequence[PixelClick], BoolMask, float], None] | None = None,
-    clicker: Clicker | None = None,
+    clicker: SimulatedAnnotator | None = None,
 ) -> Trace:
     """Clicks until the target is reached, the clicks are used up, or nothing is wrong any more.
 
@@ -74,7 +74,7 @@ def play(
         watch: Shown the clicks, the mask and the IoU after each click.
         clicker: The annotator; by default the published one, who clicks in the middle.
     """
-    clicker = clicker or Clicker(truth)
+    clicker = clicker or SimulatedAnnotator(truth)
     mask = np.zeros(truth.shape, bool) if first_mask is None else first_mask
     probability = np.zeros(truth.shape, np.float32)
     clicks: list[PixelClick] = []
@@ -100,11 +100,11 @@ def mask_digest(mask: BoolMask) -> str:
     return hashlib.blake2b(np.packbits(mask).data, digest_size=8).hexdigest()
 
 
-class LooseClicker(Clicker):
+class LooseClicker(SimulatedAnnotator):
     """An annotator who clicks the region that the published one does, but not in its middle.
 
     Args:
-        truth: As `Clicker`.
+        truth: As `SimulatedAnnotator`.
         spread: Share of the region that is clicked, from its middle out: 0 its deepest points alone, 0.5 everything at
             least half as deep, 1 any of its pixels, each as likely.
         seed: Of the annotator's randomness: the same seed clicks the same on the same masks.

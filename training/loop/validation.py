@@ -1,4 +1,4 @@
-"""Number of clicks on photos that are never trained on, while a run goes on."""
+"""Number of clicks on held-out images, while a run goes on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_CLICKS = 20
 
 
 class Validation:
-    """Plays the protocol on the objects of a shard, without the mirror pass.
+    """Runs the evaluation protocol on the objects of a shard, without the mirror pass.
 
     Raises:
         ConfigError: No such shard.

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icmformer import __version__
 from icmformer.errors import ConfigError
 from icmformer.export.split import split
 from icmformer.inference.backends.base import Backend, device_lock
 from icmformer.models import ClickNetwork, ImageFeatures
+from icmformer.version import __version__
 from icmformer.weights import Weights
 
 _KEPT = 4  # compiled shapes; serving needs one

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as rle
-
+from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
+from training.data.coco_segmentation import decode
 from training.finetuning.readers.label_map import AnnotatedPhoto, AnnotationError, ImageFinder, label_map, unique_name
 
 
@@ -33,12 +32,13 @@ def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[Annot
                 f"there is no photo {name} in {finder.folder}; name the folder of the photos with --images"
             )
         height, width = int(image["height"]), int(image["width"])
-        masks, crowds = [], []
+        masks: list[BoolMask] = []
+        crowds: list[BoolMask] = []
         for annotation in annotations:
             target = crowds if annotation.get("iscrowd") else masks
             try:
                 target.append(decode(annotation["segmentation"], height, width))
-            except AnnotationError as error:
+            except ConfigError as error:
                 raise AnnotationError(f"annotation {annotation.get('id')} of {name}: {error}") from error
         skipped = {"no outline": len(every) - len(annotations)} if len(every) > len(annotations) else {}
         yield AnnotatedPhoto(unique_name(name), file, label_map(masks, height, width, crowds), skipped)
@@ -49,25 +49,3 @@ def _outlines(segmentation: Any) -> bool:
     if isinstance(segmentation, list):
         return any(not isinstance(polygon, list) or len(polygon) >= 6 for polygon in segmentation)
     return bool(segmentation)
-
-
-def decode(segmentation: Any, height: int, width: int) -> BoolMask:
-    """The (H, W) bool mask of a segmentation: polygons, or run lengths, packed or plain.
-
-    Raises:
-        AnnotationError: Another form.
-    """
-    try:
-        if isinstance(segmentation, list):
-            whole = [p for p in segmentation if not isinstance(p, list) or len(p) >= 6]
-            coded = rle.merge(rle.frPyObjects(whole, height, width))
-        elif isinstance(segmentation["counts"], list):
-            coded = rle.frPyObjects(segmentation, height, width)
-        else:
-            coded = segmentation
-        mask: BoolMask = np.asarray(rle.decode(coded), bool)
-    except Exception as error:  # pycocotools raises nearly anything
-        raise AnnotationError(f"a segmentation is neither polygons nor run lengths: {error}") from error
-    if mask.shape != (height, width):
-        raise AnnotationError(f"a segmentation is of {mask.shape} rows and columns, its image of ({height}, {width})")
-    return mask
