@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from icmformer.errors import ConfigError
-from training.command import exit_status, new_file, positive
+from training.command_line import exit_status, new_file, positive
 from training.evaluation.object_results import read_lines
 
 _PAUSE = 10

@@ -20,8 +20,8 @@ from icmformer import IcmformerError
 from icmformer.images.masks import write_image
 from icmformer.weights import load
 from training import train
-from training.evaluate import trace
 from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.protocol import trace
 from training.export import main as export
 
 CONFIG = Path(__file__).parent / "configs" / "overfit.yaml"

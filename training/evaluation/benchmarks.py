@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -149,7 +150,7 @@ def _read(kind: str, path: Path) -> Truth:
         raise ConfigError(f"{path} cannot be read as a mask: {error}") from error
 
 
-def _read_gray(path: Path) -> NDArray[np.generic]:
+def _read_gray(path: Path) -> NDArray[Any]:
     """The largest value of each pixel's channels, without alpha."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -159,11 +160,11 @@ def _read_gray(path: Path) -> NDArray[np.generic]:
 
 def _trimap(path: Path) -> Truth:
     gray = _read_gray(path)
-    return np.where(gray == 128, IGNORE, gray > 128).astype(np.int32)
+    return np.asarray(np.where(gray == 128, IGNORE, gray > 128), np.int32)
 
 
 def _any_channel(path: Path) -> Truth:
-    return (_read_gray(path) > 0).astype(np.int32)
+    return np.asarray(_read_gray(path) > 0, np.int32)
 
 
 def _label_map(path: Path) -> Truth:
