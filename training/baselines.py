@@ -1,7 +1,7 @@
 """Segmenters without a network, same protocol: `python -m training.baselines --dataset NAME --root DIR --out DIR`.
 
 `grabcut` is OpenCV's GrabCut with the clicks as seeds (Rother, Kolmogorov, Blake, 2004), `random-walker` scikit-image's
-random walker (Grady, 2006). What they are told is what a network is told: the photo and the clicks so far.
+random walker (Grady, 2006). What they are told is what a network is told: the image and the clicks so far.
 """
 
 from __future__ import annotations

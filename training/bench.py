@@ -1,8 +1,8 @@
 """`python -m training.bench`: what a click costs, as ratios to the published path measured in the same run.
 
 The published path runs the whole network on the crop and its mirror image in fp32 and keeps nothing. A later click is
-the third on an object whose ROI stays, caches warm; a new object is the first click on another object of a photo
-that was clicked on before; a first click is one on a photo never seen. Times are medians of one process.
+the third on an object whose ROI stays, caches warm; a new object is the first click on another object of an image
+that was clicked on before; a first click is one on an image never seen. Times are medians of one process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         type=positive_number,
         nargs="+",
         default=[1, 12, 50],
-        help="of the photos (1 12 50); the first for all",
+        help="of the images (1 12 50); the first for all",
     )
     parser.add_argument(
         "--clients", type=positive, nargs="+", default=[1, 4, 16], help="at once, for throughput (1 4 16)"

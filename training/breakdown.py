@@ -1,7 +1,7 @@
 """Where weights are good and where they are not: `python -m training.breakdown OUT`.
 
 Reads what `training.evaluate` left in OUT and prints its stratified metrics, as Markdown: by data set, by the object's
-share of its photo, by whether it is thin and by whether it is in several pieces.
+share of its image, by whether it is thin and by whether it is in several pieces.
 """
 
 from __future__ import annotations

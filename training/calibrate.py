@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from training.command_line import add_measured_objects, command_parser, exit_status
+from training.command_line import add_measured_objects, command_parser, exit_status, measured
 from training.evaluation.calibration import calibrate
 
 
@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     add_measured_objects(parser, 120)
     parser.add_argument("--clicks", type=int, default=4, help="clicks on each (4)")
     args = parser.parse_args(argv)
-    return exit_status(lambda: print(calibrate(**vars(args))), "stopped")
+    return exit_status(lambda: print(calibrate(*measured(args), args.clicks)), "stopped")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from icmformer import Engine
 from icmformer.errors import IcmformerError
 from icmformer.inference.profiles import PROFILES
-from training.evaluation.benchmarks import BENCHMARKS
+from training.evaluation.benchmarks import BENCHMARKS, EvalObject, load_benchmark
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
@@ -77,6 +78,11 @@ def add_measured_objects(parser: argparse.ArgumentParser, limit: int) -> None:
     parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or the shard")
     parser.add_argument("--limit", type=int, default=limit, help=f"objects, spread over the set ({limit})")
     parser.add_argument("--profile", choices=list(PROFILES), default="fast", help="fast (default) or exact")
+
+
+def measured(args: argparse.Namespace) -> tuple[Engine, list[EvalObject]]:
+    """The engine and the objects that the options of `add_measured_objects` name."""
+    return Engine.from_weights(args.weights, "cpu", args.profile), load_benchmark(args.dataset, args.root, args.limit)
 
 
 def exit_status(work: Callable[[], int | None], stopped: str) -> int:

@@ -8,9 +8,8 @@ import pytest
 from tests.conftest import TRAINED
 from tests.serverless.conftest import call
 from training.evaluation.benchmarks import load_benchmark
-from training.evaluation.cvat_function import by_function
 from training.evaluation.noc import click_count
-from training.evaluation.protocol import Stepwise, simulate
+from training.evaluation.protocol import Stepwise, by_function, simulate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -39,6 +39,6 @@ def test_the_command_prints_them(shard_root, capsys):
     assert "4 masks, mean IoU" in capsys.readouterr().out
     for wrong in (["--limit", "0"], ["--clicks", "-1"]):
         assert main([*arguments, *wrong]) == 2
-        assert "start at 1" in capsys.readouterr().err
+        assert "starts at 1" in capsys.readouterr().err
     assert main(["--root", str(shard_root / "none.zip")]) == 2
     assert "error:" in capsys.readouterr().err

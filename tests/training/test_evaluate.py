@@ -15,8 +15,8 @@ from icmformer import Caches, Click, Engine
 from icmformer.images.masks import write_image, write_mask
 from tests.conftest import ROOT, TRAINED
 from training.evaluate import main
-from training.evaluation.annotators import JitteredAnnotator
 from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.protocol import JitteredAnnotator
 from training.evaluation.settings import target_size
 from training.simulated_annotator import Clicker as SimulatedAnnotator
 
@@ -286,7 +286,7 @@ def test_zoom_modes(mode, dataset, size):
         (["--mode", "fixed560"], "sides that work"),
         (["--target-iou", "90"], "--target-iou"),
         (["--jobs", "0"], "--jobs starts at 1"),
-        (["--limit", "0"], "--passes and --limit start at 1"),
+        (["--limit", "0"], "--limit starts at 1"),
         (["--click-spread", "2"], "--click-spread"),
         (["--weights", "nowhere"], "no weights"),
         (["--root", "/nowhere"], "no folder"),

@@ -6,7 +6,6 @@ random walker (Grady, 2006). What they are told is what a network is told: the i
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,12 @@ import numpy as np
 from skimage.segmentation import random_walker
 from tqdm import tqdm
 
-from icmformer.errors import ConfigError
 from icmformer.inference.roi import ROI, PixelClick, whole
 from icmformer.types import BoolMask, FloatMap, RGBImage
 from training.evaluation.benchmarks import load_benchmark
 from training.evaluation.object_results import ObjectLog
 from training.evaluation.protocol import Predict, simulate
-from training.evaluation.report import save_curve, summarise
+from training.evaluation.report import write_results
 
 _SEED_RADIUS = 5  # pixels around a click that are certain, as the networks' disks
 _FIRST_GUESS = 0.25  # of the image's shorter side: where the object is guessed to be, around its clicks
@@ -98,24 +96,11 @@ METHODS: Mapping[str, Callable[[RGBImage], Predict]] = {"grabcut": grabcut, "ran
 def evaluate_baseline(
     method: str, dataset: str, root: Path, out: Path, limit: int | None = None, all_clicks: bool = False
 ) -> dict[str, Any]:
-    """Simulates a session with a method on every object of a data set that has none yet, and writes the results.
-
-    Args:
-        method: A key of `METHODS`.
-        dataset: A key of `training.evaluation.benchmarks.BENCHMARKS`.
-        root: The data set's folder.
-        out: Folder for results.json, curve.png and, while it runs, objects.jsonl, from which it goes on after a stop.
-        limit: Only so many objects, spread over the set.
-        all_clicks: Make all clicks rather than stop at an IoU of 90%.
-
-    Returns:
-        The figures and what they are of, as in results.json.
+    """As `training.evaluation.runner.evaluate`, with a method of `METHODS` in place of a network.
 
     Raises:
         ConfigError: `out` holds another run, or there is not one object.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError("--limit starts at 1")
     target = None if all_clicks else _TARGET_IOU
     header = {"method": method, "dataset": dataset, "root": str(root.resolve()), "limit": limit, "target_iou": target}
     log = ObjectLog(out, header)
@@ -128,7 +113,4 @@ def evaluate_baseline(
         log.add({"name": item.name, "ious": session.ious, "seconds": session.seconds})
     ordered = [log.results[item.name] for item in objects]
     facts = {"dataset": dataset, "weights": {"name": method}, "profile": "no network", "target_iou": target}
-    results = {**summarise(ordered, target), **facts}
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    save_curve(ordered, results, out / "curve.png")
-    return results
+    return write_results(ordered, facts, out)

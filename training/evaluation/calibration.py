@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from icmformer.errors import ConfigError
 from icmformer.inference.engine import expected_iou
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
-from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.benchmarks import EvalObject
 from training.evaluation.protocol import Stepwise, simulate
 
 _SHARPNESSES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
@@ -25,40 +24,20 @@ _BINS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
 HalfMap = NDArray[np.float16]
 
 
-def calibrate(
-    weights: str, dataset: str, root: Path, limit: int | None = None, profile: str = "fast", clicks: int = 4
-) -> str:
-    """Sets scores beside the IoUs that the masks really have.
-
-    Args:
-        weights: Name or path of the weights.
-        dataset: A key of `training.evaluation.benchmarks.BENCHMARKS`.
-        root: The data set's folder, or the shard.
-        limit: Only so many objects, spread over the set.
-        profile: `exact` or `fast`.
-        clicks: Simulated on each object.
+def calibrate(engine: Engine, objects: Sequence[EvalObject], clicks: int = 4) -> str:
+    """Makes some clicks on each object and sets the scores beside the IoUs that the masks really have.
 
     Returns:
         Two tables: by sharpness (see `icmformer.inference.engine.expected_iou`), and by score.
 
     Raises:
-        ConfigError: A number under 1, or not one object.
-        WeightsError: See `icmformer.weights.load`.
+        ConfigError: No click.
     """
-    if clicks < 1 or (limit is not None and limit < 1):
-        raise ConfigError("--limit and --clicks start at 1")
-    engine = Engine.from_weights(weights, "cpu", profile)
-    patches, ious = predictions(engine, dataset, root, limit, clicks)
-    return tables(patches, np.array(ious), engine.weights.serving.score_sharpness)
-
-
-def predictions(
-    engine: Engine, dataset: str, root: Path, limit: int | None, clicks: int
-) -> tuple[list[HalfMap], list[float]]:
-    """The network's probabilities, as it gave them, after each click on each object, and the IoU of each mask."""
+    if clicks < 1:
+        raise ConfigError("--clicks starts at 1")
     patches: list[HalfMap] = []
     ious: list[float] = []
-    for item in tqdm(load_benchmark(dataset, root, limit), unit="object"):
+    for item in tqdm(objects, unit="object"):
         image, truth = item.load()
         steps = Stepwise(engine.path, image)
 
@@ -67,7 +46,7 @@ def predictions(
             patches.append(steps.prediction.patch.astype(np.float16))
 
         ious += simulate(steps, truth, target_iou=None, max_clicks=clicks, observe=keep).ious
-    return patches, ious
+    return tables(patches, np.array(ious), engine.weights.serving.score_sharpness)
 
 
 def lower_chance(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -14,9 +13,8 @@ from icmformer import Engine
 from icmformer.errors import ConfigError
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
-from training.evaluation.annotators import ScriptedAnnotator
-from training.evaluation.benchmarks import load_benchmark
-from training.evaluation.protocol import Stepwise, simulate
+from training.evaluation.benchmarks import EvalObject
+from training.evaluation.protocol import ScriptedAnnotator, Stepwise, simulate
 
 _STRETCH = 6  # pixels of an edge
 
@@ -37,36 +35,21 @@ def places(truth: BoolMask) -> Iterator[tuple[str, PixelClick]]:
 
 
 def measure_edges(
-    weights: str,
-    dataset: str,
-    root: Path,
-    limit: int | None = None,
-    profile: str = "fast",
-    margins: Sequence[int] = (0, 5),
+    engine: Engine, objects: Sequence[EvalObject], margins: Sequence[int] = (0, 5)
 ) -> dict[str, dict[int, list[float]]]:
-    """Clicks on every place where an object meets its image's edge, with each margin.
-
-    Args:
-        weights: Name or path of the weights.
-        dataset: A key of `training.evaluation.benchmarks.BENCHMARKS`.
-        root: The data set's folder, or the shard.
-        limit: Only so many objects, spread over the set.
-        profile: `exact` or `fast`.
-        margins: See `ServingDefaults.click_margin`.
+    """Clicks on every place where an object meets its image's edge, with each `ServingDefaults.click_margin`.
 
     Returns:
         Place -> margin -> the IoU after each click there; not a number where nothing was found.
 
     Raises:
-        ConfigError: A limit under 1, a margin under 0, or not one object.
-        WeightsError: See `icmformer.weights.load`.
+        ConfigError: A margin under 0.
     """
-    if (limit is not None and limit < 1) or min(margins) < 0:
-        raise ConfigError("--limit starts at 1, --margins at 0")
-    engine = Engine.from_weights(weights, "cpu", profile)
+    if min(margins) < 0:
+        raise ConfigError("--margins start at 0")
     predictors = {margin: replace(engine.path, click_margin=margin) for margin in margins}
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: {margin: [] for margin in margins})
-    for item in tqdm(load_benchmark(dataset, root, limit), unit="object"):
+    for item in tqdm(objects, unit="object"):
         image, truth = item.load()
         for place, click in places(truth == 1):
             for margin, predictor in predictors.items():

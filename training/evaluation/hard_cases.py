@@ -17,11 +17,10 @@ from icmformer.inference.roi import PixelClick, ZoomSettings, bounding_box, expa
 from icmformer.models import network_config
 from icmformer.types import BoolMask, RGBImage
 from icmformer.weights import load
-from training.evaluation.annotators import ScriptedAnnotator
 from training.evaluation.benchmarks import EvalObject, Truth
 from training.evaluation.noc import clicks_to
 from training.evaluation.object_results import Header, ObjectResult, evaluated_objects
-from training.evaluation.protocol import as_served, pixel_middles, simulate
+from training.evaluation.protocol import ScriptedAnnotator, as_served, pixel_middles, simulate
 
 _TARGET_IOU = 0.9
 _RIGHT, _MISSED, _EXTRA = (200, 200, 200), (225, 50, 45), (40, 95, 230)
@@ -45,36 +44,25 @@ def hardest(evaluated: Sequence[Evaluated], count: int) -> list[Evaluated]:
     return sorted(evaluated, key=ease)[:count]
 
 
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """What was drawn.
-
-    Attributes:
-        objects: How many.
-        other_masks: Of them those whose mask is not the one that was evaluated: on another machine, or with another
-            number of threads, the last bits of a probability may be others.
-    """
-
-    objects: int
-    other_masks: int
-
-
 def draw_hard_cases(
     folder: Path, picture: Path, weights: str = "starter", count: int = 30, clicks: int = 5, over_images: bool = False
-) -> Drawn:
-    """Draws what is right and wrong about the masks of the hardest objects.
+) -> tuple[int, int]:
+    """Draws what is right and wrong about the masks of a finished evaluation's hardest objects after some clicks.
 
     Args:
-        folder: A finished evaluation's.
+        folder: The evaluation's.
         picture: The file to write: .png, .jpg or .webp.
         weights: Those that were evaluated.
-        count: Objects.
-        clicks: After which the masks are shown.
+        count: Of objects.
+        clicks: How many.
         over_images: Draw over the images rather than on white.
+
+    Returns:
+        How many were drawn, and of them those whose mask is not the one that was evaluated: on another machine, or with
+        another number of threads, the last bits of a probability may be others.
 
     Raises:
         ConfigError: See `evaluated_objects`; or other weights or settings than this can do again.
-        WeightsError: See `icmformer.weights.load`.
     """
     if count < 1 or clicks < 1:
         raise ConfigError("--count and --clicks start at 1")
@@ -94,7 +82,7 @@ def draw_hard_cases(
         tiles.append((tile, f"{item.name[:16]} {session.ious[-1]:.2f} > {result['ious'][-1]:.2f}"))
         others += session.masks[-1] != result["masks"][len(made) - 1]
     write_image(picture, sheet(tiles))
-    return Drawn(len(tiles), others)
+    return len(tiles), others
 
 
 def _engine(folder: Path, header: Header, weights: str) -> Engine:

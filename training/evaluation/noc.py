@@ -1,7 +1,6 @@
 """The figures of interactive segmentation: NoC, NoF, mean IoU against clicks, and the area under that curve.
 
-A session's IoUs are those after each of its clicks; it may have ended before the last click that was allowed, with the
-target reached or nothing left to correct.
+`ious` are one object's after each click of its session, or those of each object.
 """
 
 from __future__ import annotations
@@ -35,12 +34,7 @@ class ClickCount:
 
 
 def clicks_to(ious: Sequence[float], target: float) -> int | None:
-    """Clicks until one object first has the IoU `target`, None where it never has; compared in float32, as published.
-
-    Args:
-        ious: Of the object, after each click.
-        target: The IoU.
-    """
+    """Clicks until one object first has the IoU `target`, or None; compared in float32, as published."""
     reached = np.flatnonzero(np.asarray(ious, np.float32) >= np.float32(target))
     return int(reached[0]) + 1 if len(reached) else None
 
@@ -51,13 +45,7 @@ def object_noc(ious: Sequence[float], target: float, max_clicks: int = MAX_CLICK
 
 
 def click_count(ious: Sequence[Sequence[float]], target: float, max_clicks: int = MAX_CLICKS) -> ClickCount:
-    """Counts over objects the clicks until `target` is reached.
-
-    Args:
-        ious: Of each object, the IoU after each click; a session may have stopped at `target` or later.
-        target: The IoU.
-        max_clicks: Most clicks allowed.
-    """
+    """Counts over objects the clicks until `target` is reached; sessions may have stopped there or later."""
     numbers = np.array([object_noc(sequence, target, max_clicks) for sequence in ious])
     never = sum(clicks_to(sequence, target) is None for sequence in ious)
     return ClickCount(float(numbers.mean()), float(numbers.std()), int((numbers == max_clicks).sum()), never)

@@ -19,16 +19,9 @@ Header = Mapping[str, Any]
 
 
 class ObjectResult(TypedDict):
-    """What a session on one object came to, a line of the file.
+    """A line of the file: an object's name, and why it was skipped or what its `Session` came to.
 
-    Attributes:
-        name: The object's.
-        skipped: Why there was no session; the other keys are missing then.
-        clicks: (row, column, positive) of each click.
-        ious: IoU after each click.
-        seconds: Time of each prediction.
-        masks: Digest of the mask after each click.
-        box_iou: IoU of the mask for the object's box alone, where the session began with it.
+    `box_iou` is that of the mask for the object's box alone, where the session began with it.
     """
 
     name: str
@@ -57,22 +50,17 @@ class ObjectLog:
     def __init__(self, folder: Path, header: Header) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / _LOG
-        self.results: dict[str, ObjectResult] = {}
-        first = json.dumps({"run": dict(header)})
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        if lines and lines[0] != first:
+        try:
+            before: list[Any] = read_lines(self._path) if self._path.exists() else []
+        except ValueError as error:
+            raise ConfigError(f"{self._path} is not what an evaluation writes ({error})") from error
+        first = {"run": dict(header)}
+        if before and json.dumps(before[0]) != json.dumps(first):
             raise ConfigError(
                 f"{self._path} holds another run (other weights, data or settings); give another --out or delete it"
             )
-        kept = [first]
-        for line in lines[1:]:
-            try:
-                result: ObjectResult = json.loads(line)
-            except ValueError:
-                continue
-            self.results[result["name"]] = result
-            kept.append(line)
-        self._path.write_text("\n".join(kept) + "\n")
+        self.results: dict[str, ObjectResult] = {result["name"]: result for result in before[1:]}
+        self._path.write_text("".join(json.dumps(line) + "\n" for line in [first, *before[1:]]))
 
     def add(self, result: ObjectResult) -> None:
         """Writes the results of one more object, whose line is whole when this returns."""
@@ -113,11 +101,7 @@ def read_lines(path: Path) -> list[Any]:
 
 
 def evaluated_objects(folder: Path, target_iou: float) -> tuple[Header, list[tuple[EvalObject, ObjectResult]]]:
-    """The header of a finished evaluation, and its objects with their results.
-
-    Args:
-        folder: The evaluation's.
-        target_iou: The IoU that clicks are to be counted to.
+    """The header of a finished evaluation, whose clicks can be counted to an IoU, and its objects with their results.
 
     Raises:
         ConfigError: Not the folder of an evaluation, or one that was not finished, or that stopped short of the IoU.

@@ -1,18 +1,19 @@
 """The evaluation protocol: a simulated session on one object, with an annotator on one side and masks on the other.
 
-`simulate` is the one session loop; what makes the masks is a `Predict`: the published steps of a predictor
-(`Stepwise`), an engine as an annotation tool calls it (`as_served`), or anything else that turns clicks into
-probabilities.
+`simulate` is the one session loop. What makes the masks is a `Predict`: the published steps of a predictor
+(`Stepwise`), an engine as an annotation tool calls it (`as_served`), a CVAT function (`by_function`), or anything else
+that turns clicks into probabilities.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +27,7 @@ from icmformer.inference.predictor import ClickPath as Predictor
 from icmformer.inference.predictor import State
 from icmformer.inference.roi import ROI, PixelClick, ZoomSettings, bounding_box, whole
 from icmformer.inference.runner import WholeRunner
+from icmformer.serving.client import Ask, ServedImage
 from icmformer.types import BoolMask, FloatMap
 from training.evaluation.benchmarks import Truth
 from training.evaluation.noc import MAX_CLICKS
@@ -114,12 +116,49 @@ def mask_digest(mask: BoolMask) -> str:
     return hashlib.blake2b(np.packbits(mask).data, digest_size=8).hexdigest()
 
 
-class Stepwise:
-    """The published protocol: one step of the predictor a click, each building on the one before.
+class JitteredAnnotator(SimulatedAnnotator):
+    """An annotator who clicks in the region that the published one does, but not at its deepest point.
+
+    The click is drawn uniformly from the pixels of that connected region (8 neighbours) whose depth, the distance to
+    the region's edge, is at least (1 - spread) of the largest.
 
     Args:
-        predictor: The network with its settings.
-        image: What is clicked on.
+        truth: (H, W): 1 object, 0 background, -1 ignored.
+        spread: 0 clicks among the deepest points alone, 0.5 anywhere at least half as deep, 1 anywhere in the region.
+        seed: Of the annotator's randomness: the same seed clicks the same on the same masks.
+    """
+
+    def __init__(self, truth: Truth, spread: float, seed: int) -> None:
+        super().__init__(truth)
+        self._spread, self._rng = spread, np.random.default_rng(seed)
+
+    def _spot(self, depth: NDArray[np.float32]) -> tuple[int, int]:
+        deepest = super()._spot(depth)
+        _, regions = cv2.connectedComponents((depth > 0).astype(np.uint8), connectivity=8)
+        inside = regions == regions[deepest]
+        rows, columns = np.nonzero(inside & (depth >= (1 - self._spread) * depth[deepest]))
+        picked = int(self._rng.integers(len(rows)))
+        return int(rows[picked]), int(columns[picked])
+
+
+class ScriptedAnnotator(SimulatedAnnotator):
+    """An annotator whose clicks are known beforehand, such as those of an earlier session.
+
+    Args:
+        truth: (H, W): 1 object, 0 background, -1 ignored.
+        clicks: Made in this order, whatever the mask.
+    """
+
+    def __init__(self, truth: Truth, clicks: Iterable[PixelClick]) -> None:
+        super().__init__(truth)
+        self._clicks = iter(clicks)
+
+    def next_click(self, mask: BoolMask) -> PixelClick | None:
+        return next(self._clicks, None)
+
+
+class Stepwise:
+    """The published protocol: one step of the predictor a click, each building on the one before.
 
     Attributes:
         prediction: Of the last step; None before the first.
@@ -146,6 +185,12 @@ def as_served(engine: Engine, image: LoadedImage, order: ClickOrder, box: Box | 
         return result.probability, ROI(*result.roi)
 
     return predict
+
+
+def by_function(ask: Ask, image: LoadedImage) -> Predict:
+    """A CVAT function, which gets what CVAT sends and nothing else; its masks are probabilities of 0 and 1."""
+    served, frame = ServedImage(image, ask), whole(*image.pixels.shape[:2])
+    return lambda clicks: (served.segment(pixel_middles(clicks)).astype(np.float32), frame)
 
 
 def pixel_middles(clicks: Sequence[PixelClick]) -> list[Click]:
@@ -179,8 +224,8 @@ def trace(
         gt_mask: (H, W): 1 object, 0 background, -1 ignored.
         zoom_in: Fields of `ZoomSettings` (`skip_clicks`, `target_size`, ...); None shows the network the whole image.
         flip: Average with the mirror image.
-        threshold: Probability above which a pixel is in the mask.
-        target_iou: Where to stop; None makes all clicks.
+        threshold: As for `simulate`, like `target_iou` and `max_clicks`.
+        target_iou: Where to stop.
         max_clicks: Most clicks.
     """
     settings: dict[str, Any] = dict(zoom_in) if zoom_in is not None else {"skip_clicks": _UNZOOMED}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask, RGBImage
 from training.evaluation.benchmarks import Truth
 from training.evaluation.noc import MAX_CLICKS, area_under_curve, click_count, clicks_to, mean_iou, mean_iou_at
+from training.evaluation.object_results import ObjectResult
 from training.evaluation.protocol import pixel_middles
 
 TARGETS = (80, 85, 90, 95)
@@ -44,6 +46,23 @@ def summarise(results: Sequence[Mapping[str, Any]], target_iou: float | None) ->
     }
 
 
+def write_results(object_results: Sequence[ObjectResult], facts: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Writes results.json and curve.png.
+
+    Args:
+        object_results: In the order of the data set.
+        facts: What was evaluated, among others `dataset` and `target_iou`.
+        out: The folder.
+
+    Returns:
+        The figures and the facts.
+    """
+    results = {**summarise(object_results, facts["target_iou"]), **facts}
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    _save_curve(object_results, results, out / "curve.png")
+    return results
+
+
 def print_table(results: Mapping[str, Any], out: Path | None = None) -> None:
     """Prints the figures for people, and where an evaluation wrote them."""
     print(f"\n{results['dataset']}: {results['objects']} objects, {_subject(results)}")
@@ -70,14 +89,8 @@ def _subject(results: Mapping[str, Any]) -> str:
     return f"{server} ({results['model']})" if server else f"{results['weights']['name']}, {results['profile']}"
 
 
-def save_curve(object_results: Sequence[Mapping[str, Any]], results: Mapping[str, Any], path: Path) -> None:
-    """Draws mean IoU against clicks; where sessions stopped at a target, the share of objects that reached it instead.
-
-    Args:
-        object_results: As for `summarise`.
-        results: What `summarise` made of them, with the `dataset`, the `target_iou` and what was evaluated.
-        path: The picture.
-    """
+def _save_curve(object_results: Sequence[ObjectResult], results: Mapping[str, Any], path: Path) -> None:
+    """Draws mean IoU against clicks; the share of objects that reached the target where sessions stopped there."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import multiprocessing
 import os
 import signal
@@ -25,15 +24,23 @@ from icmformer.inference.profiles import find_device, find_runtime
 from icmformer.serving.client import asker
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
-from training.evaluation.annotators import JitteredAnnotator
 from training.evaluation.benchmarks import EvalObject, Truth, load_benchmark
-from training.evaluation.cvat_function import by_function
 from training.evaluation.noc import click_count
-from training.evaluation.object_results import ObjectLog, ObjectResult
-from training.evaluation.protocol import Predict, Stepwise, as_served, box_around, simulate
-from training.evaluation.report import OverlayStrip, save_curve, summarise
-from training.evaluation.settings import EvaluationSettings, Subject, header
+from training.evaluation.object_results import Header, ObjectLog, ObjectResult
+from training.evaluation.protocol import (
+    JitteredAnnotator,
+    Predict,
+    Stepwise,
+    as_served,
+    box_around,
+    by_function,
+    simulate,
+)
+from training.evaluation.report import OverlayStrip, write_results
+from training.evaluation.settings import EvaluationSettings
 from training.simulated_annotator import Clicker as SimulatedAnnotator
+
+Size = tuple[int, int]
 
 
 def evaluate(
@@ -57,15 +64,14 @@ def evaluate(
 
     Raises:
         ConfigError: `out` holds another run, there is not one object, or a process died.
-        WeightsError: See `icmformer.weights.load`.
-        DeviceError: A device that is not there.
+        IcmformerError: Weights, data, a device or a server that are not there.
     """
     if jobs < 1:
         raise ConfigError("--jobs starts at 1")
-    subject = Subject.of(settings)
+    header = settings.header()
     devices = [str(find_device(name)) for name in devices]
     objects = load_benchmark(settings.dataset, settings.root, settings.limit)
-    log = ObjectLog(out, header(settings, subject))
+    log = ObjectLog(out, header)
     done = dict(log.results)
     pictures = out / "overlays" if overlays else None
     if pictures:
@@ -73,7 +79,7 @@ def evaluate(
         done = {name: result for name, result in done.items() if (pictures / f"{name}.jpg").exists()}
     todo = [item for item in objects if item.name not in done]
     with tqdm(total=len(objects), initial=len(done), unit="object", desc=settings.dataset) as bar:
-        for result in _results(settings, subject, todo, devices, jobs, pictures):
+        for result in _results(settings, header["size"], todo, devices, jobs, pictures):
             done[result["name"]] = result
             log.add(result)
             bar.update()
@@ -84,14 +90,7 @@ def evaluate(
         raise ConfigError(f"every object of {settings.root} was skipped: {next(iter(skipped.values()))}")
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
-    results = {
-        **summarise(ordered, settings.target_iou),
-        **_facts(settings, subject, devices),
-        "skipped": skipped,
-    }
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    save_curve(ordered, results, out / "curve.png")
-    return results
+    return write_results(ordered, {**_facts(settings, header, devices), "skipped": skipped}, out)
 
 
 def _noc_so_far(results: Iterable[ObjectResult], target: float) -> float:
@@ -99,11 +98,11 @@ def _noc_so_far(results: Iterable[ObjectResult], target: float) -> float:
     return click_count(ious, target).noc if ious else 0.0
 
 
-def _facts(settings: EvaluationSettings, subject: Subject, devices: Sequence[str]) -> dict[str, Any]:
+def _facts(settings: EvaluationSettings, header: Header, devices: Sequence[str]) -> dict[str, Any]:
     """What the figures are of."""
     annotator = {"click_spread": settings.click_spread, "seed": settings.seed}
     if settings.server:
-        what = {"dataset": settings.dataset, "server": settings.server, "model": subject.identity}
+        what = {"dataset": settings.dataset, "server": settings.server, "model": header["identity"]}
         return {**what, "as_served": "unordered", "target_iou": settings.target_iou, **annotator}
     weights = settings.load_weights()
     return {
@@ -115,7 +114,7 @@ def _facts(settings: EvaluationSettings, subject: Subject, devices: Sequence[str
         },
         "profile": settings.profile,
         "runtime": find_runtime(settings.runtime, torch.device(devices[0])),
-        "target_size": subject.size,
+        "target_size": header["size"],
         **weights.serving.as_mapping(),
         "as_served": settings.order,
         "unordered_passes": settings.passes,
@@ -126,19 +125,11 @@ def _facts(settings: EvaluationSettings, subject: Subject, devices: Sequence[str
     }
 
 
-class Worker:
-    """Simulates sessions in one process.
-
-    Args:
-        settings: What decides the figures.
-        subject: What is evaluated.
-        device: Where the network runs.
-        threads: Torch's, on the CPU.
-        overlays: Folder for pictures of every click, or None.
-    """
+class _Worker:
+    """Simulates sessions in one process, at an input of (rows, columns) pixels."""
 
     def __init__(
-        self, settings: EvaluationSettings, subject: Subject, device: str, threads: int, overlays: Path | None
+        self, settings: EvaluationSettings, size: Size, device: str, threads: int, overlays: Path | None
     ) -> None:
         torch.set_num_threads(threads)
         self._settings, self._overlays = settings, overlays
@@ -147,11 +138,10 @@ class Worker:
         caches = Caches(ByteLRU(256 << 20), ByteLRU(64 << 20))
         weights, profile = settings.load_weights(), settings.make_profile()
         self._engine = Engine(weights, device, profile, caches, settings.runtime)
-        zoom = dataclasses.replace(self._engine.path.zoom, target_size=subject.size)
+        zoom = dataclasses.replace(self._engine.path.zoom, target_size=size)
         self._predictor = dataclasses.replace(self._engine.path, zoom=zoom)
 
     def __call__(self, item: EvalObject) -> ObjectResult:
-        """The results of one object."""
         image, truth = item.load()
         if not (truth == 1).any():
             return {"name": item.name, "skipped": "no pixel of the object"}
@@ -199,7 +189,7 @@ def _seed(name: str, seed: int) -> int:
 
 def _results(
     settings: EvaluationSettings,
-    subject: Subject,
+    size: Size,
     objects: list[EvalObject],
     devices: Sequence[str],
     jobs: int,
@@ -210,13 +200,13 @@ def _results(
     threads = Settings.from_environment().threads or max(1, (os.cpu_count() or 1) // max(processes, 1))
     if processes <= 1:
         if objects:
-            yield from map(Worker(settings, subject, devices[0], threads, overlays), objects)
+            yield from map(_Worker(settings, size, devices[0], threads, overlays), objects)
         return
     context = multiprocessing.get_context("spawn")
     queue: Any = context.SimpleQueue()
     for index in range(processes):
         queue.put(devices[index % len(devices)])
-    given = (settings, subject, queue, threads, overlays)
+    given = (settings, size, queue, threads, overlays)
     with ProcessPoolExecutor(processes, context, _start_worker, given) as pool:
         try:
             for done in as_completed([pool.submit(_result, item) for item in objects]):
@@ -227,15 +217,13 @@ def _results(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-_worker: Worker | None = None  # of a child process
+_worker: _Worker | None = None  # of a child process
 
 
-def _start_worker(
-    settings: EvaluationSettings, subject: Subject, devices: Any, threads: int, overlays: Path | None
-) -> None:
+def _start_worker(settings: EvaluationSettings, size: Size, devices: Any, threads: int, overlays: Path | None) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
-    _worker = Worker(settings, subject, devices.get(), threads, overlays)
+    _worker = _Worker(settings, size, devices.get(), threads, overlays)
 
 
 def _result(item: EvalObject) -> ObjectResult:

@@ -18,26 +18,12 @@ from training.evaluation.protocol import ClickOrder
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """The data set, the network, the annotator, and how the two meet.
+    """The data set, the network, the annotator, and how the two meet: the options of `python -m training.evaluate`.
 
     Attributes:
-        dataset: A key of `training.evaluation.benchmarks.BENCHMARKS`.
-        root: The data set's folder, or its shard.
-        weights: Name or path of the weights.
-        profile: `exact` or `fast`.
-        runtime: `auto`, `torch` or `openvino`.
-        mode: The network's input, see `target_size`.
         target_iou: Where sessions stop; None makes all clicks.
         order: None evaluates the published protocol at the input that `mode` says; else an engine as an annotation tool
             calls it, at the weights' own input size.
-        passes: With unordered clicks: feed all of them together so many times, rather than one by one.
-        box: Start each object with its box, turned into a first guess this way: `none`, `ellipse` or `box`, each alone
-            or with `+centre`.
-        limit: Only so many objects, spread over the set.
-        server: Address of a CVAT function to evaluate, with unordered clicks; what is said of the network then counts
-            for nothing.
-        click_spread: See `JitteredAnnotator`; 0 is the published annotator.
-        seed: Of the jittered annotator's randomness.
         refinement_pass: Whether a first click gets a refinement pass; None leaves it to the weights.
 
     Raises:
@@ -63,8 +49,8 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if self.target_iou is not None and not 0 < self.target_iou <= 1:
             raise ConfigError(f"--target-iou must lie in (0, 1], got {self.target_iou}")
-        if any(number is not None and number < 1 for number in (self.passes, self.limit)):
-            raise ConfigError("--passes and --limit start at 1")
+        if self.passes is not None and self.passes < 1:
+            raise ConfigError("--passes starts at 1")
         if not 0 <= self.click_spread <= 1:
             raise ConfigError(f"--click-spread must lie in [0, 1], got {self.click_spread}")
         if self.passes is not None and self.order != "unordered":
@@ -73,11 +59,7 @@ class EvaluationSettings:
             raise ConfigError("--as-served and --box use the weights' own input size; leave --mode out")
 
     def load_weights(self) -> Weights:
-        """The weights, with the refinement pass or without it where these settings say so.
-
-        Raises:
-            WeightsError: See `icmformer.weights.load`.
-        """
+        """The weights, with the refinement pass or without it where these settings say so."""
         weights = load(self.weights)
         if self.refinement_pass is None:
             return weights
@@ -85,11 +67,7 @@ class EvaluationSettings:
         return dataclasses.replace(weights, serving=serving)
 
     def make_profile(self) -> Profile:
-        """The profile, with what these settings say of unordered clicks and boxes.
-
-        Raises:
-            ConfigError: There is no such profile.
-        """
+        """The profile, with what these settings say of unordered clicks and boxes."""
         profile = find_profile(self.profile)
         if self.passes is not None:
             profile = dataclasses.replace(profile, unordered_passes=self.passes)
@@ -98,39 +76,38 @@ class EvaluationSettings:
             profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
         return profile
 
+    def header(self) -> dict[str, Any]:
+        """What the file of object results says of its run: all that decides them, what is as always left out.
 
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated.
-
-    Attributes:
-        identity: Of the weights as they are served by default; of a server, what it says of its model.
-        profile: The profile's name, or the model again.
-        size: The network's input, (rows, columns); of a server (0, 0).
-    """
-
-    identity: str
-    profile: str
-    size: tuple[int, int]
-
-    @staticmethod
-    def of(settings: EvaluationSettings) -> Subject:
-        """Loads the weights, or asks the server.
+        The keys stay as they are, so that an evaluation begun with an earlier version can be finished.
 
         Raises:
-            WeightsError: See `icmformer.weights.load`.
-            ServerError: The server does not answer.
-            ConfigError: An unknown zoom mode.
-            InputSizeError: A size that the network cannot take.
+            IcmformerError: No such weights, a server that does not answer, or an input that the network cannot take.
         """
-        if settings.server:
-            model = model_of(settings.server) or "unknown"
-            return Subject(model, model, (0, 0))
-        weights = load(settings.weights)
-        mode = "native" if settings.order or settings.box else settings.mode
-        size = target_size(mode, settings.dataset, network_config(weights.config).img_size)
-        meta_network(weights.config).check_size(*size)
-        return Subject(weights.identity, settings.profile, size)
+        if self.server:
+            identity = profile = model_of(self.server) or "unknown"
+            size = 0, 0
+        else:
+            weights = load(self.weights)
+            identity, profile = weights.identity, self.profile
+            mode = "native" if self.order or self.box else self.mode
+            size = target_size(mode, self.dataset, network_config(weights.config).img_size)
+            meta_network(weights.config).check_size(*size)
+        always = {
+            "identity": identity,
+            "dataset": self.dataset,
+            "root": str(self.root.resolve()),
+            "profile": profile,
+            "size": size,
+            "target_iou": self.target_iou,
+            "served": "unordered" if self.server else self.order,
+            "passes": self.passes,
+            "box": self.box,
+            "limit": self.limit,
+        }
+        usual = {"server": None, "runtime": "auto", "spread": 0.0, "seed": 0, "second_look": None}
+        now = self.server, self.runtime, self.click_spread, self.seed, self.refinement_pass
+        return always | {key: value for key, value in zip(usual, now, strict=True) if value != usual[key]}
 
 
 def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
@@ -156,30 +133,3 @@ def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
     if mode.startswith("fixed") and len(sides) <= 2 and all(s.isdigit() and int(s) > 1 for s in sides):
         return int(sides[0]), int(sides[-1])
     raise ConfigError(f"unknown zoom mode {mode!r}; use auto, native, cvpr, fixedN or fixedN,M")
-
-
-def header(settings: EvaluationSettings, subject: Subject) -> dict[str, Any]:
-    """What the file of object results says of its run: all that decides them, what is as always left out.
-
-    The keys stay as they are, so that an evaluation begun with an earlier version can be finished.
-    """
-    always = {
-        "identity": subject.identity,
-        "dataset": settings.dataset,
-        "root": str(settings.root.resolve()),
-        "profile": subject.profile,
-        "size": subject.size,
-        "target_iou": settings.target_iou,
-        "served": "unordered" if settings.server else settings.order,
-        "passes": settings.passes,
-        "box": settings.box,
-        "limit": settings.limit,
-    }
-    added = {
-        "server": (settings.server, None),
-        "runtime": (settings.runtime, "auto"),
-        "spread": (settings.click_spread, 0.0),
-        "seed": (settings.seed, 0),
-        "second_look": (settings.refinement_pass, None),
-    }
-    return always | {key: value for key, (value, usual) in added.items() if value != usual}

@@ -22,46 +22,37 @@ SETS = tuple(OBJECTS)
 
 @dataclass(frozen=True)
 class Published:
-    """Figures that others published: benchmark -> clicks to 85% and to 90% IoU; None where not given."""
+    """Figures that others published.
+
+    Attributes:
+        model: The network.
+        trained_on: The data set.
+        figures: Clicks to 85% and to 90% IoU on GrabCut, Berkeley, DAVIS and SBD; "-" where not given.
+    """
 
     model: str
     trained_on: str
-    clicks: Mapping[str, tuple[float | None, float | None]]
+    figures: str
+
+    @property
+    def clicks(self) -> dict[str, str]:
+        """Benchmark -> clicks to 85% and to 90% IoU, where any are given."""
+        pairs = dict(zip(("GrabCut", "Berkeley", "DAVIS", "SBD"), self.figures.split(), strict=True))
+        return {name: pair.replace("/", " / ") for name, pair in pairs.items() if pair != _NONE}
 
 
+_NONE = "-/-"
 _C, _S = "COCO+LVIS", "SBD"
 PUBLISHED = (
-    Published("graph cut", "", {"GrabCut": (None, 10.0), "Berkeley": (None, 14.22), "DAVIS": (None, 17.41)}),
-    Published("DIOS, 2016", "Pascal VOC", {"GrabCut": (None, 6.04), "Berkeley": (None, 8.65), "DAVIS": (None, 12.58)}),
-    Published(
-        "RITM, HRNet-32",
-        _C,
-        {"GrabCut": (1.46, 1.56), "Berkeley": (1.43, 2.1), "DAVIS": (4.11, 5.34), "SBD": (3.59, 5.71)},
-    ),
-    Published(
-        "FocalClick, B3",
-        _C,
-        {"GrabCut": (1.44, 1.5), "Berkeley": (1.55, 1.92), "DAVIS": (3.61, 4.9), "SBD": (3.43, 5.62)},
-    ),
-    Published(
-        "SimpleClick, ViT-B",
-        _C,
-        {"GrabCut": (1.38, 1.48), "Berkeley": (1.36, 1.97), "DAVIS": (3.66, 5.06), "SBD": (3.43, 5.62)},
-    ),
-    Published(
-        "iCMFormer, ViT-B",
-        _C,
-        {"GrabCut": (1.42, 1.52), "Berkeley": (1.4, 1.86), "DAVIS": (3.4, 5.06), "SBD": (3.29, 5.3)},
-    ),
-    Published(
-        "iCMFormer, ViT-B",
-        _S,
-        {"GrabCut": (1.36, 1.42), "Berkeley": (1.42, 2.52), "DAVIS": (4.05, 5.58), "SBD": (3.33, 5.31)},
-    ),
-    Published(
-        "MFP, ViT-B", _C, {"GrabCut": (1.34, 1.42), "Berkeley": (1.35, 1.9), "DAVIS": (3.37, 4.81), "SBD": (3.26, 5.34)}
-    ),
-    Published("CFR-ICL, ViT-H", _C, {"DAVIS": (3.0, 4.24)}),
+    Published("graph cut", "", "-/10.00 -/14.22 -/17.41 -/-"),
+    Published("DIOS, 2016", "Pascal VOC", "-/6.04 -/8.65 -/12.58 -/-"),
+    Published("RITM, HRNet-32", _C, "1.46/1.56 1.43/2.10 4.11/5.34 3.59/5.71"),
+    Published("FocalClick, B3", _C, "1.44/1.50 1.55/1.92 3.61/4.90 3.43/5.62"),
+    Published("SimpleClick, ViT-B", _C, "1.38/1.48 1.36/1.97 3.66/5.06 3.43/5.62"),
+    Published("iCMFormer, ViT-B", _C, "1.42/1.52 1.40/1.86 3.40/5.06 3.29/5.30"),
+    Published("iCMFormer, ViT-B", _S, "1.36/1.42 1.42/2.52 4.05/5.58 3.33/5.31"),
+    Published("MFP, ViT-B", _C, "1.34/1.42 1.35/1.90 3.37/4.81 3.26/5.34"),
+    Published("CFR-ICL, ViT-H", _C, "-/- -/- 3.00/4.24 -/-"),
 )
 """As quoted in MFP (Lee et al., CVPR 2024) and in the papers of DIOS, iCMFormer and CFR-ICL."""
 
@@ -77,18 +68,11 @@ def evaluate_benchmarks(
     devices: Sequence[str] = ("cpu",),
     jobs: int = 1,
 ) -> None:
-    """Evaluates the benchmarks that are there, and prints and writes their figures; goes on after a stop.
+    """Evaluates benchmarks (those that are there, unless `sets` names some), and prints and writes their figures.
 
-    Args:
-        data: Holds a folder for each benchmark, by its name.
-        out: Gets a folder for each benchmark, as `evaluate` writes it, and results.md, written anew after each.
-        sets: Some of `SETS`; None takes those that are there.
-        weights: Name or path of the weights.
-        profile: `exact` or `fast`.
-        all_clicks: Make all clicks rather than stop at an IoU of 90%.
-        limit: Only so many objects of each, spread over the set.
-        devices: cpu, cuda or cuda:N, each.
-        jobs: Processes on each device.
+    `data` holds a folder for each benchmark, by its name. `out` gets one for each, as `evaluate` writes it, and
+    results.md, written anew after each; after a stop it goes on from there. The other arguments are those of
+    `EvaluationSettings` and `evaluate`.
 
     Raises:
         ConfigError: No benchmark, or some could not be evaluated, which is said when the others are through.
@@ -140,7 +124,7 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> str:
     lines.append(f"| **{weights['name']}** | | {' | '.join(f'**{_pair(own[name])}**' for name in sets)} |")
     for other in PUBLISHED:
         if any(name in other.clicks for name in sets):
-            cells = " | ".join(_pair(other.clicks.get(name, (None, None))) for name in sets)
+            cells = " | ".join(other.clicks.get(name, "- / -") for name in sets)
             lines.append(f"| {other.model} | {other.trained_on} | {cells} |")
     lines += ["", "Published figures as quoted in MFP (CVPR 2024) and by their authors. Of this run:", ""]
     lines += ["| | objects | input | never at 90% | mIoU after one click | after five | seconds a click |"]

@@ -54,13 +54,7 @@ def groups_of(item: EvalObject, truth: Truth) -> Groups:
 
 
 def stratified_metrics(folder: Path) -> str:
-    """A finished evaluation's figures by data set, share of the image, shape and number of pieces.
-
-    Args:
-        folder: The evaluation's.
-
-    Returns:
-        Markdown, see `tables`.
+    """The Markdown `tables` of the finished evaluation in a folder.
 
     Raises:
         ConfigError: See `evaluated_objects`.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +20,8 @@ Results = Mapping[str, Any]
 _FEW = 20  # objects; the gain on fewer says little
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Fine-tuned weights and what they came to.
-
-    Attributes:
-        weights: Their folder.
-        min_crop_size: See `ServingDefaults`; the one of `tried` that needs the fewest clicks.
-        tried: Least crop in pixels -> results on the held-out part.
-    """
-
-    weights: Path
-    min_crop_size: int
-    tried: Mapping[int, Results]
-
-    @property
-    def results(self) -> Results:
-        """With the best least crop."""
-        return self.tried[self.min_crop_size]
-
-    def beats(self, before: Results) -> bool:
-        """Whether it needs fewer clicks to 90% IoU."""
-        return noc90(self.results) < noc90(before)
-
-
-def noc90(results: Results) -> float:
-    """Mean number of clicks to 90% IoU."""
-    return float(results["noc"]["90"])
-
-
 def measure(weights: str, what: str, settings: FinetuneSettings, out: Path) -> Results:
-    """Evaluates weights on the held-out part, with all clicks.
-
-    Args:
-        weights: Name or path.
-        what: To be told.
-        settings: Of the run.
-        out: The evaluation's folder.
-    """
+    """Evaluates weights on the held-out part, with all clicks, into the folder `out`; `what` is printed before."""
     print(f"{what}: evaluating on the held-out part", flush=True)
     evaluation = EvaluationSettings(
         dataset="label-maps",
@@ -72,20 +35,9 @@ def measure(weights: str, what: str, settings: FinetuneSettings, out: Path) -> R
     return evaluate(evaluation, out, settings.devices, settings.jobs)
 
 
-def best_candidate(make: Callable[[int], Path], crops: list[int], settings: FinetuneSettings) -> Candidate:
-    """Measures the fine-tuned weights with each least crop, and makes them with the best one.
-
-    Args:
-        make: Writes the weights with a least crop; returns their folder.
-        crops: In pixels; of equals the first is taken.
-        settings: Of the run.
-    """
-    tried: dict[int, Results] = {}
-    for crop in crops:
-        what = f"after, zooming in to {crop} pixels"
-        tried[crop] = measure(str(make(crop)), what, settings, settings.out / f"after-{crop}")
-    best = min(crops, key=lambda crop: noc90(tried[crop]))
-    return Candidate(make(best), best, tried)
+def noc90(results: Results) -> float:
+    """Mean number of clicks to 90% IoU, which decides."""
+    return float(results["noc"]["90"])
 
 
 def doubt(split: Split, settings: FinetuneSettings) -> str:
@@ -111,11 +63,12 @@ def install(weights: Path) -> str:
     return name
 
 
-def replace_folder(source: Path, target: Path) -> None:
-    """Puts a folder in another's place; whoever has opened the old one keeps it."""
+def replace_folder(source: Path, target: Path) -> Path:
+    """Puts a folder in another's place, and returns that; whoever has opened the old one keeps it."""
     old = target.with_name(f"{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     source.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+    return target

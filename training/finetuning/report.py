@@ -21,7 +21,7 @@ from training.evaluation.benchmarks import EvalObject, load_benchmark
 from training.evaluation.noc import object_noc
 from training.evaluation.object_results import read_object_results
 from training.evaluation.protocol import Stepwise, pixel_middles, simulate
-from training.finetuning.gate import Candidate, Results
+from training.finetuning.gate import Results
 from training.finetuning.settings import FinetuneSettings
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
@@ -43,26 +43,27 @@ def write_report(
     settings: FinetuneSettings,
     facts: Mapping[str, str],
     before: Results,
-    candidate: Candidate,
+    after: Results,
+    evaluated: Path,
     promoted: bool,
-    target: Path,
+    made: Path,
 ) -> Path:
-    """Writes report.html into the run's folder.
+    """Writes report.html into the run's folder, which holds the evaluations.
 
     Args:
-        settings: Of the run, whose folder holds the evaluations.
+        settings: Of the run.
         facts: What was done.
         before: Results of the weights that the run began with.
-        candidate: The fine-tuned weights and their results.
+        after: Those of the new ones.
+        evaluated: Folder of the evaluation that found these.
         promoted: Whether the new ones were taken.
-        target: Where promoted weights are.
+        made: The new ones' folder.
     """
-    after = candidate.results
-    gains = _gains(settings.out / "before", settings.out / f"after-{candidate.min_crop_size}")
+    gains = _gains(settings.out / "before", evaluated)
     better, worse = sum(g > 0 for g, _ in gains), sum(g < 0 for g, _ in gains)
     verdict = (
         f'<p class="yes"><b>Promoted.</b> The new weights need fewer clicks; they are in '
-        f"<code>{html.escape(str(target))}</code>, a path that <code>--weights</code> and "
+        f"<code>{html.escape(str(made))}</code>, a path that <code>--weights</code> and "
         "<code>ICMFORMER_WEIGHTS</code> take.</p>"
         if promoted
         else '<p class="no"><b>Not promoted.</b> The new weights need no fewer clicks than the old ones, which stay in '
@@ -80,7 +81,7 @@ def write_report(
         "<h2>What was done</h2><table>",
         *[f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items()],
         "</table>",
-        *_pictures(settings, gains, target if promoted else candidate.weights),
+        *_pictures(settings, gains, made),
     ]
     path = settings.out / "report.html"
     path.write_text("\n".join(parts))

@@ -15,15 +15,18 @@ import yaml
 
 from icmformer.errors import ConfigError
 from icmformer.inference.profiles import find_device
+from icmformer.models import network_config
 from icmformer.weights import Weights, load, save
 from training.finetuning import gate
-from training.finetuning.gate import Candidate, Results, noc90
+from training.finetuning.gate import Results, noc90
 from training.finetuning.readers.detect import read_annotations
-from training.finetuning.recipe import training_config
 from training.finetuning.report import write_report
 from training.finetuning.settings import FinetuneSettings
 from training.finetuning.split import Split, prepare
 from training.train import main as train
+
+LEAST_SHARE = 0.0001
+"""Share of the input a target covers at least: a team's objects are trained on however small they are."""
 
 
 def finetune(settings: FinetuneSettings) -> bool:
@@ -42,7 +45,9 @@ def finetune(settings: FinetuneSettings) -> bool:
         KeyboardInterrupt: The training was stopped; the same call goes on.
     """
     weights = load(settings.weights)
-    settings = dataclasses.replace(settings, devices=[str(find_device(name)) for name in settings.devices])
+    devices = [str(find_device(name)) for name in settings.devices]
+    lr = settings.lr or (3e-4 if _is_hybrid(weights) else 5e-5)
+    settings = dataclasses.replace(settings, devices=devices, lr=lr)
     settings.claim(weights)
     split = _prepared(settings)
     print(
@@ -54,22 +59,68 @@ def finetune(settings: FinetuneSettings) -> bool:
         print(f"skipped, since they outline nothing: {split.skipped}")
     if not split.train_objects or not split.held_objects:
         raise ConfigError("one of the two parts holds no object; annotate more photos, or change --held-out")
-    chance = gate.doubt(split, settings)
-    if chance:
-        print(f"warning: {chance}", file=sys.stderr)
+    doubt = gate.doubt(split, settings)
+    if doubt:
+        print(f"warning: {doubt}", file=sys.stderr)
     before = gate.measure(settings.weights, "before", settings, settings.out / "before")
     config = training_config(weights, settings)
     state = _trained(settings, config)
     crops = sorted({split.min_crop_size, weights.serving.min_crop_size}, reverse=True)
-    candidate = gate.best_candidate(lambda crop: _save(settings, config, weights, split, state, crop), crops, settings)
-    promoted, target = candidate.beats(before), settings.out / "weights"
+    tried: dict[int, Results] = {}
+    for crop in crops:
+        folder = _save(settings, config, weights, split, state, crop)
+        what = f"after, zooming in to {crop} pixels"
+        tried[crop] = gate.measure(str(folder), what, settings, settings.out / f"after-{crop}")
+    best = min(crops, key=lambda crop: noc90(tried[crop]))
+    made, after = _save(settings, config, weights, split, state, best), tried[best]
+    promoted = noc90(after) < noc90(before)
     if promoted:
-        gate.replace_folder(candidate.weights, target)
-    facts = _facts(settings, weights, split, candidate, chance)
-    report = write_report(settings, facts, before, candidate, promoted, target)
-    _tell(settings, before, candidate, promoted, target)
+        made = gate.replace_folder(made, settings.out / "weights")
+    facts = _facts(settings, split, tried, doubt)
+    report = write_report(settings, facts, before, after, settings.out / f"after-{best}", promoted, made)
+    change = 100 * (noc90(after) / noc90(before) - 1)
+    print(f"\nclicks to 90% IoU: {noc90(before):.2f} before, {noc90(after):.2f} after ({change:+.0f}%)")
+    print(f"promoted: {made}" if promoted else f"NOT promoted, no better than {settings.weights}; kept as {made}")
+    if promoted and settings.install:
+        print(f"servers and commands know them as {gate.install(made)}")
     print(f"report: {report}")
     return promoted
+
+
+def training_config(weights: Weights, settings: FinetuneSettings) -> dict[str, Any]:
+    """A short and warm training, gentle with what is known already, with few images seen in many ways."""
+    hybrid = _is_hybrid(weights)
+    return {
+        "network": weights.config,
+        "size": network_config(weights.config).img_size,
+        "batch": settings.batch,
+        "samples": settings.samples,
+        "seed": settings.seed,
+        "channels_last": hybrid,
+        "precision": "bf16",
+        "data": {"shards": ["train"], "balance": "objects", "least": 0.0},
+        "augment": {
+            "least": LEAST_SHARE,
+            "turns": True,
+            "tilt": 15.0,
+            "resize": [0.75, 2.0],
+            "brightness": [-0.3, 0.3],
+        },
+        "optim": {
+            "lr": settings.lr,
+            "weight_decay": 0.02,
+            "warmup_samples": settings.samples // 20,
+            "schedule": "cosine",
+            "ema": 0.99,
+            "lr_factors": {"backbone.trunk.": 0.2} if hybrid else {},
+        },
+        "points": {"gamma": 0.35, "centre_first": 0.5, "max_points": 12},
+        "pictures": max(settings.samples // 4, 1),
+    }
+
+
+def _is_hybrid(weights: Weights) -> bool:
+    return "hybrid" in str(weights.config.get("family"))
 
 
 def _prepared(settings: FinetuneSettings) -> Split:
@@ -127,7 +178,7 @@ def _save(
             "objects": split.train_objects,
             "samples": state["seen"],
             "batch": settings.batch,
-            "lr": settings.learning_rate(weights),
+            "lr": settings.lr,
             "seed": settings.seed,
         },
         "parent": dict(weights.about),
@@ -139,33 +190,18 @@ def _save(
     return save(folder, config["network"], state["average"], name, about, "fp16", serving)
 
 
-def _facts(
-    settings: FinetuneSettings, weights: Weights, split: Split, candidate: Candidate, chance: str
-) -> dict[str, str]:
+def _facts(settings: FinetuneSettings, split: Split, tried: Mapping[int, Results], doubt: str) -> dict[str, str]:
     """What was done, for the report."""
     facts = {
         "annotations": settings.annotations.name,
         "began with": settings.weights,
         "trained on": f"{split.train_images} photos, {split.train_objects} objects, {settings.samples:,} samples",
         "held out": f"{split.held_images} photos, {split.held_objects} objects, at most {settings.objects} evaluated",
-        "learning rate, batch": f"{settings.learning_rate(weights):g}, {settings.batch}",
+        "learning rate, batch": f"{settings.lr:g}, {settings.batch}",
         "profile of the evaluation": settings.profile,
         "skipped, since they outline nothing": split.skipped,
         "photos' long side": f"{split.long_side} pixels (median)",
+        **{f"clicks zooming in to {crop} pixels": f"{noc90(results):.2f}" for crop, results in tried.items()},
+        "mind": doubt,
     }
-    facts |= {
-        f"clicks zooming in to {crop} pixels": f"{noc90(results):.2f}" for crop, results in candidate.tried.items()
-    }
-    facts["mind"] = chance
     return {name: fact for name, fact in facts.items() if fact}
-
-
-def _tell(settings: FinetuneSettings, before: Results, candidate: Candidate, promoted: bool, target: Path) -> None:
-    old, new = noc90(before), noc90(candidate.results)
-    print(f"\nclicks to 90% IoU: {old:.2f} before, {new:.2f} after ({100 * (new / old - 1):+.0f}%)")
-    if not promoted:
-        print(f"NOT promoted, no better than {settings.weights}; kept as {candidate.weights}")
-        return
-    print(f"promoted: {target}")
-    if settings.install:
-        print(f"servers and commands know them as {gate.install(target)}")

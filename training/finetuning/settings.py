@@ -14,26 +14,11 @@ from icmformer.weights import Weights
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """A team's annotations, the weights to begin with, and how to train and judge.
+    """A team's annotations, the weights to begin with, and how to train and judge: the options of the command.
 
     Attributes:
-        annotations: A team's export; see `training.finetuning.readers.detect`.
-        out: The run's folder.
-        images: The images' folder; by default beside the export, or in it.
-        weights: Name or path of the weights to begin with.
-        name: Of the new weights; by default that of `out`.
-        install: Also put promoted weights where names are looked for.
-        held_out: Share of the images that is held out.
-        samples: Training samples.
-        batch: Samples a step.
-        lr: Peak learning rate; by default 3e-4, and 5e-5 for plain ViTs and Swins.
-        objects: Held-out objects to be evaluated on, at most.
-        profile: `exact` or `fast`, of the evaluation.
-        devices: auto, cpu, cuda or cuda:N, each; the first trains, all of them evaluate.
-        jobs: Processes on each device that evaluate.
-        workers: Processes that prepare samples.
-        threads: CPU threads of the training; None leaves the choice to torch.
-        seed: Of everything random in the training.
+        lr: Peak learning rate; None leaves it to the network's family.
+        devices: The first trains, all of them evaluate.
 
     Raises:
         ConfigError: A value that cannot be used.
@@ -69,12 +54,6 @@ class FinetuneSettings:
         """Folder of the two parts of the images."""
         return self.out / "data"
 
-    def learning_rate(self, weights: Weights) -> float:
-        """The peak learning rate for weights."""
-        if self.lr is not None:
-            return self.lr
-        return 3e-4 if is_hybrid(weights) else 5e-5
-
     def claim(self, weights: Weights) -> None:
         """Writes into the run's folder what decides the run, so that another one is not mixed in.
 
@@ -88,7 +67,7 @@ class FinetuneSettings:
             "weights": weights.identity,
             "samples": self.samples,
             "batch": self.batch,
-            "learning rate": self.learning_rate(weights),
+            "learning rate": self.lr,
             "seed": self.seed,
             "objects": self.objects,
             "profile": self.profile,
@@ -99,16 +78,9 @@ class FinetuneSettings:
             mark.write_text(json.dumps(deciding, indent=2) + "\n")
             return
         known = json.loads(mark.read_text())
-        other = sorted(key for key, value in deciding.items() if value != known.get(key))
+        other = ", ".join(sorted(key for key, value in deciding.items() if value != known.get(key)))
         if other:
-            raise ConfigError(
-                f"{self.out} holds another run (other {', '.join(other)}); give another --out, or delete it"
-            )
-
-
-def is_hybrid(weights: Weights) -> bool:
-    """Whether weights are of a network with a convolutional trunk."""
-    return "hybrid" in str(weights.config.get("family"))
+            raise ConfigError(f"{self.out} holds another run (other {other}); give another --out, or delete it")
 
 
 def _digest(path: Path) -> str:

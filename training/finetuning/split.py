@@ -22,16 +22,7 @@ from training.finetuning.readers.annotated_image import AnnotatedImage
 
 @dataclass(frozen=True)
 class Split:
-    """How many images and objects went where.
-
-    Attributes:
-        train_images: To train on.
-        train_objects: On them.
-        held_images: Held out.
-        held_objects: On them.
-        long_side: The images' median long side in pixels.
-        skipped: The annotations that outline nothing, for people; empty where there are none.
-    """
+    """How many images and objects went where, the images' median long side in pixels, and what outlined nothing."""
 
     train_images: int
     train_objects: int
@@ -44,15 +35,6 @@ class Split:
     def min_crop_size(self) -> int:
         """Least side of a crop: a fifth of the images' side; the published 200 pixels suit images of 1,000."""
         return min(max(self.long_side // 5, 48), MIN_CROP_SIZE)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """What decides an image's part, and what is counted of it."""
-
-    digest: bytes
-    objects: int
-    long_side: int
 
 
 def prepare(images: Iterable[AnnotatedImage], out: Path, share: float) -> Split:
@@ -68,7 +50,7 @@ def prepare(images: Iterable[AnnotatedImage], out: Path, share: float) -> Split:
     Raises:
         ConfigError: Fewer than two images, two of one name, or a map of another size than its image.
     """
-    found: dict[str, _Prepared] = {}
+    found: dict[str, tuple[bytes, int, int]] = {}  # name -> digest, objects, long side
     skipped: Counter[str] = Counter()
     every = out / "all"
     for image in tqdm(images, desc="preparing", unit="photo"):
@@ -80,7 +62,7 @@ def prepare(images: Iterable[AnnotatedImage], out: Path, share: float) -> Split:
         found[image.name] = _write(image, every)
     if len(found) < 2:
         raise ConfigError(f"{len(found)} annotated photos are too few: one trains, the other tells the gain")
-    order = sorted(found, key=lambda name: found[name].digest)
+    order = sorted(found, key=lambda name: found[name][0])
     held = set(order[: min(max(1, round(share * len(found))), len(found) - 1)])
     for name in found:
         part = out / ("held_out" if name in held else "train")
@@ -88,19 +70,14 @@ def prepare(images: Iterable[AnnotatedImage], out: Path, share: float) -> Split:
             (part / folder).mkdir(parents=True, exist_ok=True)
             (every / folder / f"{name}.png").rename(part / folder / f"{name}.png")
     shutil.rmtree(every)
-    held_objects = sum(found[name].objects for name in held)
-    return Split(
-        train_images=len(found) - len(held),
-        train_objects=sum(image.objects for image in found.values()) - held_objects,
-        held_images=len(held),
-        held_objects=held_objects,
-        long_side=int(np.median([image.long_side for image in found.values()])),
-        skipped=", ".join(f"{number} x {kind}" for kind, number in sorted(skipped.items())),
-    )
+    held_objects, objects = (sum(found[name][1] for name in names) for names in (held, found))
+    long_side = int(np.median([side for _, _, side in found.values()]))
+    told = ", ".join(f"{number} x {kind}" for kind, number in sorted(skipped.items()))
+    return Split(len(found) - len(held), objects - held_objects, len(held), held_objects, long_side, told)
 
 
-def _write(image: AnnotatedImage, out: Path) -> _Prepared:
-    """Writes an image and its map of ids, as PNG."""
+def _write(image: AnnotatedImage, out: Path) -> tuple[bytes, int, int]:
+    """Writes an image and its map of ids, as PNG; the image's digest, number of objects and long side."""
     pixels = read_image(image.file).pixels
     if pixels.shape[:2] != image.labels.shape:
         raise ConfigError(
@@ -111,7 +88,7 @@ def _write(image: AnnotatedImage, out: Path) -> _Prepared:
         (out / folder).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(out / folder / f"{image.name}.png", compress_level=1)
     objects = len(set(np.unique(image.labels).tolist()) - {0, 255})
-    return _Prepared(hashlib.sha256(image.file.read_bytes()).digest(), objects, max(pixels.shape[:2]))
+    return hashlib.sha256(image.file.read_bytes()).digest(), objects, max(pixels.shape[:2])
 
 
 def _never_only_255(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -70,10 +70,9 @@ def profile_clicks(weights: str, threads: int, repeats: int) -> dict[str, dict[s
 
     Raises:
         ConfigError: Not iCMFormer on a plain ViT.
-        WeightsError: See `icmformer.weights.load`.
     """
-    made = load(weights)
-    network = plain_vit(made)
+    loaded = load(weights)
+    network = plain_vit(loaded)
     side = network.config.img_size
     random = torch.Generator().manual_seed(0)
     image, previous = (torch.rand(2, channels, side, side, generator=random) for channels in (3, 1))
@@ -87,7 +86,7 @@ def profile_clicks(weights: str, threads: int, repeats: int) -> dict[str, dict[s
         }
     if openvino_backend.available():
         cache_dir = Settings.from_environment().cache_dir
-        backend = OpenVINOBackend(made, False, threads, cache_dir, count_times=True)
+        backend = OpenVINOBackend(loaded, False, threads, cache_dir, count_times=True)
         kept = backend.encode(image)
         columns["later click, OpenVINO"] = openvino_times(
             backend, lambda: backend.decode(kept, previous, points), repeats

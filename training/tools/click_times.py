@@ -60,9 +60,7 @@ def measure_clicks(
         seconds: Of each throughput figure.
 
     Raises:
-        ConfigError: A base line that is no iCMFormer on a plain ViT.
-        DeviceError: A device that is not there.
-        WeightsError: See `icmformer.weights.load`.
+        IcmformerError: A device or weights that are not there, or a base line that is no iCMFormer on a plain ViT.
     """
     find_device(device)  # what cannot be is said now, not after minutes
     plain_vit(load(published))

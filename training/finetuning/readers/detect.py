@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from training.data.folders import Folder
 from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder
-from training.finetuning.readers.archive import unpack_zip
 from training.finetuning.readers.coco import is_coco, read_coco
 from training.finetuning.readers.cvat import is_cvat, read_cvat
 from training.finetuning.readers.label_studio import is_label_studio, read_label_studio
@@ -41,7 +42,7 @@ def read_annotations(path: Path, images: Path | None = None, unpack: Path | None
     elif zipfile.is_zipfile(path):
         if unpack is None:
             raise AnnotationError(f"{path} is a zip: unpack it first")
-        unpack_zip(path, unpack)
+        _unpack(path, unpack)
         yield from read_annotations(unpack, images)
     elif not path.stat().st_size:
         raise AnnotationError(f"{path} is empty")
@@ -106,3 +107,24 @@ def _only_file(folder: Path) -> Path:
         told = f"{len(found)} JSON or XML files" if found else "neither images/ and masks/ nor a JSON or XML file"
         raise AnnotationError(f"{folder} holds {told}; name the one that is meant")
     return found[0]
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a zip, which anybody may have made, into a folder, which is emptied before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _extract(archive, folder)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise AnnotationError(f"{archive} cannot be unpacked: {error}") from error
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = sum(entry.file_size for entry in file.infolist()), shutil.disk_usage(folder.parent).free
+        if needed > free:
+            raise AnnotationError(f"{archive} unpacks to {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f}")
+        for entry in file.infolist():
+            if Path(entry.filename).is_absolute() or ".." in Path(entry.filename).parts:
+                raise AnnotationError(f"{archive} holds {entry.filename!r}, which leads out of its folder")
+        file.extractall(folder)
