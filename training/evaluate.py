@@ -46,7 +46,6 @@ def _parser() -> argparse.ArgumentParser:
         help="evaluate a CVAT function, deployed or served by serverless.local, which gets only what CVAT sends; "
         "options about the network are then the function's own",
     )
-    parser.add_argument("--passes", type=int, metavar="N", help="feed unordered clicks together, N times, not in turn")
     parser.add_argument(
         "--box",
         choices=[f"{guess}{centre}" for guess in ("none", "ellipse", "box") for centre in ("", "+centre")],
@@ -106,7 +105,6 @@ def _settings(args: argparse.Namespace) -> EvaluationSettings:
         mode=args.mode,
         target_iou=None if args.all_clicks else args.target_iou,
         order=args.as_served,
-        passes=args.passes,
         box=args.box,
         limit=args.limit,
         server=args.server,

@@ -292,7 +292,6 @@ def test_zoom_modes(mode, dataset, size):
         (["--root", "/nowhere"], "no folder"),
         (["--device", "tpu"], "device"),
         (["--device", "cuda:77", "--jobs", "2"], "not there"),
-        (["--passes", "2"], "--as-served unordered"),
         (["--as-served", "ordered", "--mode", "fixed448"], "own input size"),
     ],
 )

@@ -87,8 +87,8 @@ def draw_hard_cases(
 
 def _engine(folder: Path, header: Header, weights: str) -> Engine:
     """The engine whose masks an evaluation was of."""
-    if header.get("server") or header["box"] or header["passes"]:
-        raise ConfigError(f"{folder} is of a server, of boxes or of passes; its masks cannot be made again here")
+    if header.get("server") or header["box"]:
+        raise ConfigError(f"{folder} is of a server or of boxes; its masks cannot be made again here")
     loaded = load(weights)
     if loaded.identity != header["identity"]:
         raise ConfigError(f"{folder} is of other weights than {weights}; name those with --weights")

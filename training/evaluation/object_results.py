@@ -11,7 +11,7 @@ from icmformer.errors import ConfigError
 from training.evaluation.benchmarks import EvalObject, load_benchmark
 
 _LOG = "objects.jsonl"
-_EVALUATION = {"identity", "dataset", "root", "limit", "profile", "size", "served", "passes", "box", "target_iou"}
+_EVALUATION = {"identity", "dataset", "root", "limit", "profile", "size", "served", "box", "target_iou"}
 """Keys of an evaluation's header, among others."""
 
 Header = Mapping[str, Any]

@@ -117,7 +117,6 @@ def _facts(settings: EvaluationSettings, header: Header, devices: Sequence[str])
         "target_size": header["size"],
         **weights.serving.as_mapping(),
         "as_served": settings.order,
-        "unordered_passes": settings.passes,
         "box": settings.box,
         "target_iou": settings.target_iou,
         **annotator,

@@ -38,7 +38,6 @@ class EvaluationSettings:
     mode: str = "auto"
     target_iou: float | None = 0.9
     order: ClickOrder | None = None
-    passes: int | None = None
     box: str | None = None
     limit: int | None = None
     server: str | None = None
@@ -49,12 +48,8 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         if self.target_iou is not None and not 0 < self.target_iou <= 1:
             raise ConfigError(f"--target-iou must lie in (0, 1], got {self.target_iou}")
-        if self.passes is not None and self.passes < 1:
-            raise ConfigError("--passes starts at 1")
         if not 0 <= self.click_spread <= 1:
             raise ConfigError(f"--click-spread must lie in [0, 1], got {self.click_spread}")
-        if self.passes is not None and self.order != "unordered":
-            raise ConfigError("--passes goes with --as-served unordered")
         if (self.order or self.box) and self.mode not in ("auto", "native"):
             raise ConfigError("--as-served and --box use the weights' own input size; leave --mode out")
 
@@ -67,19 +62,15 @@ class EvaluationSettings:
         return dataclasses.replace(weights, serving=serving)
 
     def make_profile(self) -> Profile:
-        """The profile, with what these settings say of unordered clicks and boxes."""
+        """The profile, with what these settings say of boxes."""
         profile = find_profile(self.profile)
-        if self.passes is not None:
-            profile = dataclasses.replace(profile, unordered_passes=self.passes)
-        if self.box is not None:
-            guess, _, centre = self.box.partition("+")
-            profile = dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
-        return profile
+        if self.box is None:
+            return profile
+        guess, _, centre = self.box.partition("+")
+        return dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
 
     def header(self) -> dict[str, Any]:
         """What the file of object results says of its run: all that decides them, what is as always left out.
-
-        The keys stay as they are, so that an evaluation begun with an earlier version can be finished.
 
         Raises:
             IcmformerError: No such weights, a server that does not answer, or an input that the network cannot take.
@@ -101,7 +92,6 @@ class EvaluationSettings:
             "size": size,
             "target_iou": self.target_iou,
             "served": "unordered" if self.server else self.order,
-            "passes": self.passes,
             "box": self.box,
             "limit": self.limit,
         }
