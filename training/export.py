@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from icmformer.weights.quantise import STORED
-from training.command import exit_status
+from training.command_line import exit_status
 from training.loop.checkpoints import CHECKPOINT, export
 
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command import exit_status, new_file, positive
+from training.command_line import exit_status, new_file, positive
 from training.tools.learning_curve import as_markdown, read, save_picture, save_table
 
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command import exit_status
+from training.command_line import exit_status
 from training.tools.overfit import overfit
 
 ENOUGH = 0.95

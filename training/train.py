@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from icmformer.errors import ConfigError
-from training.command import exit_status
+from training.command_line import exit_status
 from training.loop.config import load_config
 from training.loop.plan import plan
 from training.loop.processes import world_size

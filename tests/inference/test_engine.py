@@ -21,7 +21,7 @@ from tests.conftest import TINY, TRAINED
 from tests.engines import engine
 from training.evaluate import trace
 from training.evaluation.benchmarks import load_benchmark
-from training.evaluation.protocol import play, protocol
+from training.evaluation.protocol import Stepwise, simulate
 from training.tools.overfit import write_images
 
 CLICKS = [Click(200.5, 120.5), Click(150.5, 200.5, positive=False), Click(260.5, 160.5), Click(90.5, 60.5)]
@@ -87,7 +87,7 @@ def test_the_order_between_the_kinds_matters_only_when_it_is_known(photo, exact)
 def replayed_alike(engine, image, truth):
     """Of clicks made where the mask was wrong, up to 90% IoU: which counts of them give the same reply without their
     mutual order, and which when positive ones simply come first."""
-    played = play(protocol(engine.predictor, image), truth, target_iou=0.9, max_clicks=6)
+    played = simulate(Stepwise(engine.predictor, image), truth, target_iou=0.9, max_clicks=6)
     clicks = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in played.clicks]
     found, positive_first = [], []
     for count in range(1, len(clicks) + 1):

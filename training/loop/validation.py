@@ -11,11 +11,10 @@ from icmformer.inference.predictor import Predictor
 from icmformer.inference.roi import ZoomSettings
 from icmformer.models import ClickNetwork
 from training.evaluation.benchmarks import EvalObject, load_benchmark
-from training.evaluation.protocol import play, protocol
+from training.evaluation.noc import mean_iou_at
+from training.evaluation.protocol import Stepwise, simulate
 from training.evaluation.report import summarise
 from training.loop.processes import Processes
-
-MAX_CLICKS = 20
 
 
 class Validation:
@@ -36,14 +35,13 @@ class Validation:
             image, truth = item.load()
             if not (truth == 1).any():
                 continue
-            played = play(protocol(predictor, image), truth, target_iou=0.9, max_clicks=MAX_CLICKS)
-            rows.append({"ious": played.ious, "seconds": played.seconds})
+            session = simulate(Stepwise(predictor, image), truth)
+            rows.append({"ious": session.ious, "seconds": session.seconds})
         every = [row for share in processes.gather(rows) for row in share]
-        figures = summarise(every, 0.9, MAX_CLICKS)
-        fifth = [row["ious"][min(4, len(row["ious"]) - 1)] for row in every]
+        figures = summarise(every, 0.9)
         return {
             **{f"noc{target}": figures["noc"][target] for target in ("80", "85", "90")},
             "never90": figures["never"]["90"] / figures["objects"],
             "miou1": figures["miou_at_1"],
-            "miou5": sum(fifth) / len(fifth),
+            "miou5": mean_iou_at([row["ious"] for row in every], 5),
         }

@@ -8,14 +8,20 @@ from typing import Any
 from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
 from training.data.coco_segmentation import decode
-from training.finetuning.readers.label_map import AnnotatedPhoto, AnnotationError, ImageFinder, label_map, unique_name
+from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder, unique_name
+from training.finetuning.readers.label_map import label_map
 
 
-def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[AnnotatedPhoto]:
-    """The photos that have annotations.
+def is_coco(content: Any) -> bool:
+    """Whether JSON has COCO's form."""
+    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+
+
+def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[AnnotatedImage]:
+    """The images that have annotations.
 
     Raises:
-        AnnotationError: Not COCO's form.
+        AnnotationError: A segmentation that cannot be read, or an image that is not there.
     """
     by_image: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in content["annotations"]:
@@ -26,11 +32,7 @@ def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[Annot
         if not every:
             continue
         name = str(image["file_name"])
-        file = finder.find(name)
-        if file is None:
-            raise AnnotationError(
-                f"there is no photo {name} in {finder.folder}; name the folder of the photos with --images"
-            )
+        file = finder.require(name)
         height, width = int(image["height"]), int(image["width"])
         masks: list[BoolMask] = []
         crowds: list[BoolMask] = []
@@ -41,7 +43,7 @@ def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[Annot
             except ConfigError as error:
                 raise AnnotationError(f"annotation {annotation.get('id')} of {name}: {error}") from error
         skipped = {"no outline": len(every) - len(annotations)} if len(every) > len(annotations) else {}
-        yield AnnotatedPhoto(unique_name(name), file, label_map(masks, height, width, crowds), skipped)
+        yield AnnotatedImage(unique_name(name), file, label_map(masks, height, width, crowds), skipped)
 
 
 def _outlines(segmentation: Any) -> bool:
