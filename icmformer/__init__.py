@@ -8,14 +8,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from icmformer.errors import IcmformerError
+from icmformer.version import __version__
 
 if TYPE_CHECKING:
     from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
     from icmformer.images.reading import LoadedImage, decode_image
     from icmformer.inference.engine import Caches, Engine
-    from icmformer.types import Box, Click, MaskResult, Prompt
-
-__version__ = "0.1.0"
+    from icmformer.types import Box, Click, MaskResult
 
 __all__ = [
     "Box",
@@ -27,7 +26,6 @@ __all__ = [
     "LoadedImage",
     "MaskResult",
     "Polygon",
-    "Prompt",
     "__version__",
     "decode_image",
     "mask_to_polygons",
@@ -38,7 +36,7 @@ _HOMES = {
     "geometry": ("CleanUp", "Polygon", "mask_to_polygons"),
     "images.reading": ("LoadedImage", "decode_image"),
     "inference.engine": ("Caches", "Engine"),
-    "types": ("Box", "Click", "MaskResult", "Prompt"),
+    "types": ("Box", "Click", "MaskResult"),
 }
 
 

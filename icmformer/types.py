@@ -1,4 +1,4 @@
-"""The package's vocabulary: clicks, boxes, prompts and results.
+"""The package's vocabulary: clicks, boxes and results.
 
 One coordinate convention holds everywhere inside the package: x runs right and y runs down, in pixels, as real
 numbers; the top-left corner of the top-left pixel is (0, 0) and its middle is (0.5, 0.5). The pixel under (x, y) is row
@@ -112,32 +112,15 @@ class Box:
         return row_min, row_max, column_min, column_max
 
 
-@dataclass(frozen=True, eq=False)
-class Prompt:
-    """All that an annotator has said about one object. Each is equal to itself alone.
-
-    Attributes:
-        clicks: In click order where `ordered`; else the order counts within each kind only.
-        box: A box around the object, or None.
-        previous_mask: (H, W) float32 probabilities in [0, 1] of a mask to correct, or None.
-        ordered: Whether the order between positive and negative clicks is known.
-    """
-
-    clicks: tuple[Click, ...] = ()
-    box: Box | None = None
-    previous_mask: FloatMap | None = None
-    ordered: bool = True
-
-
 @dataclass(frozen=True)
 class MaskResult:
-    """The engine's answer to one prompt.
+    """The engine's reply to one prompt.
 
     Attributes:
         mask: (H, W) bool, True on the object.
         score: The network's own estimate of the mask's IoU with the object, in [0, 1]: the expected intersection over
             the expected union if every pixel's probability, sharpened, is taken at its word. 0 for an empty mask.
-        roi: (row min, row max, column min, column max), inclusive: the region the network looked at last.
+        roi: (row min, row max, column min, column max), inclusive: the ROI of the last step.
         timings: Stage name -> milliseconds.
         make_probability: Makes `probability`.
     """
@@ -150,7 +133,7 @@ class MaskResult:
 
     @cached_property
     def probability(self) -> FloatMap:
-        """(H, W) float32 in [0, 1]; zero outside the region the network looked at; made when first asked for.
+        """(H, W) float32 in [0, 1]; zero outside the ROI; made when first asked for.
 
         To keep correcting this mask in a later call, pass it as `previous_mask`.
         """

@@ -34,7 +34,7 @@ def _first(name, low_precision, runtime):
 def engine(profile="exact", caches=None, runtime="auto", of=TRAINED, **served):
     """A new engine, with caches of its own.
 
-    `served` are fields of its weights' serving defaults.
+    `served` are fields of its weights' `ServingDefaults`.
     """
     profile = find_profile(profile)
     first = _first(of, profile.low_precision, find_runtime(runtime, find_device("cpu")))

@@ -1,266 +1,24 @@
 """`python -m training.bench`: what a click costs, as ratios to the published path measured in the same run.
 
 The published path runs the whole network on the crop and its mirror image in fp32 and keeps nothing. A later click is
-the third on an object whose region stays, caches warm; a new object is the first click on another object of a photo
-that was clicked on before; a first click is one on a photo never seen. Times are medians of one process.
+the third on an object whose ROI stays, caches warm; a new object is the first click on another object of an image
+that was clicked on before; a first click is one on an image never seen. Times are medians of one process.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import statistics
 import sys
-import threading
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import torch
-from skimage import data
 
-from icmformer import Caches, Click, Engine, IcmformerError, LoadedImage, memory
-from icmformer.inference.backends import openvino as openvino_backend
-from icmformer.inference.predictor import ClickPath, State
-from icmformer.inference.profiles import PROFILES, find_device
-from icmformer.inference.roi import PixelClick
-from icmformer.inference.runner import WholeRunner
-from icmformer.types import RGBImage
-from icmformer.weights import load
-from training.command import exit_status, new_file, positive, positive_number
-from training.tools.published_path import PublishedViT, plain_vit
-
-PUBLISHED = "random:icmformer_vit_base448"
-NETWORK_STAGES = ("encode", "decode", "wait")
-
-
-def photo(megapixels: float) -> RGBImage:
-    """A real photo, resized to a number of megapixels."""
-    image = data.astronaut()
-    side = round((megapixels * 1e6) ** 0.5)
-    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
-
-
-def milliseconds(call: Callable[[], object]) -> float:
-    """Of one call."""
-    start = time.perf_counter()
-    call()
-    return 1000 * (time.perf_counter() - start)
-
-
-def clicks_on(image: RGBImage) -> list[Click]:
-    """Three clicks on one object of the photo."""
-    height, width = image.shape[:2]
-    return [
-        Click(0.45 * width, 0.5 * height),
-        Click(0.4 * width, 0.7 * height),
-        Click(0.9 * width, 0.1 * height, False),
-    ]
-
-
-def published_click(image: RGBImage, weights: str, device: str = "cpu") -> Callable[[], object]:
-    """The published path's click, from the decoded photo to the pasted probabilities, to be timed."""
-    made = load(weights)
-    published = PublishedViT(plain_vit(made).to(device))
-    zoom = Engine(made, caches=Caches(), runtime="torch").path.zoom
-    path = ClickPath(WholeRunner(lambda *given: published(*(x.to(device) for x in given))), zoom, flip=True)
-    loaded = LoadedImage.from_array(image)
-    click = PixelClick(image.shape[0] // 2, image.shape[1] // 2, True)
-    return lambda: path.advance(loaded, State(), [click]).map.full()
-
-
-def times_ms(call: Callable[[], object], repeats: int) -> list[float]:
-    """Milliseconds of calls, after one that is not counted."""
-    call()
-    return [milliseconds(call) for _ in range(repeats)]
-
-
-def click_times(
-    image: RGBImage, weights: str, profile: str, runtime: str, repeats: int, device: str = "cpu"
-) -> dict[str, float]:
-    """Milliseconds of a first click, a later click and the first click on a new object, and of the later one's rest.
-
-    The rest is all but the network: naming the image, region, crop, paste, score. `rss_mb` is what the process holds
-    with the photo and the caches.
-    """
-    loaded, clicks = LoadedImage.from_array(image), clicks_on(image)
-    made = load(weights)
-    without = Engine(made, device, profile, Caches(), runtime)  # keeps nothing: all are first clicks
-    first = statistics.median(times_ms(lambda: without.segment(loaded, clicks[:1]), repeats))
-    warm = Engine(made, device, profile, runtime=runtime)
-    later, rest, new = [], [], []
-    for n in range(-1, repeats):
-        shifted = [*clicks[:2], Click(clicks[2].x, clicks[2].y + n + 2, False)]
-        region = warm.segment(loaded, shifted[:2]).roi
-        start = time.perf_counter()
-        result = warm.segment(loaded, shifted)
-        spent = 1000 * (time.perf_counter() - start)
-        elsewhere = [Click(clicks[0].x + n + 2, clicks[0].y)]
-        fresh = milliseconds(lambda click=elsewhere: warm.segment(loaded, click))
-        if n < 0:
-            continue  # not counted
-        if result.roi != region:
-            raise IcmformerError(f"the region moved at the third click ({weights}, {profile}): no later click")
-        later.append(spent)
-        rest.append(spent - sum(result.timings.get(stage, 0) for stage in NETWORK_STAGES))
-        new.append(fresh)
-    return {
-        "first_ms": first,
-        "later_ms": statistics.median(later),
-        "new_object_ms": statistics.median(new),
-        "rest_ms": statistics.median(rest),
-        "rss_mb": _held_mb(),
-    }
-
-
-def throughput(
-    weights: str, profile: str, clients: Sequence[int], seconds: float, device: str = "cpu"
-) -> list[dict[str, float]]:
-    """Clicks a second and median latency with several clients, each on a photo of its own, three clicks an object."""
-    engine = Engine(load(weights), device, profile)
-    rows = []
-    for count in clients:
-        spent: list[float] = []
-        begin = time.perf_counter()
-
-        def work(number: int, spent: list[float] = spent, begin: float = begin) -> None:
-            image = LoadedImage.from_array(np.roll(photo(1), 7 * number, axis=1))
-            clicks, turn = clicks_on(image.pixels), 0
-            while time.perf_counter() - begin < seconds:
-                turn += 1  # an object of its own each time: nothing of the answers is known already
-                moved = [Click(c.x + turn % 40, c.y + turn // 40 % 90, c.positive) for c in clicks]
-                spent.extend(milliseconds(lambda n=n, m=moved: engine.segment(image, m[:n])) for n in (1, 2, 3))
-
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        took = time.perf_counter() - begin
-        rows.append({"clients": count, "clicks_a_second": len(spent) / took, "median_ms": statistics.median(spent)})
-    return rows
-
-
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """All figures; those of the last network's memory come first, before larger ones leave their traces."""
-    both = args.device == "cpu" and openvino_backend.available()
-    runtimes = ["torch", "openvino"] if both else ["torch"]
-    last = args.weights[-1]
-    sizes = []
-    for megapixels in args.megapixels:
-        row = click_times(photo(megapixels), last, "fast", "auto", args.repeats, args.device)
-        sizes.append({"megapixels": megapixels, **row})
-        _tick()
-    served = throughput(last, "fast", args.clients, args.seconds, args.device)
-    image = photo(args.megapixels[0])
-    published = published_click(image, args.published, args.device)
-    half = (args.repeats + 1) // 2  # of the base line's, before and after all else: a machine's speed drifts
-    base_ms = times_ms(published, half)
-    clicks = []
-    for weights in args.weights:
-        for runtime in runtimes:
-            for profile in PROFILES:
-                row = click_times(image, weights, profile, runtime, args.repeats, args.device)
-                clicks.append({"weights": weights, "runtime": runtime, "profile": profile, **row})
-                _tick()
-    base = statistics.median(base_ms + times_ms(published, half))
-    for row in clicks:
-        times = {name: value for name, value in row.items() if name.endswith("_ms")}
-        row.update({name.replace("_ms", "_ratio"): base / value for name, value in times.items()})
-    print(file=sys.stderr)
-    return {
-        "machine": machine(args.device),
-        "threads": args.threads,
-        "repeats": args.repeats,
-        "megapixels": args.megapixels[0],
-        "published": args.published,
-        "published_ms": base,
-        "clicks": clicks,
-        "sizes_of": last,
-        "sizes": sizes,
-        "throughput": served,
-    }
-
-
-def _held_mb() -> float:
-    """Megabytes that this process holds; 0 where the system does not tell."""
-    statm = Path("/proc/self/statm")
-    if not statm.is_file():
-        return 0.0
-    memory.release()
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
-
-
-def _tick() -> None:
-    print(".", end="", flush=True, file=sys.stderr)
-
-
-def machine(device: str = "cpu") -> str:
-    """The processor, and the versions that matter."""
-    if device != "cpu":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
-    return f"{name}, torch {torch.__version__}, OpenVINO {'yes' if openvino_backend.available() else 'not installed'}"
-
-
-def table(figures: dict[str, Any]) -> str:
-    """The figures for people."""
-    base = figures["published_ms"]
-    lines = [
-        f"{figures['machine']}; {figures['threads']} threads, medians of {figures['repeats']}, "
-        f"{figures['megapixels']:g} megapixels",
-        "",
-        f"| {'network, runtime, profile':<52} | {'first click':>16} | {'later click':>16} | {'new object':>16} |",
-        f"|{'-' * 54}|{'-' * 18}|{'-' * 18}|{'-' * 18}|",
-        f"| {'published path, ' + figures['published']:<52} |" + 3 * f" {base:>7.0f} ms {1:>4.1f}x |",
-    ]
-    for row in figures["clicks"]:
-        cells = [f"{row[f'{k}_ms']:>7.0f} ms {row[f'{k}_ratio']:>4.1f}x" for k in ("first", "later", "new_object")]
-        what = f"{row['weights']}, {row['runtime']}, {row['profile']}"
-        lines.append(f"| {what:<52} | {cells[0]:>16} | {cells[1]:>16} | {cells[2]:>16} |")
-    lines += ["", f"{figures['sizes_of']}, fast:", ""]
-    lines += ["| megapixels | first click | later click | of which not network | RSS after |", "|---|---|---|---|---|"]
-    for row in figures["sizes"]:
-        times = f"{row['first_ms']:.0f} ms | {row['later_ms']:.0f} ms | {row['rest_ms']:.1f} ms"
-        lines.append(f"| {row['megapixels']:g} | {times} | {row['rss_mb']:.0f} MB |")
-    lines += ["", "| clients at once | clicks a second | median of a click |", "|---|---|---|"]
-    for row in figures["throughput"]:
-        lines.append(f"| {row['clients']} | {row['clicks_a_second']:.1f} | {row['median_ms']:.0f} ms |")
-    return "\n".join(lines)
-
-
-def save_plot(figures: dict[str, Any], path: Path) -> None:
-    """Draws the later click of each network, runtime and profile as a multiple of the published path's speed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = figures["clicks"]
-    names = ["published path"] + [f"{r['weights'].split(':')[-1]}, {r['runtime']}, {r['profile']}" for r in rows]
-    ratios = [1.0] + [r["later_ratio"] for r in rows]
-    figure, axes = plt.subplots(figsize=(8, 0.4 * len(names) + 1), layout="constrained")
-    bars = axes.barh(names[::-1], ratios[::-1], color=["#4878a8"] * len(rows) + ["#999999"])
-    axes.bar_label(bars, [f"{ratio:.1f}x" for ratio in ratios[::-1]], padding=3)
-    axes.set(xscale="log", xlabel="later click, times as fast as the published ViT-B's", xlim=(0.8, 2.5 * max(ratios)))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+from training.command_line import command_parser, exit_status, new_file, positive, positive_number
+from training.tools.click_times import PUBLISHED, measure_clicks, save_plot, table
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("bench", __doc__)
     parser.add_argument("--weights", nargs="+", default=[PUBLISHED, "starter"], help="networks to time")
     parser.add_argument("--published", default=PUBLISHED, help=f"plain ViT of the base line ({PUBLISHED})")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
@@ -271,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         type=positive_number,
         nargs="+",
         default=[1, 12, 50],
-        help="of the photos (1 12 50); the first for all",
+        help="of the images (1 12 50); the first for all",
     )
     parser.add_argument(
         "--clients", type=positive, nargs="+", default=[1, 4, 16], help="at once, for throughput (1 4 16)"
@@ -281,19 +39,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plot", type=new_file(".png", ".svg", ".pdf"), metavar="FILE", help="also draw the ratios")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    return exit_status(lambda: _bench(args), "stopped")
 
+    def work() -> None:
+        figures = measure_clicks(
+            args.weights, args.published, args.device, args.repeats, args.megapixels, args.clients, args.seconds
+        )
+        print(table(figures))
+        if args.json:
+            args.json.write_text(json.dumps(figures, indent=2) + "\n")
+        if args.plot:
+            save_plot(figures, args.plot)
 
-def _bench(args: argparse.Namespace) -> int:
-    find_device(args.device)  # what cannot be is said now, not after minutes
-    plain_vit(load(args.published))
-    figures = measure(args)
-    print(table(figures))
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
-    if args.plot:
-        save_plot(figures, args.plot)
-    return 0
+    return exit_status(work, "stopped")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from icmformer.errors import IcmformerError, WeightsError
-from icmformer.weights import save
 from icmformer.weights.quantise import STORED
-from icmformer.weights.serving_defaults import ServingDefaults
+from training.command_line import exit_status
+from training.loop.checkpoints import CHECKPOINT, export
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,20 +19,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", help="the weights' name (the output folder's)")
     parser.add_argument("--store", choices=STORED, default="fp16", help="how numbers are stored (fp16)")
     args = parser.parse_args(argv)
-    path = args.run / "checkpoint.pt" if args.run.is_dir() else args.run
-    try:
-        if not path.is_file():
-            raise WeightsError(f"there is no checkpoint {path}")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        config, state = checkpoint["config"], checkpoint["state"]
-        about = {"samples": state["seen"], "training": config}
-        name = args.name or args.output.name
-        serving = ServingDefaults.of(config)
-        save(args.output, config["network"], state["average"], name, about, args.store, serving)
-    except (IcmformerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{args.output}: after {state['seen']:,} samples")
+    return exit_status(lambda: _export(args), "stopped")
+
+
+def _export(args: argparse.Namespace) -> int:
+    path = args.run / CHECKPOINT if args.run.is_dir() else args.run
+    seen = export(path, args.output, args.name or args.output.name, args.store)
+    print(f"{args.output}: after {seen:,} samples")
     return 0
 
 

@@ -7,139 +7,11 @@ those in which steps were made: neither validations count nor pauses, which are 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from icmformer.errors import ConfigError
-from training.command import exit_status, new_file, positive
-from training.evaluation.object_results import read_lines
-
-_PAUSE = 10
-"""Median steps without a step from which on a run was not running."""
-_MEANS = ("loss", "iou", "lr")
-_FIGURES = ("noc80", "noc85", "noc90", "never90", "miou1", "miou5")
-_COLUMNS = ("run", "samples", "hours", *_MEANS, *_FIGURES)
-
-
-@dataclass(frozen=True)
-class Point:
-    """A stretch of steps, or a validation.
-
-    Attributes:
-        run: Number of the run, from 1.
-        samples: Samples seen by its end, of all runs.
-        hours: Spent by its end, of all runs.
-        figures: Means over the steps (loss, iou, lr), or what a validation found (noc80, ..., miou5).
-    """
-
-    run: int
-    samples: int
-    hours: float
-    figures: Mapping[str, float]
-
-    @property
-    def row(self) -> dict[str, str]:
-        """For a table."""
-        told = {"run": str(self.run), "samples": str(self.samples), "hours": f"{self.hours:.3f}"}
-        return {**told, **{name: f"{value:.4g}" for name, value in self.figures.items()}}
-
-
-def read(runs: Sequence[Path], every: int) -> Iterator[Point]:
-    """Points of several runs, in order.
-
-    Args:
-        runs: Run folders.
-        every: Samples of a stretch.
-
-    Raises:
-        ConfigError: A folder without a log, or a log that cannot be read.
-    """
-    before, seconds = 0, 0.0
-    for number, run in enumerate(runs, 1):
-        rows = _rows(run)
-        gaps = [b["time"] - a["time"] for a, b in pairwise(rows) if "validation" not in b]
-        longest = _PAUSE * float(np.median(gaps)) if gaps else 0.0
-        last, end, stretch = rows[0]["time"], 0, list[Mapping[str, Any]]()
-        for row in rows:
-            gap, last = row["time"] - last, row["time"]
-            if "validation" in row:
-                yield Point(number, before + row["seen"], seconds / 3600, row["validation"])
-                continue
-            seconds += gap if 0 < gap < longest else 0
-            stretch.append(row)
-            if row["seen"] // every > end // every:
-                end = row["seen"]
-                yield Point(number, before + end, seconds / 3600, _means(stretch))
-                stretch = []
-        if stretch:
-            yield Point(number, before + stretch[-1]["seen"], seconds / 3600, _means(stretch))
-        before += row["seen"]
-
-
-def _rows(run: Path) -> list[dict[str, Any]]:
-    log = run / "log.jsonl"
-    if not log.is_file():
-        raise ConfigError(f"there is no {log}; give folders of training runs")
-    try:
-        rows = [_checked(row) for row in read_lines(log)]
-        if not rows:
-            raise ValueError("it is empty")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{log} is no log of a training run ({type(error).__name__}: {error})") from error
-    return rows
-
-
-def _checked(row: Any) -> dict[str, Any]:
-    """What is used of a line: its figures, all of them numbers."""
-    kept: dict[str, Any] = {"seen": int(row["seen"]), "time": float(row["time"])}
-    if "validation" in row:
-        return kept | {"validation": {name: float(row["validation"][name]) for name in _FIGURES}}
-    return kept | {name: float(row[name]) for name in _MEANS}
-
-
-def _means(stretch: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return {name: float(np.mean([row[name] for row in stretch])) for name in _MEANS}
-
-
-def save_table(points: Sequence[Point], path: Path) -> None:
-    """Writes a line a point."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(point.row for point in points)
-
-
-def save_picture(points: Sequence[Point], path: Path) -> None:
-    """Draws the mean IoU of the training samples, the clicks needed on the validation photos, and where runs begin."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    steps = [p for p in points if "loss" in p.figures]
-    found = [p for p in points if "noc90" in p.figures]
-    figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(7, 6), layout="constrained")
-    top.plot([p.samples for p in steps], [p.figures["iou"] for p in steps], linewidth=1)
-    top.set_ylabel("mean IoU, training samples")
-    for target in ("90", "85", "80"):
-        clicks = [p.figures[f"noc{target}"] for p in found]
-        bottom.plot([p.samples for p in found], clicks, marker="o", markersize=4, label=f"{target}% IoU")
-    bottom.set(xlabel="samples", ylabel="clicks, validation photos")
-    bottom.legend()
-    starts = [a.samples for a, b in pairwise(points) if b.run != a.run]
-    for axes in (top, bottom):
-        axes.grid(alpha=0.3)
-        for start in starts:
-            axes.axvline(start, color="grey", linestyle=":")
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+from training.command_line import exit_status, new_file, positive
+from training.tools.learning_curve import as_markdown, read, save_picture, save_table
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -154,20 +26,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--picture", type=new_file(".png"), help="picture to write")
     parser.add_argument("--every", type=positive, default=1024, help="samples that a line of the table averages (1024)")
     args = parser.parse_args(argv)
-    return exit_status(lambda: _tell(args), "stopped")
+    return exit_status(lambda: _learning_curve(args), "stopped")
 
 
-def _tell(args: argparse.Namespace) -> int:
+def _learning_curve(args: argparse.Namespace) -> int:
     points = list(read(args.runs, args.every))
     if args.csv:
         save_table(points, args.csv)
     if args.picture:
         save_picture(points, args.picture)
-    print("| run | samples | hours | " + " | ".join(_FIGURES) + " |\n" + "|---" * (3 + len(_FIGURES)) + "|")
-    for point in points:
-        if "noc90" in point.figures:
-            figures = " | ".join(f"{point.figures[name]:.3g}" for name in _FIGURES)
-            print(f"| {point.run} | {point.samples:,} | {point.hours:.2f} | {figures} |")
+    print(as_markdown(points))
     print(f"\n{points[-1].samples:,} samples in {points[-1].hours:.2f} hours")
     return 0
 

@@ -1,19 +1,25 @@
-"""The simulated annotator: clicks where the mask is most wrong (the evaluation protocol's oracle)."""
+"""The simulated annotator, who clicks where a mask is most wrong: of evaluation, validation and training.
+
+Their rules are the same but for these. Evaluation and validation click the deepest point of the larger error, by exact
+distances, and no pixel twice (`SimulatedAnnotator`). Training draws the click from the inner half of the larger error,
+by distances that a 5 x 5 mask approximates, and may click a pixel again (`sampled_click`).
+"""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from icmformer.inference.roi import PixelClick
-from icmformer.types import BoolMask
+from icmformer.types import BoolMask, FloatMap
 
 IGNORE = -1
 
 
-class Clicker:
-    """Plays the annotator of one object.
+class SimulatedAnnotator:
+    """The annotator of one object, as the evaluation protocol has it.
 
     Args:
         truth: (H, W) integers: 1 object, -1 ignored, anything else background.
@@ -31,12 +37,12 @@ class Clicker:
         wrongly marked background, whichever is deeper; a tie goes to the background. Ignored pixels do not count, and
         a pixel is clicked once.
         """
-        missed = self._depth(self._object & ~mask & self._valid)
-        extra = self._depth(~self._object & mask & self._valid)
-        positive = bool(missed.max() > extra.max())
-        depth = missed if positive else extra
-        if depth.max() <= 0:
+        missed, extra = self._object & ~mask & self._valid, ~self._object & mask & self._valid
+        depths = (distance_to_edge(wrong, cv2.DIST_MASK_PRECISE) * self._free for wrong in (missed, extra))
+        error = _larger_error(*depths)
+        if error is None:
             return None
+        depth, positive = error
         row, column = self._spot(depth)
         self._free[row, column] = False
         return PixelClick(row, column, positive)
@@ -47,12 +53,56 @@ class Clicker:
         either = int(((mask | self._object) & self._valid).sum())
         return both / either if either else 1.0
 
-    def _spot(self, depth: NDArray[np.float32]) -> tuple[int, int]:
+    def _spot(self, depth: FloatMap) -> tuple[int, int]:
         """Row and column to click, from the (H, W) depth of what is wrong."""
-        row, column = divmod(int(depth.argmax()), depth.shape[1])
-        return row, column
+        return deepest(depth)
 
-    def _depth(self, wrong: BoolMask) -> NDArray[np.float32]:
-        padded = np.pad(wrong, 1).astype(np.uint8)
-        distance = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 0), np.float32)
-        return distance[1:-1, 1:-1] * self._free
+
+def sampled_click(mask: BoolMask, target: NDArray[np.uint8], rng: Generator) -> PixelClick | None:
+    """Draws a correcting click for training: a pixel of the larger error at over half of its largest depth.
+
+    Args:
+        mask: (H, W) bool.
+        target: (H, W) uint8: 1 object, 0 background, 255 ignored.
+        rng: Randomness of this sample and round.
+
+    Returns:
+        The click, or None when nothing is wrong.
+    """
+    missed, extra = (target == 1) & ~mask, (target == 0) & mask
+    error = _larger_error(distance_to_edge(missed), distance_to_edge(extra))
+    if error is None:
+        return None
+    depth, positive = error
+    return PixelClick(*any_pixel(depth > depth.max() / 2, rng), positive)
+
+
+def distance_to_edge(region: BoolMask, mask_size: int = cv2.DIST_MASK_5) -> FloatMap:
+    """(H, W) float32: each pixel's distance to the nearest one outside an (H, W) region, which all beyond the map is.
+
+    OpenCV's `DIST_MASK_5` approximates, `DIST_MASK_PRECISE` is exact and slower.
+    """
+    padded = np.pad(region.astype(np.uint8), 1)
+    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, mask_size), np.float32)[1:-1, 1:-1]
+
+
+def deepest(depth: FloatMap) -> tuple[int, int]:
+    """Row and column of the largest value of an (H, W) map; of several the first in row-major order."""
+    row, column = divmod(int(depth.argmax()), depth.shape[1])
+    return row, column
+
+
+def any_pixel(region: BoolMask, rng: Generator) -> tuple[int, int]:
+    """Row and column of a pixel of an (H, W) region, each as likely."""
+    flat = np.flatnonzero(region)
+    row, column = divmod(int(flat[rng.integers(len(flat))]), region.shape[1])
+    return row, column
+
+
+def _larger_error(missed: FloatMap, extra: FloatMap) -> tuple[FloatMap, bool] | None:
+    """The (H, W) depth of the deeper error and whether that is the missed object; None where nothing is wrong."""
+    deepest_missed, deepest_extra = missed.max(), extra.max()
+    if max(deepest_missed, deepest_extra) <= 0:
+        return None
+    positive = bool(deepest_missed > deepest_extra)  # a tie goes to the background
+    return missed if positive else extra, positive

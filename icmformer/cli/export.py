@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from icmformer.errors import ConfigError, IcmformerError
-from icmformer.export.onnx import OPSET, Files, export_halves
+from icmformer.export.onnx import OPSET, Files, export_onnx
+from icmformer.inference.engine import THRESHOLD
 from icmformer.models import ClickNetwork, network_config
 from icmformer.weights import load
 
@@ -49,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
     network = weights.build()
     side = args.size or network_config(weights.config).img_size
     args.output.mkdir(parents=True, exist_ok=True)
-    files = export_halves(network, args.batch, (side, side), args.output)
+    files = export_onnx(network, args.batch, (side, side), args.output)
     difference = _difference(network, files, args.batch, side)
     about = {
         "weights": weights.name,
@@ -63,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
             "5 pixels of a positive click, 1 within 5 pixels of a negative click",
             "feature_N": "decode.onnx: the outputs of encode.onnx, by name",
         },
-        "output": "logits (batch, 1, height, width); the mask is sigmoid(logits) > 0.49",
+        "output": f"logits (batch, 1, height, width); the mask is sigmoid(logits) > {THRESHOLD}",
         **weights.serving.as_mapping(),
         "largest_difference_of_a_logit": difference,
     }

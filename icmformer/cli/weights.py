@@ -99,7 +99,7 @@ def _info(args: argparse.Namespace) -> int:
     print(f"name        {found.name}\npath        {found.path}\nsha256      {found.sha256}")
     print(f"variant     {variant or 'not a registered one'}\nparameters  {facts['parameters']:,}")
     serving = found.serving
-    closer = ", and looks again at what a first click found" if serving.second_look else ""
+    closer = ", then refines what a first click found" if serving.refinement_pass else ""
     print(f"zooms to    {serving.min_crop_size} pixels at least{closer}")
     print(f"clicks      at least {serving.click_margin} pixels from the edges of the network's input")
     print(f"scores      log-odds times {serving.score_sharpness:g}")

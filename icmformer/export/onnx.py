@@ -1,4 +1,4 @@
-"""A network's two halves as ONNX files, for other runtimes: shapes are fixed, one file pair for each."""
+"""A split network as ONNX files, for other runtimes: shapes are fixed, one file pair for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from icmformer.errors import ConfigError
-from icmformer.export.split import halves
+from icmformer.export.split import split
 from icmformer.models import ClickNetwork
 
 OPSET = 17
@@ -29,7 +29,7 @@ class Files:
     decode: Path
 
 
-def export_halves(network: ClickNetwork, batch: int, size: tuple[int, int], folder: Path) -> Files:
+def export_onnx(network: ClickNetwork, batch: int, size: tuple[int, int], folder: Path) -> Files:
     """Writes `encode.onnx` and `decode.onnx`; large networks put their values into files beside them.
 
     Args:
@@ -42,11 +42,11 @@ def export_halves(network: ClickNetwork, batch: int, size: tuple[int, int], fold
         ConfigError: The `onnx` package is missing.
         InputSizeError: A size that the network cannot take.
     """
-    both = halves(network, batch, size)
-    names = [f"feature_{i}" for i in range(len(both.prompt) - 1)]
+    parts = split(network, batch, size)
+    names = [f"feature_{i}" for i in range(len(parts.prompt) - 1)]
     files = Files(folder / "encode.onnx", folder / "decode.onnx")
-    _export(both.encode, (both.image,), files.encode, ["image"], names)
-    _export(both.decode, both.prompt, files.decode, ["prompt", *names], ["logits"])
+    _export(parts.encoder, (parts.image,), files.encode, ["image"], names)
+    _export(parts.decoder, parts.prompt, files.decode, ["prompt", *names], ["logits"])
     return files
 
 

@@ -1,4 +1,4 @@
-"""A network's two halves as modules of plain tensors, for whatever traces or converts them."""
+"""A network split in two, as modules of plain tensors, for whatever traces or converts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from icmformer.models.network import ClickNetwork, ImageFeatures
 
 
-class EncodeHalf(nn.Module):
+class ImageEncoder(nn.Module):
     """`image` (B, 3, H, W), RGB in [0, 1] -> the features' tensors."""
 
     def __init__(self, network: ClickNetwork) -> None:
@@ -22,7 +22,7 @@ class EncodeHalf(nn.Module):
         return self.network.encode_image(image).tensors
 
 
-class DecodeHalf(nn.Module):
+class MaskDecoder(nn.Module):
     """`prompt` (B, 3, H, W), see `ClickNetwork.prompt_map`, and the features' tensors -> (B, 1, H, W) logits."""
 
     def __init__(self, network: ClickNetwork, size: tuple[int, int]) -> None:
@@ -36,24 +36,24 @@ class DecodeHalf(nn.Module):
 
 
 @dataclass(frozen=True)
-class Halves:
-    """Both halves for one batch and input size, and zeros of the shapes that they take.
+class SplitNetwork:
+    """Encoder and decoder for one batch and input size, and zeros of the shapes that they take.
 
     Attributes:
-        encode: The first half.
-        image: Its input.
-        decode: The second half.
-        prompt: Its inputs: the prompt map, then the features.
+        encoder: From the image to its features.
+        image: The encoder's input.
+        decoder: From prompt and features to logits.
+        prompt: The decoder's inputs: the prompt map, then the features.
     """
 
-    encode: EncodeHalf
+    encoder: ImageEncoder
     image: Tensor
-    decode: DecodeHalf
+    decoder: MaskDecoder
     prompt: tuple[Tensor, ...]
 
 
-def halves(network: ClickNetwork, batch: int, size: tuple[int, int]) -> Halves:
-    """The halves of a network on the CPU, in evaluation mode.
+def split(network: ClickNetwork, batch: int, size: tuple[int, int]) -> SplitNetwork:
+    """Splits a network, which is on the CPU and in evaluation mode.
 
     Args:
         network: The network.
@@ -65,6 +65,6 @@ def halves(network: ClickNetwork, batch: int, size: tuple[int, int]) -> Halves:
     """
     network.check_size(*size)
     image = torch.zeros(batch, 3, *size)
-    encode, decode = EncodeHalf(network).eval(), DecodeHalf(network, size).eval()
+    encoder, decoder = ImageEncoder(network).eval(), MaskDecoder(network, size).eval()
     with torch.no_grad():
-        return Halves(encode, image, decode, (torch.zeros_like(image), *encode(image)))
+        return SplitNetwork(encoder, image, decoder, (torch.zeros_like(image), *encoder(image)))

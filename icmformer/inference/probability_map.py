@@ -1,6 +1,6 @@
-"""Probabilities over the whole image that are worked out only where somebody looks.
+"""Probability maps over the whole image, computed only where they are asked for.
 
-The network answers on its own input, a few hundred pixels wide; the image may have fifty million. Most of what happens
+The network predicts on its own input, a few hundred pixels wide; the image may have fifty million. Most of what happens
 between two clicks (where the mask ends, what the next input shows of it) needs a few of them.
 """
 
@@ -44,7 +44,7 @@ class ProbabilityMap(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
+class FullMap:
     """A map that is there in full.
 
     Attributes:
@@ -67,15 +67,15 @@ class Whole:
 
 
 @dataclass(frozen=True, eq=False)
-class Pasted:
-    """The network's probabilities laid back over its region of the image: bilinear (align_corners), zeros elsewhere.
+class ResizedMap:
+    """The network's probabilities resized back to their ROI: bilinear (align_corners), zeros outside it.
 
-    Every value is worked out by the same arithmetic whatever else is asked for, so `pick`, `extent`, `over` and `full`
+    Every value is computed by the same arithmetic whatever else is asked for, so `pick`, `extent`, `over` and `full`
     agree to the last bit.
 
     Attributes:
         patch: (h, w) float32.
-        roi: The region.
+        roi: The ROI that the patch shows.
         size: (H, W) of the image.
     """
 
@@ -134,13 +134,13 @@ class Pasted:
         return taps(0, self.patch.shape[1], self.roi.width)
 
     def _across(self, columns: Places) -> FloatMap:
-        """Blends along the rows of the patch: (h, w) -> (h, len(columns)); columns count from the region's first."""
+        """Blends along the rows of the patch: (h, w) -> (h, len(columns)); columns count from the ROI's first."""
         low, high, weight = self._column_taps.at(columns)
         blended: FloatMap = self.patch[:, low] * (1 - weight) + self.patch[:, high] * weight
         return blended
 
     def _window(self, threshold: float) -> ROI | None:
-        """A part of the region, counted from its corner, outside which nothing can lie above the threshold."""
+        """A part of the ROI, counted from its corner, outside which nothing can lie above the threshold."""
         above = self.patch > threshold - _ROUNDING
         box = bounding_box(above)
         if box is None:
@@ -149,7 +149,7 @@ class Pasted:
         rows = np.flatnonzero((high >= box.row_min) & (low <= box.row_max))
         low, high, _ = self._column_taps
         columns = np.flatnonzero((high >= box.column_min) & (low <= box.column_max))
-        if not len(rows) or not len(columns):  # a region smaller than the patch passes over some of it
+        if not len(rows) or not len(columns):  # an ROI smaller than the patch passes over some of it
             return None
         return ROI(int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1]))
 

@@ -15,22 +15,18 @@ from icmformer.inference.prompts import BoxStart
 
 @dataclass(frozen=True)
 class Profile:
-    """How a click is answered.
+    """Speed against fidelity to the published path.
 
     Attributes:
         name: `exact` or `fast`.
         flip: See the mirror image too and average the logits.
         low_precision: Use bf16 where the processor has it, and TF32 on CUDA.
-        unordered_passes: How clicks become a mask where the order between positive and negative ones is unknown. None:
-            they are replayed in the order that the masks on the way give reason for. A number: all clicks are
-            fed together so many times, each time with the mask of the time before; cheaper for many clicks, and worse.
-        box: How a box becomes a start. docs/prediction.md has the measurements behind these two.
+        box: How a box becomes a first guess; docs/prediction.md has the measurements behind it.
     """
 
     name: str
     flip: bool
     low_precision: bool
-    unordered_passes: int | None = None
     box: BoxStart = field(default_factory=BoxStart)
 
     def precision(self, device: torch.device) -> Precision:

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError, PromptError
-from icmformer.inference.predictor import State
+from icmformer.inference.predictor import Prediction
 from icmformer.inference.roi import ROI, PixelClick, ZoomSettings
 from icmformer.types import Box, Click, FloatMap
 
 
 @dataclass(frozen=True)
 class BoxStart:
-    """How a box becomes a start for the network, which has seen clicks and masks in training, not boxes.
+    """How a box becomes a prediction to start from: in training the network has seen clicks and masks, not boxes.
 
     Attributes:
         guess: First guess of the mask within the box: `none`, the inscribed `ellipse`, or the whole `box`.
@@ -32,7 +32,7 @@ class BoxStart:
 
     def __call__(
         self, box: Box, mask: FloatMap | None, height: int, width: int
-    ) -> tuple[State, tuple[PixelClick, ...]]:
+    ) -> tuple[Prediction, tuple[PixelClick, ...]]:
         """Starts from a box.
 
         Args:
@@ -42,7 +42,7 @@ class BoxStart:
             width: Columns of the image.
 
         Returns:
-            The state to start from, and the box's own clicks.
+            The prediction to start from, and the box's own clicks.
         """
         roi = ROI(*box.pixels(height, width))
         middle = PixelClick((roi.row_min + roi.row_max) // 2, (roi.column_min + roi.column_max) // 2, True)
@@ -51,7 +51,7 @@ class BoxStart:
             guess[roi.slices] = mask[roi.slices]
         if not guess.any():
             guess[roi.slices] = self._guess(roi)
-        return State.given(guess), (middle,) if self.centre else ()
+        return Prediction.given(guess), (middle,) if self.centre else ()
 
     def _guess(self, roi: ROI) -> FloatMap:
         if self.guess != "ellipse":

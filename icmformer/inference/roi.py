@@ -1,4 +1,4 @@
-"""Object regions of interest, and moving pixels and clicks between the image and the network's input.
+"""Which ROI of the image a step shows the network, and moving pixels and clicks between the image and its input.
 
 The rules are those of RITM's zoom-in as SimpleClick and iCMFormer publish it; all of it is pure.
 """
@@ -27,7 +27,7 @@ class PixelClick(NamedTuple):
 
 
 class ROI(NamedTuple):
-    """A region of an image: ends are inclusive."""
+    """A region of interest, or any other rectangle of pixels: ends are inclusive."""
 
     row_min: int
     row_max: int
@@ -49,13 +49,12 @@ class ROI(NamedTuple):
 
 @dataclass(frozen=True)
 class ZoomSettings:
-    """How the network's input is cut from the image.
+    """How the ROI is chosen and resized to the network's input; its least side belongs to the weights.
 
     Attributes:
         skip_clicks: With up to so many clicks the whole image is seen at its own size; -1: it is always resized.
         target_size: (rows, columns) of the network's input, aspect not kept; or the long side, aspect kept.
         expansion_ratio: ROI side over the mask's side.
-        min_crop_size: Least side of an ROI before rounding.
         recompute_iou: A new ROI replaces the old one when their overlap falls below this.
         mask_threshold: Probability above which the previous mask counts for the ROI.
     """
@@ -63,7 +62,6 @@ class ZoomSettings:
     skip_clicks: int = -1
     target_size: tuple[int, int] | int = (448, 448)
     expansion_ratio: float = 1.4
-    min_crop_size: int = 200
     recompute_iou: float = 0.5
     mask_threshold: float = 0.5
 
@@ -83,7 +81,7 @@ class ZoomSettings:
 
 
 def whole(height: int, width: int) -> ROI:
-    """The region that is the whole image."""
+    """The whole image as an ROI."""
     return ROI(0, height - 1, 0, width - 1)
 
 
@@ -96,27 +94,51 @@ def bounding_box(mask: BoolMask) -> ROI | None:
     return ROI(int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1]))
 
 
-def expand(box: ROI, height: int, width: int, settings: ZoomSettings) -> ROI:
-    """Widens a box by the expansion ratio, to the least size at least, and cuts it to the image."""
+def choose_roi(
+    box: ROI | None,
+    kept: ROI | None,
+    clicks: Sequence[PixelClick],
+    size: tuple[int, int],
+    zoom: ZoomSettings,
+    min_crop_size: int,
+) -> ROI | None:
+    """The ROI of a step.
+
+    Args:
+        box: The tight box around the previous mask; None where there is no mask.
+        kept: The ROI of the step before, or None.
+        clicks: All clicks so far.
+        size: (H, W) of the image.
+        zoom: Zoom settings.
+        min_crop_size: Least side of an ROI before rounding.
+
+    Returns:
+        The ROI; None for the whole image at its own size.
+    """
+    if len(clicks) <= zoom.skip_clicks:
+        return None
+    if box is not None:
+        candidate = object_roi(box, clicks, size, zoom.expansion_ratio, min_crop_size)
+    elif zoom.skip_clicks >= 0:
+        return None
+    else:
+        candidate = whole(*size)
+    return kept if kept is not None and keeps(kept, candidate, clicks, zoom.recompute_iou) else candidate
+
+
+def expand(box: ROI, size: tuple[int, int], ratio: float, least: int) -> ROI:
+    """Widens a box by a ratio, to a least side at least, and cuts it to an image of `size` (H, W)."""
 
     def ends(low: int, high: int, length: int) -> tuple[int, int]:
         centre = 0.5 * (low + high)
-        side = max(settings.expansion_ratio * (high - low + 1), settings.min_crop_size)
+        side = max(ratio * (high - low + 1), least)
         return max(round(centre - side / 2), 0), min(round(centre + side / 2), length - 1)
 
-    return ROI(*ends(box.row_min, box.row_max, height), *ends(box.column_min, box.column_max, width))
+    return ROI(*ends(box.row_min, box.row_max, size[0]), *ends(box.column_min, box.column_max, size[1]))
 
 
-def object_roi(box: ROI, clicks: Sequence[PixelClick], height: int, width: int, settings: ZoomSettings) -> ROI:
-    """The region around the previous mask and the positive clicks.
-
-    Args:
-        box: The box around the previous mask.
-        clicks: All clicks so far.
-        height: Of the image.
-        width: Of the image.
-        settings: Zoom settings.
-    """
+def object_roi(box: ROI, clicks: Sequence[PixelClick], size: tuple[int, int], ratio: float, least: int) -> ROI:
+    """The box around the previous mask and the positive clicks, widened as by `expand`."""
     positive = [c for c in clicks if c.positive]
     rows, columns = [c.row for c in positive], [c.column for c in positive]
     box = ROI(
@@ -125,10 +147,10 @@ def object_roi(box: ROI, clicks: Sequence[PixelClick], height: int, width: int, 
         min([box.column_min, *columns]),
         max([box.column_max, *columns]),
     )
-    return expand(box, height, width, settings)
+    return expand(box, size, ratio, least)
 
 
-def keeps(roi: ROI, candidate: ROI, clicks: Sequence[PixelClick], settings: ZoomSettings) -> bool:
+def keeps(roi: ROI, candidate: ROI, clicks: Sequence[PixelClick], recompute_iou: float) -> bool:
     """Whether the old ROI stays: all positive clicks lie well inside it, and the candidate overlaps it enough."""
     for click in clicks:
         if click.positive and not (
@@ -137,7 +159,7 @@ def keeps(roi: ROI, candidate: ROI, clicks: Sequence[PixelClick], settings: Zoom
             return False
     rows = _segment_iou((roi.row_min, roi.row_max), (candidate.row_min, candidate.row_max))
     columns = _segment_iou((roi.column_min, roi.column_max), (candidate.column_min, candidate.column_max))
-    return rows * columns >= settings.recompute_iou
+    return rows * columns >= recompute_iou
 
 
 def _segment_iou(a: tuple[int, int], b: tuple[int, int]) -> float:
@@ -146,11 +168,11 @@ def _segment_iou(a: tuple[int, int], b: tuple[int, int]) -> float:
 
 
 def crop(plane: RGBImage, roi: ROI, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Cuts a region out of an image and resizes it bilinearly (align_corners=True), reading only what matters.
+    """Cuts an ROI out of an image and resizes it bilinearly (align_corners=True), reading only what matters.
 
     Args:
         plane: (H, W, 3) uint8, or (H, W) of any type.
-        roi: The region.
+        roi: The ROI.
         size: (rows, columns) of the result.
 
     Returns:
@@ -214,9 +236,9 @@ def map_clicks(clicks: Sequence[PixelClick], roi: ROI, size: tuple[int, int], ma
 
     Args:
         clicks: In pixels of the image.
-        roi: The region that the input shows.
+        roi: The ROI that the input shows.
         size: (rows, columns) of the input.
-        margin: Pixels that a click within the region keeps from the input's edges at least.
+        margin: Pixels that a click within the ROI keeps from the input's edges at least.
     """
     kinds: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
     for order, click in enumerate(clicks):

@@ -15,13 +15,19 @@ from icmformer.errors import WeightsError
 from icmformer.settings import Settings
 
 
-def fetch(url: str, sha256: str | None = None, progress: Callable[[int, int], None] = lambda done, total: None) -> Path:
+def fetch(
+    url: str,
+    sha256: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    settings: Settings | None = None,
+) -> Path:
     """Downloads a weights file into the cache folder, on request only.
 
     Args:
         url: An https address (http on this machine).
         sha256: The file's expected sum, or None to trust the transport.
         progress: Called with bytes done and bytes in all (0 when unknown).
+        settings: Those of the environment, unless given.
 
     Returns:
         The file's path; the name on the search path is its stem.
@@ -30,16 +36,17 @@ def fetch(url: str, sha256: str | None = None, progress: Callable[[int, int], No
         WeightsError: Another scheme, a failed transfer, or a wrong sum (the file is not kept).
     """
     _check_address(url)
-    target = Settings.from_environment().cache_dir / "weights" / Path(urlsplit(url).path).name
+    settings = settings or Settings.from_environment()
+    target = settings.cache_dir / "weights" / Path(urlsplit(url).path).name
     if target.suffix not in (".pth", ".safetensors"):
         raise WeightsError(f"the address must end in a .pth or .safetensors file, got {url}")
     partial = target.with_suffix(".part")
     digest = hashlib.sha256()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with build_opener(_SafeRedirects).open(url, timeout=30) as answer, partial.open("wb") as file:
-            total, done = int(answer.headers.get("Content-Length") or 0), 0
-            while block := answer.read(1 << 20):
+        with build_opener(_SafeRedirects).open(url, timeout=30) as reply, partial.open("wb") as file:
+            total, done = int(reply.headers.get("Content-Length") or 0), 0
+            while block := reply.read(1 << 20):
                 file.write(block)
                 digest.update(block)
                 done += len(block)

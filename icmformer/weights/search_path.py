@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from icmformer.errors import WeightsError
@@ -18,32 +19,44 @@ def search_path(settings: Settings | None = None) -> list[Path]:
     return [*settings.weights_path, settings.cache_dir / "weights", _BUNDLED]
 
 
-def available() -> dict[str, Path]:
-    """Native weights on the search path by name, the first of each name."""
+def available(settings: Settings | None = None) -> dict[str, Path]:
+    """Weights on the search path by name, the first of each name."""
     names: dict[str, Path] = {}
-    for folder in search_path():
+    for folder in search_path(settings):
         for child in sorted(folder.glob("*")) if folder.is_dir() else ():
             if (child / CONFIG_FILE).is_file() or child.suffix in (".pth", ".safetensors"):
                 names.setdefault(child.stem if child.is_file() else child.name, child)
     return names
 
 
-def locate(path: str | Path) -> Path:
-    """The file or folder that a path or name stands for.
+def locate(path: str | Path, settings: Settings | None = None) -> Path:
+    """The file or folder that a name or path stands for.
+
+    A string without a path separator is a name first: a folder in the working folder does not hide weights of its name
+    on the search path. With one (`./starter`), and as a `Path`, it is a path first.
+
+    Args:
+        path: The name or path.
+        settings: Those of the environment, unless given.
 
     Raises:
         WeightsError: There is none.
     """
     try:
         direct = Path(path).expanduser()  # of what is neither: TypeError
-        if direct.exists():
-            return direct
+        there = direct.exists()
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise WeightsError(f"{str(path)[:200]!r} cannot be a path or name of weights: {error}") from error
-    named = available()
+    bare = isinstance(path, str) and not {os.sep, os.altsep} & set(path)
+    if there and not bare:
+        return direct
+    settings = settings or Settings.from_environment()
+    named = available(settings)
     if str(path) in named:
         return named[str(path)]
-    folders = ", ".join(map(str, search_path()))
+    if there:
+        return direct
+    folders = ", ".join(map(str, search_path(settings)))
     known = ", ".join(sorted(named)) or "none"
     raise WeightsError(
         f"no weights {str(path)!r}: no such path, and no such name (known: {known}) in {folders}; "

@@ -20,14 +20,15 @@ from icmformer.errors import ConfigError, WeightsError
 from icmformer.layers.attention import relative_position_index
 from icmformer.models import ClickNetwork, build_network, meta_network, network_config
 from icmformer.models.config import config_mapping
+from icmformer.settings import Settings
 from icmformer.weights.published import published_config
 from icmformer.weights.quantise import Stored, pack, unpack
 from icmformer.weights.search_path import CONFIG_FILE, MODEL_FILE, RANDOM_PREFIX, SUMS_FILE, locate
 from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
 from icmformer.weights.unpickle import load_torch_file
 
-FORMAT = 2
-_READS = (1, 2)  # the first had no int8
+FORMAT = 3
+_READS = (1, 2, 3)  # the first had no int8; the first two called the refinement pass `second_look`
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Weights:
         sha256: Of the file the values came from; of the values themselves for random ones.
         path: Where they came from, or None.
         about: Free facts that travel with the weights (how they were trained, say).
-        serving: How clicks are played on it, and how its scores are read.
+        serving: How clicks become masks with it, and how its scores are read.
     """
 
     config: dict[str, Any]
@@ -71,12 +72,13 @@ class Weights:
         return network.eval()
 
 
-def load(path: str | Path) -> Weights:
+def load(path: str | Path, settings: Settings | None = None) -> Weights:
     """Loads weights.
 
     Args:
         path: A native folder, a `.safetensors` file, a published `.pth` file, a name to be searched for (see
-            `search_path`), or `random:VARIANT` for a registered network with seeded random values.
+            `locate`), or `random:VARIANT` for a registered network with seeded random values.
+        settings: Those of the environment, unless given.
 
     Returns:
         Checked weights: every parameter of the configured network is there, of the right shape and finite.
@@ -86,7 +88,7 @@ def load(path: str | Path) -> Weights:
     """
     if isinstance(path, str) and path.startswith(RANDOM_PREFIX):
         return _random(path.removeprefix(RANDOM_PREFIX))
-    found = locate(path)
+    found = locate(path, settings)
     try:
         weights = _load_folder(found) if found.is_dir() else _load_single(found)
         _check(weights)
@@ -115,7 +117,7 @@ def save(
         name: For people.
         about: Free facts.
         stored: How: fp32, fp16 or int8.
-        serving: How clicks are to be played on it, and its scores to be read.
+        serving: How clicks are to become masks with it, and its scores to be read.
 
     Returns:
         The folder.

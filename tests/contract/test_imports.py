@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 
 FOLDERS = ("icmformer", "training", "serverless", "ls_backend")
 LAYERS = {
+    "version": 0,
     "errors": 0,
     "memory": 0,
     "timings": 0,
@@ -29,6 +30,9 @@ LAYERS = {
     "cli": 9,
     "__main__": 10,
 }
+ROOMS = {"data": 0, "simulated_annotator": 0, "evaluation": 1, "loop": 2, "finetuning": 3}
+"""Of `training`: a room imports those below it. Commands, tools among them, import any room, and no room a command."""
+COMMANDS = 4
 TORCHLESS = (
     "icmformer/types.py",
     "icmformer/errors.py",
@@ -83,6 +87,78 @@ def test_layers_of_the_package_point_one_way():
             parts = name.split(".")
             if parts[0] == "icmformer" and parts[1] in LAYERS:
                 assert LAYERS[parts[1]] <= LAYERS[own], f"{path} ({own}) imports {name}"
+
+
+def imported_modules(root: Path, folders: tuple[str, ...]) -> dict[str, set[str]]:
+    """Which modules of the folders each imports, be it in a function or for types alone."""
+    paths = {".".join(p.relative_to(root).with_suffix("").parts): p for f in folders for p in (root / f).rglob("*.py")}
+    known = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    graph: dict[str, set[str]] = {name: set() for name in known}
+    for name, path in known.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                graph[name] |= inner & known.keys() or {str(node.module)}
+        graph[name] &= known.keys()
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other, in a row that ends where it begins; empty where there are none."""
+    left = dict(graph)
+    while ends := [name for name in left if not left[name] & left.keys()]:
+        for name in ends:
+            del left[name]
+    row: list[str] = []
+    name = min(left, default=None)
+    while name is not None and name not in row:
+        row.append(name)
+        name = min(left[name] & left.keys())
+    return [*row[row.index(name) :], name] if name else []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    found = circle(imported_modules(ROOT, (*FOLDERS, "demo")))
+    assert not found, "a circle of imports: " + " -> ".join(found)
+
+
+@pytest.mark.parametrize(
+    "hidden", ["from p import a", "def later():\n    import p.a", "if TYPE_CHECKING:\n    import p.a"]
+)
+def test_circles_are_found_wherever_the_import_is(tmp_path, hidden):
+    (tmp_path / "p").mkdir()
+    for name, text in {
+        "__init__": "",
+        "a": "from p.b import x",
+        "b": "import p.c",
+        "c": hidden,
+        "d": "import p.a",
+    }.items():
+        (tmp_path / "p" / f"{name}.py").write_text(text)
+    assert circle(imported_modules(tmp_path, ("p",))) == ["p.a", "p.b", "p.c", "p.a"]
+    (tmp_path / "p" / "c.py").write_text("import json")
+    assert circle(imported_modules(tmp_path, ("p",))) == []
+
+
+def room_of(module: str) -> tuple[str, int]:
+    """The room of a module of `training`, and its height."""
+    path = ROOT / Path(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    room = module.split(".")[1]
+    runs = any(isinstance(n, ast.If) and "__main__" in ast.unparse(n.test) for n in ast.parse(path.read_text()).body)
+    return (room, ROOMS[room]) if room in ROOMS and not runs else ("command", COMMANDS)
+
+
+def test_rooms_of_the_training_point_one_way():
+    graph = imported_modules(ROOT, ("training",))
+    del graph["training"]
+    for module, others in graph.items():
+        room, height = room_of(module)
+        for other in others:
+            below, low = room_of(other)
+            assert below == room or low < height, f"{module} ({room}) imports {other} ({below})"
 
 
 @pytest.mark.parametrize("path", TORCHLESS)

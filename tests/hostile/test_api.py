@@ -13,7 +13,6 @@ from icmformer import (
     LoadedImage,
     MaskResult,
     Polygon,
-    Prompt,
     decode_image,
     mask_to_polygons,
 )
@@ -124,19 +123,18 @@ def test_weights_devices_profiles_and_runtimes(name):
     with pytest.raises(WeightsError):
         Engine.from_weights(name)
     for option, right in (("device", DeviceError), ("profile", ConfigError), ("runtime", ConfigError)):
+        if name is None:  # what the settings say
+            continue
         with pytest.raises(right):
             Engine.from_weights("starter", **{option: name})
 
 
-def test_results_prompts_and_images_can_be_compared_and_kept_in_sets(starter):
+def test_results_and_images_can_be_compared_and_kept_in_sets(starter):
     one, other = (starter.segment(CAT, [CLICK]) for _ in range(2))
     third = engine("fast", Caches(), of="starter").segment(CAT, [Click(60.5, 60.5)])
     assert {one, other, third} == {one, third}
     assert isinstance(one, MaskResult)
     assert one != 3
-    mask = np.ones((300, 451), np.float32)
-    prompt = Prompt((CLICK,), previous_mask=mask)
-    assert {prompt, prompt} == {prompt} != {Prompt((CLICK,), previous_mask=mask)}
     assert {CAT, LoadedImage.from_array(data.chelsea())} == {CAT}
     ring = Polygon(np.zeros((3, 2)))
     assert {ring} == {ring} != {Polygon(np.zeros((3, 2)))}

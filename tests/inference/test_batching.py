@@ -14,7 +14,8 @@ import torch
 from skimage import data
 
 from icmformer import Caches, Click, Engine
-from icmformer.inference.backends.batching import Batcher
+from icmformer.inference.backends.base import Backend
+from icmformer.inference.backends.batching import BatchingBackend
 from icmformer.inference.backends.torch import Precision, TorchBackend
 from icmformer.models import ImageFeatures
 from icmformer.timings import Timings
@@ -33,10 +34,10 @@ def prompt(seed, count, batch=1, side=64):
     return torch.rand(batch, 1, side, side, generator=random), points
 
 
-class Counting:
+class Counting(Backend):
     """A backend whose pass is one multiplication, and takes its time."""
 
-    identity, batch = "counting", 4
+    identity = "counting"
 
     def __init__(self):
         self.lock, self.passes = threading.Lock(), []
@@ -53,17 +54,29 @@ class Counting:
         return prev_mask * features.tensors[0].view(-1, 1, 1, 1) + seen
 
 
-def ask(batcher, number, points=1, side=8):
+class Heard(Timings):
+    """Timings that count who begins to wait."""
+
+    waiting = 0
+
+    def stage(self, name):
+        self.waiting += name == "wait"
+        return super().stage(name)
+
+
+def ask(backend, number, points=1, side=8, timings=None):
     features = ImageFeatures((side, side), (torch.tensor([float(number)]),))
     marks = torch.cat([torch.full((1, points, 3), 5.0), torch.full((1, points, 3), -1.0)], dim=1)
-    return batcher.decode(features, torch.ones(1, 1, side, side), marks, Timings())
+    return backend.decode_in_turn(
+        features, torch.ones(1, 1, side, side), marks, Timings() if timings is None else timings
+    )
 
 
 def test_requests_that_come_while_the_device_is_busy_share_the_next_pass():
     backend = Counting()
-    batcher = Batcher(backend)
+    shared = BatchingBackend(backend, 4)
     with ThreadPoolExecutor(9) as pool:
-        found = list(pool.map(lambda n: ask(batcher, n, points=1 + n % 3), range(9)))
+        found = list(pool.map(lambda n: ask(shared, n, points=1 + n % 3), range(9)))
     assert [float(x[0, 0, 0, 0]) for x in found] == [n + 1 + n % 3 for n in range(9)]
     assert set(backend.passes) == {4}, "every pass has the same shape"
     assert len(backend.passes) < 9
@@ -71,30 +84,31 @@ def test_requests_that_come_while_the_device_is_busy_share_the_next_pass():
 
 def test_other_shapes_do_not_share_a_pass():
     backend = Counting()
-    batcher = Batcher(backend)
+    shared = BatchingBackend(backend, 4)
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda n: ask(batcher, n, side=8 * (1 + n % 2)), range(6)))
+        found = list(pool.map(lambda n: ask(shared, n, side=8 * (1 + n % 2)), range(6)))
     assert [x.shape[-1] for x in found] == [8, 16] * 3
 
 
 def test_who_shares_a_failed_pass_is_told_and_the_next_ones_are_served():
     backend = Counting()
-    batcher = Batcher(backend)
+    shared = BatchingBackend(backend, 4)
     features = ImageFeatures((8, 8), (torch.tensor([1.0]),))
+    heard = [Heard() for _ in range(3)]
 
     def bad():
-        return batcher.decode(features, torch.ones(1, 1, 8, 8), torch.full((1, 2, 3), 7.0), Timings())
+        return shared.decode_in_turn(features, torch.ones(1, 1, 8, 8), torch.full((1, 2, 3), 7.0), heard[0])
 
     with ThreadPoolExecutor(3) as pool:
-        with backend.lock:  # the device is busy until all three wait
-            asked = [pool.submit(bad), pool.submit(ask, batcher, 2), pool.submit(ask, batcher, 3)]
-            while len(batcher._waiting) < 3:
+        with shared.lock:  # the device is busy until all three wait
+            asked = [pool.submit(bad), *(pool.submit(ask, shared, n, timings=heard[n - 1]) for n in (2, 3))]
+            while sum(timings.waiting for timings in heard) < 3:
                 time.sleep(0.01)
         errors = [one.exception(10) for one in asked]
     assert all(isinstance(error, RuntimeError) and "out of memory" in str(error) for error in errors)
     assert len({id(error) for error in errors}) == 3, "each has an error of its own"
     assert backend.passes == [4]
-    assert float(ask(batcher, 3)[0, 0, 0, 0]) == 4
+    assert float(ask(shared, 3)[0, 0, 0, 0]) == 4
 
 
 @pytest.mark.parametrize(("profile", "clients"), [("exact", CLICKS[:4]), ("fast", CLICKS)])
@@ -114,10 +128,11 @@ def test_a_reply_does_not_depend_on_who_else_clicks(profile, clients, monkeypatc
 def test_filled_passes_give_the_logits_of_single_ones():
     network = load("random:icmformer_vit_tiny224").build()
     cpu = torch.device("cpu")
-    single, filled = (TorchBackend(network, cpu, Precision(), batch=batch) for batch in (1, 4))
+    single = TorchBackend(network, cpu, Precision())
+    filled = BatchingBackend(single, 4)
     features = single.encode(torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
     given = prompt(1, 2, batch=2, side=224)
-    one, other = (Batcher(b).decode(features, *given, Timings()) for b in (single, filled))
+    one, other = (backend.decode(features, *given) for backend in (single, filled))
     assert one.shape == other.shape == (2, 1, 224, 224)
     torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 

@@ -12,15 +12,17 @@ from skimage import data
 from icmformer import Box, Caches, CleanUp, Click, Engine, LoadedImage, weights
 from icmformer.errors import ConfigError, DeviceError, PromptError, WeightsError
 from icmformer.inference.cache import ByteLRU
-from icmformer.inference.profiles import PROFILES
+from icmformer.inference.profiles import PROFILES, find_device, find_runtime
+from icmformer.inference.roi import PixelClick
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping
+from icmformer.settings import Settings
 from tests.conftest import TINY, TRAINED
 from tests.engines import engine
 from training.evaluate import trace
 from training.evaluation.benchmarks import load_benchmark
-from training.evaluation.protocol import play, protocol
-from training.overfit import write_photos
+from training.evaluation.protocol import Stepwise, simulate
+from training.tools.overfit import write_images
 
 CLICKS = [Click(200.5, 120.5), Click(150.5, 200.5, positive=False), Click(260.5, 160.5), Click(90.5, 60.5)]
 FRAME = (0, 299, 0, 450)
@@ -28,19 +30,19 @@ FRAME = (0, 299, 0, 450)
 
 @pytest.fixture(scope="module")
 def photo():
-    """A rocket at dusk, 451 x 300 pixels: small in its photo, so that the region moves after the first click."""
+    """A rocket at dusk, 451 x 300 pixels: small in its photo, so that the ROI moves after the first click."""
     return np.ascontiguousarray(data.rocket()[110:410, 100:551])
 
 
-@pytest.mark.parametrize("second_look", [False, True])
-def test_these_clicks_move_mask_and_region(photo, second_look):
+@pytest.mark.parametrize("refinement_pass", [False, True])
+def test_these_clicks_move_mask_and_roi(photo, refinement_pass):
     """What the tests below compare is not all alike."""
-    exact = engine(second_look=second_look)
+    exact = engine(refinement_pass=refinement_pass)
     replies = [exact.segment(photo, CLICKS[:count]) for count in range(1, 5)]
     shares = [reply.mask.mean() for reply in replies]
     assert all(0.002 < share < 0.9 for share in shares)
     assert len(set(shares)) == 4
-    assert (replies[0].roi == FRAME) is not second_look
+    assert (replies[0].roi == FRAME) is not refinement_pass
     assert replies[1].roi != FRAME
 
 
@@ -60,7 +62,7 @@ def test_warm_and_cold_replies_are_the_same_bits(photo, profile, ordered):
 
 
 def test_ordered_clicks_give_the_published_protocols_masks(photo):
-    exact = engine(caches=Caches(), runtime="torch", second_look=False)
+    exact = engine(caches=Caches(), runtime="torch", refinement_pass=False)
     truth = np.zeros(photo.shape[:2], np.int32)
     truth[60:220, 120:330] = 1
     network = exact.weights.build()
@@ -85,7 +87,7 @@ def test_the_order_between_the_kinds_matters_only_when_it_is_known(photo, exact)
 def replayed_alike(engine, image, truth):
     """Of clicks made where the mask was wrong, up to 90% IoU: which counts of them give the same reply without their
     mutual order, and which when positive ones simply come first."""
-    played = play(protocol(engine.path, image), truth, target_iou=0.9, max_clicks=6)
+    played = simulate(Stepwise(engine.predictor, image), truth, target_iou=0.9, max_clicks=6)
     clicks = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in played.clicks]
     found, positive_first = [], []
     for count in range(1, len(clicks) + 1):
@@ -97,7 +99,7 @@ def replayed_alike(engine, image, truth):
 
 
 def test_the_order_of_an_annotators_clicks_is_mostly_found_again(fast, tmp_path):
-    write_photos(tmp_path)
+    write_images(tmp_path)
     found = [f for item in load_benchmark("folder", tmp_path) for f in replayed_alike(fast, *item.load())[0]]
     assert np.mean(found) >= 0.9
 
@@ -115,16 +117,6 @@ def test_it_is_found_more_often_than_by_positive_clicks_first(fast, photo):
     assert np.mean(found) >= np.mean(positive_first) + 0.1
 
 
-@pytest.mark.parametrize("passes", [1, 2, 3])
-def test_clicks_fed_together_have_no_order_at_all(photo, passes):
-    profile = dataclasses.replace(PROFILES["fast"], unordered_passes=passes)
-    together = engine(profile, Caches())
-    reply = together.segment(photo, CLICKS, ordered=False)
-    assert reply == together.segment(photo, CLICKS[::-1], ordered=False)
-    if passes == 1:
-        assert reply.roi == (0, photo.shape[0] - 1, 0, photo.shape[1] - 1)
-
-
 def counting_passes(counted, monkeypatch):
     """A list that gets the batch of each pass of an engine's network."""
     passes = []
@@ -133,29 +125,29 @@ def counting_passes(counted, monkeypatch):
     return passes
 
 
-@pytest.mark.parametrize("second_look", [False, True])
-def test_one_more_click_costs_one_more_pass(photo, second_look, monkeypatch):
-    exact = engine(caches=Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)), second_look=second_look)
+@pytest.mark.parametrize("refinement_pass", [False, True])
+def test_one_more_click_costs_one_more_step(photo, refinement_pass, monkeypatch):
+    exact = engine(caches=Caches(ByteLRU(1 << 28), ByteLRU(1 << 28)), refinement_pass=refinement_pass)
     passes = counting_passes(exact, monkeypatch)
     for count in range(1, len(CLICKS) + 1):
         exact.segment(photo, CLICKS[:count])
-        assert len(passes) == count + second_look
+        assert len(passes) == count + refinement_pass
     exact.segment(photo, CLICKS)
     exact.segment(photo, CLICKS[:2])
-    assert len(passes) == len(CLICKS) + second_look
+    assert len(passes) == len(CLICKS) + refinement_pass
 
 
 def test_the_mirror_pass_happens_in_exact_and_not_in_fast(photo, monkeypatch):
     batches = {}
     for profile in PROFILES:
-        asked = engine(profile, Caches(), second_look=False)
+        asked = engine(profile, Caches(), refinement_pass=False)
         batches[profile] = counting_passes(asked, monkeypatch)
         asked.segment(photo, CLICKS[:1])
     assert batches == {"exact": [2], "fast": [1]}
 
 
 def test_the_exact_profile_treats_left_and_right_alike(photo):
-    """Averaging both views makes the answer of a mirrored request nearly the mirrored answer; one view does not."""
+    """Averaging both views makes the reply to a mirrored request nearly the mirrored reply; one view does not."""
     width = photo.shape[1]
     turned_photo, click = np.ascontiguousarray(photo[:, ::-1]), Click(200.5, 120.5)
 
@@ -178,13 +170,13 @@ def test_negative_clicks_alone_give_an_empty_mask(photo, exact):
 
 
 def test_negative_clicks_before_the_first_positive_one_count_with_it(photo):
-    """There is nothing to show for them alone, so the first pass sees them together with the first positive click."""
+    """There is nothing to show for them alone, so the first step sees them together with the first positive click."""
     negative, positive = Click(230.5, 140.5, positive=False), Click(200.5, 120.5)
-    profile = dataclasses.replace(PROFILES["exact"], unordered_passes=1)
-    exact = engine(second_look=False)
-    together = engine(profile, Caches(), second_look=False).segment(photo, [positive, negative], ordered=False)
+    exact = engine()
+    both = [PixelClick(140, 230, False), PixelClick(120, 200, True)]
     first = exact.segment(photo, [negative, positive])
-    assert first == together
+    together = exact.predictor.step(LoadedImage.from_array(photo), None, both)
+    np.testing.assert_array_equal(first.probability, together.map.full())
     assert first != exact.segment(photo, [positive])
 
 
@@ -210,16 +202,16 @@ def test_weights_may_zoom_further_in_than_the_published_ones(photo):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_a_second_look_is_part_of_the_answer_with_any_caches(photo, ordered):
-    warm = engine(second_look=True)
+def test_a_refinement_pass_is_part_of_the_reply_with_any_caches(photo, ordered):
+    warm = engine(refinement_pass=True)
     for count in range(1, len(CLICKS) + 1):
-        cold = engine(caches=Caches(), second_look=True).segment(photo, CLICKS[:count], ordered=ordered)
+        cold = engine(caches=Caches(), refinement_pass=True).segment(photo, CLICKS[:count], ordered=ordered)
         assert warm.segment(photo, CLICKS[:count], ordered=ordered) == cold
-    once = engine(second_look=False).segment(photo, CLICKS[:1])
+    once = engine(refinement_pass=False).segment(photo, CLICKS[:1])
     assert once.roi == FRAME
-    looked = warm.segment(photo, CLICKS[:1])
-    assert looked.roi != FRAME
-    assert looked.mask.any()
+    refined = warm.segment(photo, CLICKS[:1])
+    assert refined.roi != FRAME
+    assert refined.mask.any()
 
 
 def test_negative_clicks_correct_a_previous_mask(photo, exact):
@@ -245,25 +237,25 @@ def test_a_previous_mask_with_nothing_over_one_half_is_as_good_as_none(photo, ex
 
 
 def test_a_reply_passed_back_goes_on_where_it_stopped(photo):
-    exact = engine(second_look=False)
+    exact = engine(refinement_pass=False)
     first = exact.segment(photo, CLICKS[:1])
     further = exact.segment(photo, CLICKS[:2], previous_mask=first.probability, ordered=False)
     assert further != first
     assert further.roi == exact.segment(photo, CLICKS[:2]).roi
 
 
-def test_a_box_sets_the_region(photo, exact):
+def test_a_box_sets_the_roi(photo, exact):
     box = Box(150, 60, 330, 260)
     result = exact.segment(photo, box=box)
     rows, columns = (60, 259), (150, 329)
     half = 1.4 * 200 / 2
-    region = (
+    roi = (
         max(0, round(sum(rows) / 2 - half)),
         min(299, round(sum(rows) / 2 + half)),
         round(sum(columns) / 2 - 1.4 * 180 / 2),
         round(sum(columns) / 2 + 1.4 * 180 / 2),
     )
-    assert result.roi == region
+    assert result.roi == roi
     assert exact.segment(photo, box=(330, 260, 150, 60)) == result
     assert exact.segment(photo, CLICKS[:2], box=box) != result
     elsewhere = np.zeros(photo.shape[:2], bool)
@@ -271,15 +263,15 @@ def test_a_box_sets_the_region(photo, exact):
     assert exact.segment(photo, box=box, previous_mask=elsewhere) == result
     part = np.zeros(photo.shape[:2], bool)
     part[100:150, 200:300] = True
-    assert exact.segment(photo, box=box, previous_mask=part).roi == region
+    assert exact.segment(photo, box=box, previous_mask=part).roi == roi
 
 
-@pytest.mark.parametrize(("clicks", "passes"), [([], 1), (CLICKS[:1], 2), (CLICKS[1:2], 2), (CLICKS[:2], 3)])
-def test_a_box_costs_one_pass_and_each_click_one_more(photo, clicks, passes, monkeypatch):
+@pytest.mark.parametrize(("clicks", "steps"), [([], 1), (CLICKS[:1], 2), (CLICKS[1:2], 2), (CLICKS[:2], 3)])
+def test_a_box_costs_one_step_and_each_click_one_more(photo, clicks, steps, monkeypatch):
     fast = engine("fast", Caches())
     counted = counting_passes(fast, monkeypatch)
     fast.segment(photo, clicks, box=Box(150, 60, 330, 260))
-    assert len(counted) == passes
+    assert len(counted) == steps
 
 
 @pytest.mark.parametrize(
@@ -342,7 +334,7 @@ def test_a_shared_cache_tells_networks_of_the_same_values_apart(photo, tmp_path)
     caches = Caches(ByteLRU(1 << 28), ByteLRU(1 << 28))
     for heads in (3, 6):
         folder = weights.save(tmp_path / str(heads), {**config, "num_heads": heads}, network.state_dict(), "w")
-        engines.append(Engine.from_weights(folder, caches=caches))
+        engines.append(Engine.from_weights(folder, "cpu", "exact", caches))
     assert engines[0].weights.sha256 == engines[1].weights.sha256
     first, second = (engine.segment(photo, CLICKS).probability for engine in engines)
     assert not np.array_equal(first, second)
@@ -388,6 +380,21 @@ def test_serving_changes_nothing_in_the_network(photo):
     before = {k: v.clone() for k, v in exact.backend.network.state_dict().items()}
     exact.segment(photo, CLICKS)
     assert all(torch.equal(before[k], v) for k, v in exact.backend.network.state_dict().items())
+
+
+def test_what_is_not_said_is_as_the_settings_say(monkeypatch):
+    monkeypatch.setenv("ICMFORMER_DEVICE", "cpu")
+    silent = Engine.from_weights(TRAINED)
+    assert (silent.profile, silent.runtime) == (PROFILES["fast"], find_runtime("auto", torch.device("cpu")))
+    given = Settings(device="cpu", profile="exact", runtime="torch", feature_cache_mb=7)
+    monkeypatch.setenv("ICMFORMER_PROFILE", "no such profile")  # with settings nothing else is read
+    monkeypatch.setenv("ICMFORMER_FEATURE_CACHE_MB", "no number")
+    for made in (Engine.from_weights(TRAINED, settings=given), Engine(silent.weights, settings=given)):
+        assert (made.profile, made.runtime, made.device.type) == (PROFILES["exact"], "torch", "cpu")
+        assert made.caches.features.capacity == made.beside().caches.features.capacity == 7 << 20
+    assert Engine(silent.weights, profile="fast", settings=given).profile == PROFILES["fast"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert find_device(Settings().device).type == "cuda"
 
 
 def test_what_is_not_there_says_so():

@@ -1,4 +1,4 @@
-"""What engines keep: whose answer is served, how often a photo is encoded, and whether it fits."""
+"""What engines keep: whose prediction is served, how often a photo is encoded, and whether it fits."""
 
 import logging
 import threading
@@ -87,7 +87,7 @@ def test_a_cache_too_small_for_the_network_is_told_at_start(caplog):
 def test_engines_side_by_side_share_the_network_and_nothing_else():
     click = [Click(170.5, 120.5)]
     first = engine(caches=Caches(ByteLRU(1 << 26), ByteLRU(1 << 26)))
-    alone = Engine(first.weights, caches=Caches()).segment(CAT, click)
+    alone = Engine(first.weights, "cpu", "exact", Caches()).segment(CAT, click)
     other = first.beside(Caches(ByteLRU(1 << 26)), replace(PROFILES["exact"], flip=False))
     assert other.backend is first.backend
     assert first.segment(CAT, click) == first.beside(Caches()).segment(CAT, click) == alone

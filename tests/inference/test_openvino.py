@@ -53,7 +53,7 @@ def made(config, **served):
 def asked(photo, served=None):
     """The reply of a new engine to one click."""
     found = made(SMALL) if served is None else served
-    return Engine(found, caches=Caches(), runtime="openvino").segment(photo, [Click(200.5, 120.5)])
+    return Engine(found, "cpu", "exact", Caches(), "openvino").segment(photo, [Click(200.5, 120.5)])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_exact_masks_are_those_of_torch_click_for_click(photo):
 def test_replies_do_not_depend_on_what_was_asked_before(photo, profile):
     """Nor on the process: each cold engine compiles the network for itself."""
     clicks = [Click(200.5, 120.5), Click(150.5, 200.5, positive=False)]
-    options = {"profile": profile, "runtime": "openvino"}
+    options = {"device": "cpu", "profile": profile, "runtime": "openvino"}
     cold = {n: Engine.from_weights(TRAINED, caches=Caches(), **options).segment(photo, clicks[:n]) for n in (1, 2)}
     warm = Engine.from_weights(TRAINED, **options)
     for count in (1, 2, 1, 2):
@@ -110,8 +110,8 @@ def test_a_network_is_converted_once_and_a_damaged_copy_made_anew(photo, cache_h
     first = asked(photo)
     (folder,) = (cache_home / "openvino").iterdir()
     exports = []
-    export = openvino_backend.halves
-    monkeypatch.setattr(openvino_backend, "halves", lambda *args: exports.append(1) or export(*args))
+    export = openvino_backend.split
+    monkeypatch.setattr(openvino_backend, "split", lambda *args: exports.append(1) or export(*args))
     assert asked(photo) == first
     assert not exports
     (folder / "decode.xml").write_bytes(b"<net>")
@@ -149,7 +149,7 @@ def test_a_kept_network_is_used_from_a_folder_that_cannot_be_written(photo, monk
         raise PermissionError(13, "read-only")
 
     monkeypatch.setattr("os.utime", refused)
-    monkeypatch.setattr("icmformer.inference.backends.openvino.halves", refused)
+    monkeypatch.setattr("icmformer.inference.backends.openvino.split", refused)
     assert np.array_equal(asked(photo).probability, right.probability)
 
 
@@ -180,16 +180,16 @@ def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(monkeypatch):
     monkeypatch.setattr(openvino_backend, "available", lambda: False)
     assert find_runtime("auto", CPU) == "torch"
     with pytest.raises(ConfigError, match=r"icmformer\[cpu\]"):
-        Engine.from_weights(TRAINED, runtime="openvino")
+        Engine.from_weights(TRAINED, "cpu", runtime="openvino")
 
 
 def test_fast_is_bf16_only_where_the_processor_has_it(monkeypatch):
-    fast = Engine.from_weights(TRAINED, profile="fast", runtime="openvino")
+    fast = Engine.from_weights(TRAINED, "cpu", "fast", runtime="openvino")
     assert fast.backend.identity[2] == ("bf16" if has_bf16(CPU) else "f32")
     monkeypatch.setattr("icmformer.inference.engine.has_bf16", lambda device: False)
-    fast = Engine.from_weights(TRAINED, profile="fast", runtime="openvino")
+    fast = Engine.from_weights(TRAINED, "cpu", "fast", runtime="openvino")
     assert fast.backend.identity[2] == "f32"
-    assert Engine.from_weights(TRAINED, runtime="openvino").backend.identity[2] == "f32"
+    assert Engine.from_weights(TRAINED, "cpu", "exact", runtime="openvino").backend.identity[2] == "f32"
 
 
 def test_export_writes_onnx_that_agrees_with_torch(tmp_path, capsys):

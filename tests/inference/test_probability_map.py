@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icmformer.inference.probability_map import Pasted, Whole
+from icmformer.inference.probability_map import FullMap, ResizedMap
 from icmformer.inference.roi import ROI, bounding_box, crop, crop_picked
 
 
@@ -27,8 +27,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("patch", "roi", "size"), CASES)
-def test_the_whole_map_is_what_torch_resizes_with_zeros_around(patch, roi, size):
-    frame = Pasted(patch, roi, size).full()
+def test_the_full_map_is_what_torch_resizes_with_zeros_around(patch, roi, size):
+    frame = ResizedMap(patch, roi, size).full()
     expected = F.interpolate(
         torch.from_numpy(patch)[None, None], (roi.height, roi.width), mode="bilinear", align_corners=True
     )[0, 0]
@@ -39,16 +39,16 @@ def test_the_whole_map_is_what_torch_resizes_with_zeros_around(patch, roi, size)
 
 @pytest.mark.parametrize(("patch", "roi", "size"), CASES)
 @pytest.mark.parametrize("threshold", [0.2, 0.49, 0.5, 0.97, 1.0])
-def test_parts_agree_with_the_whole_to_the_last_bit(patch, roi, size, threshold):
-    pasted, whole = Pasted(patch, roi, size), Whole(Pasted(patch, roi, size).full())
-    np.testing.assert_array_equal(pasted.over(threshold), whole.over(threshold))
-    assert pasted.extent(threshold) == whole.extent(threshold) == bounding_box(whole.frame > threshold)
+def test_parts_agree_with_the_full_map_to_the_last_bit(patch, roi, size, threshold):
+    resized, full = ResizedMap(patch, roi, size), FullMap(ResizedMap(patch, roi, size).full())
+    np.testing.assert_array_equal(resized.over(threshold), full.over(threshold))
+    assert resized.extent(threshold) == full.extent(threshold) == bounding_box(full.frame > threshold)
     rng = np.random.default_rng(5)
     rows, columns = np.sort(rng.integers(0, size[0], 40)), np.sort(rng.integers(0, size[1], 50))
-    np.testing.assert_array_equal(pasted.pick(rows, columns), whole.frame[rows][:, columns])
+    np.testing.assert_array_equal(resized.pick(rows, columns), full.frame[rows][:, columns])
     region = ROI(max(roi.row_min - 5, 0), min(roi.row_max + 9, size[0] - 1), roi.column_min, roi.column_max)
-    cut = crop_picked(pasted.pick, region, (48, 56))
-    np.testing.assert_array_equal(cut, crop(whole.frame, region, (48, 56)))
+    cut = crop_picked(resized.pick, region, (48, 56))
+    np.testing.assert_array_equal(cut, crop(full.frame, region, (48, 56)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,12 +59,12 @@ def test_a_lone_peak_is_found_wherever_it_lies(seed, row, column, threshold):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(1, 400, 2)
     roi = ROI(3, int(3 + height), 5, int(5 + width))
-    pasted = Pasted(patch, roi, (height + 10, width + 10))
-    assert pasted.extent(threshold) == bounding_box(pasted.full() > threshold)
-    np.testing.assert_array_equal(pasted.over(threshold), pasted.full() > threshold)
+    resized = ResizedMap(patch, roi, (height + 10, width + 10))
+    assert resized.extent(threshold) == bounding_box(resized.full() > threshold)
+    np.testing.assert_array_equal(resized.over(threshold), resized.full() > threshold)
 
 
 def test_one_half_is_not_above_one_half():
     flat = np.full((9, 9), 0.5, np.float32)
-    assert Pasted(flat, ROI(0, 99, 0, 99), (100, 100)).extent(0.5) is None
-    assert Whole(flat).extent(0.5) is None
+    assert ResizedMap(flat, ROI(0, 99, 0, 99), (100, 100)).extent(0.5) is None
+    assert FullMap(flat).extent(0.5) is None

@@ -9,6 +9,7 @@ from icmformer.inference.roi import (
     PixelClick,
     ZoomSettings,
     bounding_box,
+    choose_roi,
     crop,
     expand,
     keeps,
@@ -17,7 +18,7 @@ from icmformer.inference.roi import (
     object_roi,
 )
 
-SETTINGS = ZoomSettings()
+SIZE, RATIO, LEAST = (1000, 1000), 1.4, 200
 
 
 @pytest.mark.parametrize("size", [(448, 448), (224, 300), (37, 5), (1, 1)])
@@ -40,18 +41,18 @@ def test_a_crop_at_its_own_size_changes_nothing():
 
 def test_an_roi_is_worked_out_by_hand():
     # rows 100..299: centre 199.5, side 1.4 * 200 = 280, ends 59.5 and 339.5: half to even gives 60 and 340
-    assert expand(ROI(100, 299, 400, 459), 1000, 1000, SETTINGS) == (60, 340, 330, 530)
+    assert expand(ROI(100, 299, 400, 459), SIZE, RATIO, LEAST) == (60, 340, 330, 530)
     # columns 400..459: side max(84, 200), ends 329.5 and 529.5: 330 and 530
-    assert expand(ROI(10, 20, 980, 999), 1000, 1000, SETTINGS) == (0, 115, 890, 999)
+    assert expand(ROI(10, 20, 980, 999), SIZE, RATIO, LEAST) == (0, 115, 890, 999)
     # the usual least side is 201 pixels: centre 15, ends -85 and 115
 
 
 def test_positive_clicks_widen_the_roi_and_negative_ones_do_not():
     box = ROI(400, 599, 400, 599)
-    alone = object_roi(box, [PixelClick(500, 500, True), PixelClick(10, 10, False)], 1000, 1000, SETTINGS)
-    assert alone == expand(box, 1000, 1000, SETTINGS)
-    wider = object_roi(box, [PixelClick(700, 390, True)], 1000, 1000, SETTINGS)
-    assert wider == expand(ROI(400, 700, 390, 599), 1000, 1000, SETTINGS)
+    alone = object_roi(box, [PixelClick(500, 500, True), PixelClick(10, 10, False)], SIZE, RATIO, LEAST)
+    assert alone == expand(box, SIZE, RATIO, LEAST)
+    wider = object_roi(box, [PixelClick(700, 390, True)], SIZE, RATIO, LEAST)
+    assert wider == expand(ROI(400, 700, 390, 599), SIZE, RATIO, LEAST)
 
 
 def test_an_empty_mask_has_no_box():
@@ -60,13 +61,27 @@ def test_an_empty_mask_has_no_box():
 
 def test_an_roi_stays_until_a_positive_click_leaves_it_or_the_overlap_is_under_one_half():
     old = ROI(100, 300, 100, 300)
-    assert keeps(old, old, [PixelClick(100, 299, True)], SETTINGS)
-    assert not keeps(old, old, [PixelClick(100, 300, True)], SETTINGS)  # the last column counts as outside
-    assert not keeps(old, old, [PixelClick(99, 200, True)], SETTINGS)
-    assert keeps(old, old, [PixelClick(5, 5, False)], SETTINGS)
-    assert keeps(old, ROI(100, 300, 100, 200), [], SETTINGS)  # 101 of 201 columns
-    assert not keeps(old, ROI(100, 300, 100, 199), [], SETTINGS)  # 100 of 201
-    assert not keeps(old, ROI(100, 250, 100, 220), [], SETTINGS)  # 151 / 201 * 121 / 201 = 0.45
+    assert keeps(old, old, [PixelClick(100, 299, True)], 0.5)
+    assert not keeps(old, old, [PixelClick(100, 300, True)], 0.5)  # the last column counts as outside
+    assert not keeps(old, old, [PixelClick(99, 200, True)], 0.5)
+    assert keeps(old, old, [PixelClick(5, 5, False)], 0.5)
+    assert keeps(old, ROI(100, 300, 100, 200), [], 0.5)  # 101 of 201 columns
+    assert not keeps(old, ROI(100, 300, 100, 199), [], 0.5)  # 100 of 201
+    assert not keeps(old, ROI(100, 250, 100, 220), [], 0.5)  # 151 / 201 * 121 / 201 = 0.45
+
+
+def test_the_roi_is_the_image_then_the_objects_then_what_was_kept():
+    click, whole_image = PixelClick(450, 450, True), ROI(0, 999, 0, 999)
+    box, around = ROI(400, 599, 400, 599), ROI(360, 640, 360, 640)
+    published = ZoomSettings()
+    assert choose_roi(None, None, [click], SIZE, published, LEAST) == whole_image
+    assert choose_roi(box, whole_image, [click], SIZE, published, LEAST) == around
+    assert choose_roi(box, ROI(350, 640, 350, 640), [click], SIZE, published, LEAST) == (350, 640, 350, 640)
+    assert choose_roi(box, None, [click], SIZE, published, 400) == (300, 700, 300, 700)
+    later = ZoomSettings(skip_clicks=1)
+    assert choose_roi(box, None, [click], SIZE, later, LEAST) is None
+    assert choose_roi(None, None, [click] * 2, SIZE, later, LEAST) is None  # nothing to zoom in on
+    assert choose_roi(box, None, [click] * 2, SIZE, later, LEAST) == around
 
 
 def test_clicks_map_unrounded_positive_ones_first():

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
-from icmformer import Click, LoadedImage, weights
+from icmformer import Caches, Click, LoadedImage, weights
 from icmformer.inference.engine import expected_iou
-from icmformer.inference.predictor import Answer, State
-from icmformer.inference.roi import ROI, PixelClick
+from icmformer.inference.roi import PixelClick
 from tests.engines import engine
 
 CLICK = Click(200.5, 120.5)
@@ -21,12 +21,12 @@ def photo():
 @pytest.mark.parametrize("sharpness", [1.0, 2.5])
 def test_scores_are_sharpened_as_the_weights_say(photo, sharpness):
     """What fits one network need not fit another: weights that say nothing are taken at their word."""
-    asked = engine(score_sharpness=sharpness, second_look=False)
+    asked = engine(score_sharpness=sharpness, refinement_pass=False)
     result = asked.segment(photo, [CLICK])
     click = PixelClick(*CLICK.pixel(*photo.shape[:2]), True)
-    patch = asked.path.advance(LoadedImage.from_array(photo), State(), [click]).patch
+    patch = asked.predictor.step(LoadedImage.from_array(photo), None, [click]).patch
     assert result.score == expected_iou(patch, sharpness)
-    assert result.score != engine(score_sharpness=4.0, second_look=False).segment(photo, [CLICK]).score
+    assert result.score != engine(score_sharpness=4.0, refinement_pass=False).segment(photo, [CLICK]).score
 
 
 def test_weights_that_say_nothing_are_taken_at_their_word():
@@ -48,12 +48,12 @@ def test_the_score_is_the_expected_iou():
 
 def test_a_guess_scores_nothing(monkeypatch):
     """What is not found in the photo, even where a pixel of the network's own input is over the line."""
-    patch = np.full((4, 4), 0.2, np.float32)
-    patch[1, 1] = 0.6  # a photo of two pixels a side shows the patch's corners
-    asked = engine("fast", of="starter")
-    monkeypatch.setattr(asked, "_answer", lambda *_: Answer(ROI(0, 1, 0, 1), None, patch, (2, 2)))
+    patch = torch.full((1, 1, 320, 320), 0.2)
+    patch[..., 100, 100] = 0.6  # a photo of two pixels a side shows the patch's corners
+    asked = engine("fast", Caches(), of="starter")
+    monkeypatch.setattr(asked.backend, "decode", lambda *_: patch.logit())
     result = asked.segment(np.zeros((2, 2, 3), np.uint8), [Click(0.5, 0.5)])
-    assert expected_iou(patch, 2.5) > 0
+    assert expected_iou(patch.numpy(), 2.5) > 0
     assert result.probability.max() < 0.49
     assert result.mask[0, 0]
     assert result.score == 0

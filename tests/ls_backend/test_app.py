@@ -205,7 +205,7 @@ def test_a_reply_tells_its_stages_and_so_do_the_metrics(client):
     reply = client.post("/predict", json=body(click(41.3, 38.7)))  # that no other test clicks on: nothing is kept
     told = re.findall(r"([\w.]+);dur=([\d.]+)", reply.headers["Server-Timing"])
     stages = {name: float(spent) for name, spent in told}
-    assert {"fetch", "wait", "segment", "encode", "segment.decode", "segment.paste"} <= set(stages)
+    assert {"fetch", "wait", "segment", "encode", "segment.decode", "segment.resize"} <= set(stages)
     assert 0 < sum(spent for name, spent in stages.items() if name.startswith("segment.")) <= stages["segment"] + 1
     assert 'icmformer_network_seconds_count{stage="decode"} 1.0' in client.get("/metrics").text
     assert "Server-Timing" not in client.post("/predict", json=body(click(40, 400))).headers

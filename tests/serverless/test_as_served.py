@@ -8,9 +8,8 @@ import pytest
 from tests.conftest import TRAINED
 from tests.serverless.conftest import call
 from training.evaluation.benchmarks import load_benchmark
-from training.evaluation.cvat_client import answered_by
 from training.evaluation.noc import click_count
-from training.evaluation.protocol import play, protocol
+from training.evaluation.protocol import Stepwise, by_function, simulate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -20,10 +19,10 @@ def test_grabcut_takes_the_protocols_clicks_and_a_cold_workers_masks_are_a_warm_
     served, ordered = [], []
     for item in load_benchmark("GrabCut", shared / "data" / "eval" / "GrabCut"):
         image, truth = item.load()
-        plays = [play(answered_by(lambda body, c=c: call(c, body)[1], image), truth) for c in (warm, cold)]
-        assert plays[0].masks == plays[1].masks, item.name
-        served.append(plays[0].ious)
-        ordered.append(play(protocol(exact.path, image), truth).ious)
+        sessions = [simulate(by_function(lambda body, c=c: call(c, body)[1], image), truth) for c in (warm, cold)]
+        assert sessions[0].masks == sessions[1].masks, item.name
+        served.append(sessions[0].ious)
+        ordered.append(simulate(Stepwise(exact.predictor, image), truth).ious)
     assert len(served) == 50
     ours, theirs = click_count(served, 0.9, 20).noc, click_count(ordered, 0.9, 20).noc
     print(f"{TRAINED}: NoC@90 {ours:.3f} through the handler, {theirs:.3f} by the protocol")

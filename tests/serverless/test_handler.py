@@ -145,7 +145,7 @@ def test_a_reply_tells_its_stages(make_context):
     stages = {name: float(spent) for name, spent in told}
     assert [name for name in stages if "." not in name] == ["parse", "decode", "segment", "encode"]
     parts = {name: spent for name, spent in stages.items() if "." in name}
-    assert {"segment.encode", "segment.decode", "segment.crop", "segment.paste"} <= set(parts)
+    assert {"segment.encode", "segment.decode", "segment.crop", "segment.resize"} <= set(parts)
     assert 0 < sum(parts.values()) <= stages["segment"] + 1
     assert reply.headers["Server-Timing"].count(",") == len(stages) - 1
 

@@ -7,7 +7,8 @@ import pytest
 
 from icmformer.inference.roi import PixelClick
 from tests.training.loop.test_samples import write_pair
-from training.baselines import METHODS, main
+from training.baselines import main
+from training.evaluation.baselines import METHODS
 
 
 @pytest.fixture
@@ -16,20 +17,20 @@ def scene():
     rows, columns = np.mgrid[:120, :160]
     disk = (rows - 60) ** 2 + (columns - 60) ** 2 < 30**2
     other = (rows - 30) ** 2 + (columns - 130) ** 2 < 14**2
-    photo = np.random.default_rng(0).integers(100, 125, (120, 160, 3))
-    photo[disk | other] += np.array([-80, -80, 120])
-    return photo.clip(0, 255).astype(np.uint8), disk
+    image = np.random.default_rng(0).integers(100, 125, (120, 160, 3))
+    image[disk | other] += np.array([-80, -80, 120])
+    return image.clip(0, 255).astype(np.uint8), disk
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_plain_disk_is_found_by_its_clicks(method, scene):
-    photo, disk = scene
-    answer = METHODS[method](photo)
+    image, disk = scene
+    predict = METHODS[method](image)
     clicks = [PixelClick(60, 60, True), PixelClick(30, 130, False), PixelClick(100, 120, False)]
-    probability, _ = answer(clicks)
+    probability, _ = predict(clicks)
     found = probability > 0.5
     assert (found & disk).sum() / (found | disk).sum() > 0.9
-    again, _ = METHODS[method](photo)(clicks)
+    again, _ = METHODS[method](image)(clicks)
     np.testing.assert_array_equal(probability, again)
     assert not found[30, 130]
 
@@ -41,8 +42,8 @@ def test_negative_clicks_alone_give_nothing(method, scene):
 
 
 def test_the_command_writes_results_a_method(scene, tmp_path, capsys):
-    photo, disk = scene
-    write_pair(tmp_path / "set", "disk", photo, disk.astype(np.uint8) * 255)
+    image, disk = scene
+    write_pair(tmp_path / "set", "disk", image, disk.astype(np.uint8) * 255)
     line = ["--dataset", "folder", "--root", str(tmp_path / "set"), "--out", str(tmp_path / "out")]
     assert main(line) == 0
     for method in METHODS:

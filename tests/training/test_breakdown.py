@@ -10,19 +10,20 @@ import pytest
 
 from icmformer import Click
 from tests.conftest import TINY, TRAINED
-from training.breakdown import groups_of, main, tables
-from training.evaluate import main as evaluate
+from training.breakdown import main
 from training.evaluation.benchmarks import EvalObject, ShardObject, load_benchmark
-from training.worst import close_up, error_map, sheet, worst
+from training.evaluation.hard_cases import close_up, error_map, hardest, sheet
+from training.evaluation.runner import evaluate
+from training.evaluation.settings import EvaluationSettings
+from training.evaluation.stratified import groups_of, tables
 from training.worst import main as draw
 
 
 @pytest.fixture(scope="module")
-def played(shard_root, tmp_path_factory):
-    """An evaluation of the photos never trained on."""
-    out = tmp_path_factory.mktemp("played")
-    command = ["--weights", TRAINED, "--dataset", "never-trained", "--root", str(shard_root), "--out", str(out)]
-    assert evaluate([*command, "--profile", "fast"]) == 0
+def evaluated(shard_root, tmp_path_factory):
+    """An evaluation of the held-out images."""
+    out = tmp_path_factory.mktemp("evaluated")
+    evaluate(EvaluationSettings("never-trained", shard_root, weights=TRAINED, profile="fast"), out)
     return out
 
 
@@ -68,8 +69,8 @@ def test_a_photos_set_and_whether_it_was_ever_trained_on_are_groups():
 
 
 def test_tables_by_hand():
-    rows = [({"shape": "thin"}, [0.5, 0.82, 0.9]), ({"shape": "thin"}, [0.3] * 20), ({"shape": "not thin"}, [0.95])]
-    lines = tables(rows).splitlines()
+    objects = [({"shape": "thin"}, [0.5, 0.82, 0.9]), ({"shape": "thin"}, [0.3] * 20), ({"shape": "not thin"}, [0.95])]
+    lines = tables(objects).splitlines()
     assert lines[2] == "| all objects | 3 | 7.67 | 8.00 | 8.00 | 1 | 0.583 |"
     assert lines[-2] == "| not thin | 1 | 1.00 | 1.00 | 1.00 | 0 | 0.950 |"
     assert lines[-1] == "| thin | 2 | 11.00 | 11.50 | 11.50 | 1 | 0.400 |"
@@ -103,8 +104,8 @@ def test_only_photos_that_no_run_trains_on_are_listed(shard_root, tmp_path):
     assert sum(item.set == "duts_tr" for item in objects) == 60
 
 
-def test_the_command_prints_every_kind_of_group(played, capsys):
-    assert main([str(played)]) == 0
+def test_the_command_prints_every_kind_of_group(evaluated, capsys):
+    assert main([str(evaluated)]) == 0
     told = capsys.readouterr().out
     for kind in ("kind of set", "set", "share of the photo", "shape", "pieces"):
         assert f"| {kind} | objects |" in told
@@ -116,7 +117,7 @@ def test_the_worst_never_get_there():
         return EvalObject(name, None, None, "any")
 
     rows = {"late": [0.5, 0.6, 0.92], "never": [0.5, 0.8, 0.85], "lost": [0.5, 0.4, 0.3], "soon": [0.91]}
-    found = worst([(item(name), {"ious": ious}) for name, ious in rows.items()], 3)
+    found = hardest([(item(name), {"ious": ious}) for name, ious in rows.items()], 3)
     assert [item.name for item, _ in found] == ["lost", "never", "late"]
 
 
@@ -152,19 +153,19 @@ def test_a_sheet_has_six_in_a_row():
     assert sheet([(np.zeros((200, 100, 3), np.uint8), "x")] * 7).shape == (2 * 226, 6 * 210, 3)
 
 
-def test_the_worst_are_drawn(played, tmp_path, capsys):
+def test_the_worst_are_drawn(evaluated, tmp_path, capsys):
     picture = tmp_path / "worst.png"
-    assert draw([str(played), "--picture", str(picture), "--weights", TRAINED, "--count", "1", "--clicks", "1"]) == 0
+    assert draw([str(evaluated), "--picture", str(picture), "--weights", TRAINED, "--count", "1", "--clicks", "1"]) == 0
     told = capsys.readouterr()
     assert "1 objects drawn" in told.out
     assert "differ" not in told.err
     drawn = cv2.imread(str(picture))
     assert drawn.shape == (226, 210 * 6, 3)
     row = max(
-        (json.loads(line) for line in (played / "objects.jsonl").read_text().splitlines()[1:]),
+        (json.loads(line) for line in (evaluated / "objects.jsonl").read_text().splitlines()[1:]),
         key=lambda row: (len(row["ious"]), -row["ious"][-1]),
     )
-    # the areas drawn are those of the mask that was played: their ratio is the IoU after the first click
+    # the areas drawn are those of the mask that was evaluated: their ratio is the IoU after the first click
     colours = [(drawn == colour[::-1]).all(-1).sum() for colour in ((200, 200, 200), (225, 50, 45), (40, 95, 230))]
     assert colours[0] / sum(colours) == pytest.approx(row["ious"][0], abs=0.05)
 
@@ -176,22 +177,22 @@ def test_the_worst_are_drawn(played, tmp_path, capsys):
         (["--count", "0"], "start at 1"),
     ],
 )
-def test_mistakes_are_one_line(played, tmp_path, capsys, options, text):
-    assert draw([str(played), "--picture", str(tmp_path / "w.png"), "--weights", TRAINED, *options]) == 2
+def test_mistakes_are_one_line(evaluated, tmp_path, capsys, options, text):
+    assert draw([str(evaluated), "--picture", str(tmp_path / "w.png"), "--weights", TRAINED, *options]) == 2
     assert text in capsys.readouterr().err
 
 
-def test_folders_that_hold_no_finished_evaluation_are_refused(played, tmp_path, capsys):
+def test_folders_that_hold_no_finished_evaluation_are_refused(evaluated, tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "there is no" in capsys.readouterr().err
-    (tmp_path / "objects.jsonl").write_text((played / "objects.jsonl").read_text().splitlines()[0] + "\n")
+    (tmp_path / "objects.jsonl").write_text((evaluated / "objects.jsonl").read_text().splitlines()[0] + "\n")
     assert main([str(tmp_path)]) == 2
     assert "to the end first" in capsys.readouterr().err
     for odd in ("[]", '{"run": 3}', '{"run": []}\n{}', '{"run": {}}\nnonsense\n{}'):
         (tmp_path / "objects.jsonl").write_text(odd + "\n")
         assert main([str(tmp_path)]) == 2
         assert "not what an evaluation writes" in capsys.readouterr().err
-    header = json.loads((played / "objects.jsonl").read_text().splitlines()[0])["run"]
+    header = json.loads((evaluated / "objects.jsonl").read_text().splitlines()[0])["run"]
     for run, text in (
         ({"method": "grabcut"}, "not of training.evaluate"),
         (header | {"target_iou": 0.8}, "80% IoU only"),

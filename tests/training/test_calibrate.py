@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
-from training.calibrate import lower_chance, main, table
+from training.calibrate import main
+from training.evaluation.calibration import lower_chance, tables
 
 
 def test_the_tables_are_those_of_hand_made_masks():
     sure, unsure = np.full((8, 8), 0.02, np.float16), np.full((8, 8), 0.3, np.float16)
     sure[2:6, 2:6] = unsure[2:6, 2:6] = 0.98
-    told = table([sure, unsure], np.array([0.95, 0.35]), 2.5)
+    told = tables([sure, unsure], np.array([0.95, 0.35]), 2.5)
     rows = [line.split() for line in told.splitlines()]
     assert rows[0][:2] == ["2", "masks,"]
     one = next(row for row in rows if row[0] == "1.0")
@@ -38,6 +39,6 @@ def test_the_command_prints_them(shard_root, capsys):
     assert "4 masks, mean IoU" in capsys.readouterr().out
     for wrong in (["--limit", "0"], ["--clicks", "-1"]):
         assert main([*arguments, *wrong]) == 2
-        assert "start at 1" in capsys.readouterr().err
+        assert "starts at 1" in capsys.readouterr().err
     assert main(["--root", str(shard_root / "none.zip")]) == 2
     assert "error:" in capsys.readouterr().err

@@ -3,7 +3,8 @@ import numpy as np
 from PIL import Image
 
 from icmformer.inference.roi import PixelClick
-from training.edges import main, places
+from training.edges import main
+from training.evaluation.edge_clicks import places
 
 
 def test_where_an_object_meets_the_edge():

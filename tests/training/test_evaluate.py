@@ -14,10 +14,11 @@ import pytest
 from icmformer import Caches, Click, Engine
 from icmformer.images.masks import write_image, write_mask
 from tests.conftest import ROOT, TRAINED
-from training.evaluate import main, target_size
+from training.evaluate import main
 from training.evaluation.benchmarks import load_benchmark
-from training.evaluation.protocol import LooseClicker
-from training.simulated_annotator import Clicker
+from training.evaluation.protocol import JitteredAnnotator
+from training.evaluation.settings import target_size
+from training.simulated_annotator import SimulatedAnnotator
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture
 def run(miniature):
-    """Plays a folder and reads its results."""
+    """Evaluates on a folder and reads the results."""
 
     def run(pairs, out, *options, weights=miniature):
         code = main(["--weights", weights, "--dataset", "folder", "--root", str(pairs), "--out", str(out), *options])
@@ -56,7 +57,7 @@ def test_results_hold_what_was_promised(pairs, tmp_path, run, miniature):
     results = run(pairs, tmp_path, "--overlays")
     assert results["objects"] == 4
     assert results["noc"].keys() == results["nof"].keys() == {"80", "85", "90", "95"}
-    assert results["noc"]["95"] is None  # the play stopped at 0.90
+    assert results["noc"]["95"] is None  # sessions stopped at 0.90
     assert results["noc"]["90"] == np.mean([len(r[1]) if r[1][-1] >= 0.9 else 20 for r in rows(tmp_path).values()])
     assert results["miou"] is None
     assert results["auc"] is None
@@ -105,9 +106,9 @@ def test_a_stopped_run_goes_on_and_another_run_is_not_mixed_in(pairs, tmp_path, 
 
 UNHURRIED = """
 import sys, time
-from icmformer.inference.predictor import ClickPath
-advance = ClickPath.advance
-ClickPath.advance = lambda *args: time.sleep(0.1) or advance(*args)
+from icmformer.inference.predictor import Predictor
+step = Predictor.step
+Predictor.step = lambda *args: time.sleep(0.1) or step(*args)
 from training.evaluate import main
 if __name__ == "__main__":
     sys.exit(main())
@@ -116,7 +117,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_ctrl_c_keeps_what_was_played_and_says_how_to_go_on(pairs, tmp_path, jobs, miniature):
+def test_ctrl_c_keeps_finished_objects_and_says_how_to_go_on(pairs, tmp_path, jobs, miniature):
     script, out = tmp_path / "unhurried.py", tmp_path / "out"
     script.write_text(UNHURRIED)
     command = [sys.executable, str(script), "--weights", miniature, "--dataset", "folder", "--root", str(pairs)]
@@ -164,7 +165,7 @@ def test_unordered_clicks_as_served_are_what_a_cold_engine_says(pairs, tmp_path,
             Click(c + 0.5, r + 0.5, p) for r, c, p in sorted(clicks[:count], key=lambda c: c[2])
         ]  # negative first
         reply = engine.segment(image.pixels, points, ordered=False)
-        assert Clicker(truth).iou(reply.mask) == pytest.approx(ious[count - 1], abs=1e-6)
+        assert SimulatedAnnotator(truth).iou(reply.mask) == pytest.approx(ious[count - 1], abs=1e-6)
         assert 0 < reply.mask.mean() < 1
 
 
@@ -217,15 +218,15 @@ def test_a_box_start_is_measured(pairs, tmp_path, run):
     assert 0.3 < results["miou_at_box"] <= 1
 
 
-def test_a_loose_annotator_clicks_inside_the_error_and_repeats_himself_by_seed(pairs, tmp_path, run):
+def test_jittered_clicks_lie_inside_the_error_and_are_repeated_by_seed(pairs, tmp_path, run):
     short = ["--limit", "2", "--profile", "fast"]
     published = run(pairs, tmp_path / "middle", *short, weights=TRAINED)
-    loose = [*short, "--click-spread", "1"]
+    jittered = [*short, "--click-spread", "1"]
     seeds = {"a": "1", "b": "1", "c": "2"}
-    told = [run(pairs, tmp_path / out, *loose, "--seed", seed, weights=TRAINED) for out, seed in seeds.items()]
+    told = [run(pairs, tmp_path / out, *jittered, "--seed", seed, weights=TRAINED) for out, seed in seeds.items()]
     assert rows(tmp_path / "a") == rows(tmp_path / "b") != rows(tmp_path / "c")
     assert [result["click_spread"] for result in (published, *told)] == [0, 1, 1, 1]
-    run(pairs, tmp_path / "two", *loose, "--seed", "1", "--jobs", "2", weights=TRAINED)
+    run(pairs, tmp_path / "two", *jittered, "--seed", "1", "--jobs", "2", weights=TRAINED)
     assert rows(tmp_path / "two") == rows(tmp_path / "a")
     for item in load_benchmark("folder", pairs, 2):
         (row, column, positive), *_ = rows(tmp_path / "a")[item.name][0]
@@ -234,7 +235,7 @@ def test_a_loose_annotator_clicks_inside_the_error_and_repeats_himself_by_seed(p
         assert [row, column, positive] != rows(tmp_path / "middle")[item.name][0][0]
 
 
-def test_the_second_look_is_played_or_not_whatever_the_weights_say(tmp_path, run):
+def test_the_refinement_pass_is_made_or_not_whatever_the_weights_say(tmp_path, run):
     rows_, columns = np.mgrid[:900, :1200]
     disk = (rows_ - 300) ** 2 + (columns - 800) ** 2 < 60**2  # small in its picture
     image = np.where(disk[..., None], np.array((220, 180, 40)), np.array((40, 70, 110))).astype(np.uint8)
@@ -244,7 +245,7 @@ def test_the_second_look_is_played_or_not_whatever_the_weights_say(tmp_path, run
     told = {}
     for wish in ("yes", "no"):
         told[wish] = run(tmp_path, tmp_path / wish, "--second-look", wish, "--profile", "fast", weights=TRAINED)
-        assert told[wish]["second_look"] is (wish == "yes")
+        assert told[wish]["refinement_pass"] is (wish == "yes")
     assert told["yes"]["miou_at_1"] > told["no"]["miou_at_1"] + 0.01
 
 
@@ -253,13 +254,13 @@ def test_a_spread_of_a_half_keeps_to_the_inner_half_of_one_region():
     truth[10:51, 10:51] = truth[20:40, 80:100] = 1
     spots = set()
     for seed in range(300):
-        click = LooseClicker(truth, 0.5, seed).next_click(np.zeros(truth.shape, bool))
+        click = JitteredAnnotator(truth, 0.5, seed).next_click(np.zeros(truth.shape, bool))
         spots.add((click.row, click.column))
     # 21 deep in the middle of the larger square; at least 10.5 deep from 20 to 40
     rows, columns = zip(*spots, strict=True)
     assert (min(rows), max(rows), min(columns), max(columns)) == (20, 40, 20, 40)
-    clicker = LooseClicker(truth, 0.0, 0)
-    assert clicker.next_click(np.zeros(truth.shape, bool)) == (30, 30, True)
+    annotator = JitteredAnnotator(truth, 0.0, 0)
+    assert annotator.next_click(np.zeros(truth.shape, bool)) == (30, 30, True)
 
 
 @pytest.mark.parametrize(
@@ -284,13 +285,13 @@ def test_zoom_modes(mode, dataset, size):
         (["--mode", "fixed448,"], "unknown zoom mode"),
         (["--mode", "fixed560"], "sides that work"),
         (["--target-iou", "90"], "--target-iou"),
-        (["--jobs", "0"], "start at 1"),
+        (["--jobs", "0"], "--jobs starts at 1"),
+        (["--limit", "0"], "--limit starts at 1"),
         (["--click-spread", "2"], "--click-spread"),
         (["--weights", "nowhere"], "no weights"),
         (["--root", "/nowhere"], "no folder"),
         (["--device", "tpu"], "device"),
         (["--device", "cuda:77", "--jobs", "2"], "not there"),
-        (["--passes", "2"], "--as-served unordered"),
         (["--as-served", "ordered", "--mode", "fixed448"], "own input size"),
     ],
 )

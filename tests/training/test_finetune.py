@@ -15,10 +15,10 @@ from icmformer.serving.core import load_engine
 from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
 from serverless.settings import FunctionSettings
-from training import finetune
 from training.data.folders import Folder
 from training.finetune import NOT_PROMOTED, main
-from training.finetuning.readers.label_map import AnnotatedPhoto
+from training.finetuning import gate
+from training.finetuning.readers.annotated_image import AnnotatedImage
 from training.finetuning.split import prepare
 
 
@@ -52,16 +52,16 @@ def page_of(out):
     return (out / "report.html").read_text()
 
 
-def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
+def test_a_stopped_run_refuses_other_settings_goes_on_evaluates_and_reports(
     quick, miniature, tmp_path, capsys, monkeypatch
 ):
     out = tmp_path / "run"
     command = [*quick, "--out", str(out), "--samples", "8"]
     with monkeypatch.context() as patch:
-        patch.setattr("training.train.Run._over", lambda self: self.trainer.seen >= 4)
+        patch.setattr("training.loop.run.Run._over", lambda self: self.trainer.seen >= 4)
         assert main(command) == 130
     told = capsys.readouterr()
-    assert "4 photos with 8 objects to train on, 2 with 4 set aside" in told.out
+    assert "4 photos with 8 objects to train on, 2 with 4 held out" in told.out
     assert "run the same command to go on" in told.err
     assert not (out / "report.html").exists()
 
@@ -104,7 +104,7 @@ def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
     assert main(command) == status
     assert "going on after 8 samples" in capsys.readouterr().out
 
-    measure = finetune._measure
+    measure = gate.measure
     for clicks, crop, promoted in (
         ({"before": 10, 200: 10, 48: 10.5}, 200, False),
         ({"before": 10, 200: 9, 48: 7}, 48, True),
@@ -112,11 +112,11 @@ def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
     ):
         figures = {"before": clicks["before"]} | {f"after-{size}": clicks[size] for size in (200, 48)}
 
-        def played(path, name, args, folder, figures=figures):
-            results = measure(path, name, args, folder)
+        def measured(path, name, settings, folder, figures=figures):
+            results = measure(path, name, settings, folder)
             return {**results, "noc": {**results["noc"], "90": figures[folder.name]}}
 
-        monkeypatch.setattr(finetune, "_measure", played)
+        monkeypatch.setattr(gate, "measure", measured)
         assert main(command) == (0 if promoted else NOT_PROMOTED)
         assert weights.load(out / ("weights" if promoted else "candidate")).serving.min_crop_size == crop
         assert f"{clicks[crop]:.2f} after" in capsys.readouterr().out
@@ -126,10 +126,10 @@ def test_a_stopped_run_refuses_other_settings_goes_on_plays_and_reports(
 
 def test_the_parts_share_no_photo_and_are_the_same_every_time(tmp_path):
     folder = Folder(write_rings(tmp_path / "rings", 9))
-    photos = [AnnotatedPhoto(r.key, folder.image_file(i), folder.load(i)[1]) for i, r in enumerate(folder.records)]
-    first, again = prepare(photos, tmp_path / "a", 0.3)[0], prepare(photos[::-1], tmp_path / "b", 0.3)[0]
+    photos = [AnnotatedImage(r.key, folder.image_file(i), folder.load(i)[1]) for i, r in enumerate(folder.records)]
+    first, again = prepare(photos, tmp_path / "a", 0.3), prepare(photos[::-1], tmp_path / "b", 0.3)
     assert first == again
-    assert (first.train_photos, first.held_photos) == (6, 3)
+    assert (first.train_images, first.held_images) == (6, 3)
     assert first.long_side == 200
     parts = {
         out: {part: {p.name for p in (tmp_path / out / part / "images").iterdir()} for part in ("train", "held_out")}
@@ -143,12 +143,12 @@ def test_the_parts_share_no_photo_and_are_the_same_every_time(tmp_path):
 
 def test_photos_that_cannot_be_told_apart_or_do_not_fit_are_refused(tmp_path):
     folder = Folder(write_rings(tmp_path / "rings", 2))
-    photos = [AnnotatedPhoto("same", folder.image_file(i), folder.load(i)[1]) for i in range(2)]
+    photos = [AnnotatedImage("same", folder.image_file(i), folder.load(i)[1]) for i in range(2)]
     with pytest.raises(ConfigError, match="several photos are called same"):
         prepare(photos, tmp_path / "a", 0.5)
     with pytest.raises(ConfigError, match="too few"):
         prepare(photos[:1], tmp_path / "a", 0.5)
-    wrong = [AnnotatedPhoto(str(i), p.image, p.labels[:-1]) for i, p in enumerate(photos)]
+    wrong = [AnnotatedImage(str(i), p.file, p.labels[:-1]) for i, p in enumerate(photos)]
     with pytest.raises(ConfigError, match="has 200 x 160 pixels, its annotation 200 x 159"):
         prepare(wrong, tmp_path / "b", 0.5)
 
@@ -180,7 +180,7 @@ def test_what_outlines_nothing_is_counted_and_left_out(quick, tmp_path, capsys):
     options = [*quick, "--annotations", str(folder / "images" / "export.xml"), "--out", str(tmp_path / "run")]
     assert main([*options, "--samples", "8"]) in (0, NOT_PROMOTED)
     told = capsys.readouterr().out
-    assert "2 photos with 2 objects to train on, 1 with 1 set aside" in told
+    assert "2 photos with 2 objects to train on, 1 with 1 held out" in told
     assert "skipped, since they outline nothing: 4 x box" in told
     assert "4 x box" in page_of(tmp_path / "run")
 
@@ -193,7 +193,7 @@ def test_good_annotations_are_promoted_and_shuffled_ones_are_not(shuffled, tmp_p
     command = ["--annotations", str(write_rings(tmp_path / "rings", 20)), "--out", str(out), *common]
     if shuffled:  # what is trained on is wrong, what it is judged by is right
         with monkeypatch.context() as patch:
-            patch.setattr("training.train.Run._over", lambda self: True)
+            patch.setattr("training.loop.run.Run._over", lambda self: True)
             assert main([*command, "--samples", "160"]) == 130
         for path in (out / "data" / "train" / "masks").iterdir():
             labels = np.asarray(Image.open(path))
@@ -209,7 +209,7 @@ def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
     served = replace(starter.serving, min_crop_size=48)
     folder = tmp_path / "run" / "weights"
     made = weights.save(folder, starter.config, starter.state_dict, "nuclei", stored="fp16", serving=served)
-    assert finetune._install(made) == "nuclei"
+    assert gate.install(made) == "nuclei"
     for source in (str(made), "nuclei"):
         facts = {"weights": source, "cache_dir": tmp_path / "cache"}
         for engine in (
@@ -217,10 +217,10 @@ def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
             Backend.from_settings(BackendSettings(**facts)).engine,
         ):
             assert engine.weights.name == "nuclei"
-            assert engine.path.zoom.min_crop_size == 48
+            assert engine.predictor.serving.min_crop_size == 48
     (made / "model.safetensors").unlink()  # the installed copy is one of its own
     assert weights.load("nuclei").serving.min_crop_size == 48
     again = weights.save(tmp_path / "again", starter.config, starter.state_dict, "nuclei", stored="fp16")
-    assert finetune._install(again) == "nuclei"
+    assert gate.install(again) == "nuclei"
     assert weights.load("nuclei").serving.min_crop_size == 200
     assert [p.name for p in (tmp_path / "cache" / "weights").iterdir()] == ["nuclei"]

@@ -1,11 +1,12 @@
 import pytest
 
 from training.evaluation.benchmarks import load_benchmark
-from training.overfit import main, write_photos
+from training.overfit import main
+from training.tools.overfit import write_images
 
 
-def test_the_photos_and_their_outlines_belong_together(tmp_path):
-    write_photos(tmp_path)
+def test_the_images_and_their_outlines_belong_together(tmp_path):
+    write_images(tmp_path)
     objects = load_benchmark("folder", tmp_path)
     assert len(objects) == 5
     for item in objects:
@@ -16,6 +17,6 @@ def test_the_photos_and_their_outlines_belong_together(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_tiny_network_learns_five_photos_by_heart(tmp_path, capsys):
+def test_a_tiny_network_learns_five_images_by_heart(tmp_path, capsys):
     assert main(["--out", str(tmp_path), "--threads", "1"]) == 0
-    assert "knows its photos" in capsys.readouterr().out
+    assert "knows its images" in capsys.readouterr().out

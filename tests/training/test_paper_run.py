@@ -1,4 +1,4 @@
-"""The paper's ViT-B by its own config on real COCO+LVIS photos: a few steps, a stop, on again, exported and played."""
+"""The paper's ViT-B by its own config on real COCO+LVIS images: some steps, a stop, on again, exported, evaluated."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_vit_b_trains_goes_on_and_is_evaluated(shared, tmp_path, capsys, monkeyp
     line = [str(tmp_path / "config.yaml"), "--data-root", str(tmp_path), "--out", str(tmp_path / "run")]
     line += ["--device", "cpu", "--workers", "0"]
     with monkeypatch.context() as patch:
-        patch.setattr("training.train.Run._over", lambda self: self.trainer.seen >= 2)
+        patch.setattr("training.loop.run.Run._over", lambda self: self.trainer.seen >= 2)
         assert train(line) == 0
     assert "saved after 2 samples" in capsys.readouterr().out
     assert train(line) == 0
@@ -38,8 +38,8 @@ def test_vit_b_trains_goes_on_and_is_evaluated(shared, tmp_path, capsys, monkeyp
     assert export([str(tmp_path / "run"), "-o", str(tmp_path / "weights")]) == 0
     assert weights.load(tmp_path / "weights").about["samples"] == 6
     where = ["--dataset", "GrabCut", "--root", str(shared / "data" / "eval" / "GrabCut"), "--limit", "1"]
-    played = ["--weights", str(tmp_path / "weights"), "--profile", "fast", "--out", str(tmp_path / "played")]
-    assert evaluate([*where, *played]) == 0
-    results = json.loads((tmp_path / "played" / "results.json").read_text())
+    options = ["--weights", str(tmp_path / "weights"), "--profile", "fast", "--out", str(tmp_path / "evaluated")]
+    assert evaluate([*where, *options]) == 0
+    results = json.loads((tmp_path / "evaluated" / "results.json").read_text())
     assert results["target_size"] == [448, 448]
     assert results["objects"] == 1

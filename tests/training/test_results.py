@@ -8,7 +8,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from icmformer.images.masks import write_image, write_mask
-from training.results import PUBLISHED, main
+from training.evaluation.standard_benchmarks import PUBLISHED
+from training.results import main
 
 
 def disk(n):
@@ -47,7 +48,7 @@ def data(tmp_path_factory):
     return root
 
 
-def test_all_six_are_played_and_set_beside_what_was_published(miniature, data, tmp_path, capsys):
+def test_all_six_are_evaluated_and_set_beside_what_was_published(miniature, data, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["--weights", miniature, "--data", str(data), "--out", str(out), "--profile", "fast"]) == 0
     text = (out / "results.md").read_text()
@@ -89,7 +90,7 @@ def test_a_set_that_cannot_be_read_does_not_keep_the_others(miniature, data, tmp
         "fast",
     ]
     assert main(command) == 2
-    assert "DAVIS could not be played" in capsys.readouterr().err
+    assert "DAVIS could not be evaluated" in capsys.readouterr().err
     assert "| Berkeley | 2 |" in (tmp_path / "out" / "results.md").read_text()
     assert "| COCO_MVal | 2 |" in (tmp_path / "out" / "results.md").read_text()
 

@@ -1,7 +1,7 @@
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from training.simulated_annotator import Clicker
+from training.simulated_annotator import SimulatedAnnotator
 
 
 def test_clicks_are_at_the_deepest_error_by_another_distance_transform():
@@ -14,7 +14,7 @@ def test_clicks_are_at_the_deepest_error_by_another_distance_transform():
         extra = distance_transform_edt(np.pad((truth == 0) & mask, 1))[1:-1, 1:-1]
         positive = missed.max() > extra.max()
         depth = missed if positive else extra
-        click = Clicker(truth).next_click(mask)
+        click = SimulatedAnnotator(truth).next_click(mask)
         assert click.positive == positive
         np.testing.assert_allclose(depth[click.row, click.column], depth.max(), rtol=1e-6)
 
@@ -24,18 +24,18 @@ def test_a_tie_goes_to_the_background_and_to_the_first_in_reading_order():
     truth[2:5, 2:5] = 1
     mask = np.zeros((20, 20), bool)
     mask[10:13, 3:6] = mask[10:13, 10:13] = True
-    assert Clicker(truth).next_click(mask) == (11, 4, False)
+    assert SimulatedAnnotator(truth).next_click(mask) == (11, 4, False)
 
 
 def test_a_pixel_is_clicked_once():
     truth = np.zeros((9, 9), np.int32)
     truth[3:6, 3:6] = 1
-    clicker = Clicker(truth)
+    annotator = SimulatedAnnotator(truth)
     empty = np.zeros((9, 9), bool)
-    clicks = [clicker.next_click(empty) for _ in range(9)]
+    clicks = [annotator.next_click(empty) for _ in range(9)]
     assert clicks[0] == (4, 4, True)
     assert len(set(clicks)) == 9
-    assert clicker.next_click(empty) is None
+    assert annotator.next_click(empty) is None
 
 
 def test_ignored_pixels_neither_attract_clicks_nor_count():
@@ -45,8 +45,8 @@ def test_ignored_pixels_neither_attract_clicks_nor_count():
     mask = np.zeros((20, 20), bool)
     mask[12:20, :] = True
     mask[5:10, 5:10] = True
-    clicker = Clicker(truth)
-    assert clicker.iou(mask) == 1.0
-    assert clicker.next_click(mask) is None
+    annotator = SimulatedAnnotator(truth)
+    assert annotator.iou(mask) == 1.0
+    assert annotator.next_click(mask) is None
     mask[5:10, 5:7] = False
-    assert clicker.iou(mask) == 15 / 25
+    assert annotator.iou(mask) == 15 / 25

@@ -1,5 +1,6 @@
 """The training command, as a user runs it: on, off, killed, on two processes."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from icmformer import weights
+from icmformer.errors import ConfigError
 from tests.commands import run_module
 from tests.conftest import ROOT
 from tests.training.conftest import TINY_RUN
@@ -23,6 +25,7 @@ from training.evaluation.benchmarks import load_benchmark
 from training.evaluation.noc import click_count
 from training.export import main as export
 from training.loop.processes import Processes
+from training.loop.run import RunOptions, RunResult, train
 from training.loop.validation import Validation
 
 MODULE = [sys.executable, "-m", "training.train"]
@@ -67,7 +70,7 @@ def test_the_command_trains_goes_on_and_exports(command, tmp_path):
     line, out = command("run")
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert "starts from random values; 5 photos" in done.stdout
+    assert "starts from random values; 5 images" in done.stdout
     assert "saved after 12 samples" in done.stdout
     assert list(log_of(out)) == [2, 4, 6, 8, 10, 12]
     assert "going on after 12" in run_here(line).stdout
@@ -76,6 +79,15 @@ def test_the_command_trains_goes_on_and_exports(command, tmp_path):
     assert made.about["samples"] == 12
     line, out = command("second", TINY_RUN, "--start", str(tmp_path / "w"))
     assert "0 fresh" in run_here(line).stdout
+
+
+def test_called_as_a_function_a_run_says_how_it_ended_and_goes_on(tiny_config, shard_root, tmp_path):
+    options = RunOptions(shard_root, tmp_path / "run", device="cpu", workers=0)
+    assert train(tiny_config, dataclasses.replace(options, time_budget=0)) == RunResult(finished=False, signalled=False)
+    assert train(tiny_config, options) == RunResult(finished=True, signalled=False)
+    assert weights_of(tmp_path / "run")
+    with pytest.raises(ConfigError, match="--threads at 1"):
+        dataclasses.replace(options, threads=0)
 
 
 def test_a_run_measures_and_shows_itself(command, shard_root):
@@ -232,7 +244,7 @@ def test_two_processes_train_as_one_with_the_doubled_batch(command, extras, tmp_
         (TINY_RUN, ("--workers", "-1"), "--workers starts at 0"),
         ({**TINY_RUN, "validation": {"every": 4}}, (), "there is no shard"),
         ({**TINY_RUN, "data": {"shards": ["sizes"]}}, ("--workers", "1"), "different sizes"),
-        ({**TINY_RUN, "data": {"shards": ["tiny.zip"], "set_weights": {"cocoa": 2}}}, (), "no photo is of: cocoa"),
+        ({**TINY_RUN, "data": {"shards": ["tiny.zip"], "set_weights": {"cocoa": 2}}}, (), "no image is of: cocoa"),
         ({**TINY_RUN, "optim": {"lr_factors": {"backbone.": 0}}}, (), "frozen at random values: give --start"),
         (TINY_RUN, ("--start", ""), "error: "),
         ({**TINY_RUN, "stages": [{"until": 6}, {"size": 225}]}, (), "225"),

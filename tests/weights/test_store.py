@@ -5,6 +5,7 @@ import os
 import subprocess
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from icmformer import weights
 from icmformer.errors import WeightsError
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping, network_config
+from icmformer.settings import Settings
 from icmformer.weights.quantise import unpack
 from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
 
@@ -106,15 +108,37 @@ def test_a_network_that_has_scales_of_its_own_is_stored_as_bytes_too(tmp_path):
         weights.save(tmp_path / "no", hybrid.config, large, "no", stored="half")
 
 
-def test_folders_of_the_first_format_load(native):
-    config = json.loads((native / "config.json").read_text())
-    for name in ("second_look", "click_margin", "score_sharpness"):
-        del config[name]
-    (native / "config.json").write_text(json.dumps(config | {"format": 1}))
+@pytest.mark.parametrize(
+    ("written", "serving"),
+    [
+        ('"format": 1', AS_PUBLISHED),
+        ('"format": 1, "min_crop_size": 60', ServingDefaults(60)),
+        ('"format": 1, "second_look": true', ServingDefaults(refinement_pass=True)),
+        ('"format": 2, "second_look": true, "click_margin": 5', ServingDefaults(200, True, 5)),
+        ('"format": 2, "second_look": false, "score_sharpness": 2.5', ServingDefaults(200, False, 0, 2.5)),
+        ('"format": 3, "refinement_pass": true', ServingDefaults(refinement_pass=True)),
+    ],
+)
+def test_folders_of_all_formats_load(network, tmp_path, written, serving):
+    """Written by hand, as older versions did."""
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    about = '"name": "old", "about": {"data": "none"}'
+    config = json.dumps(config_mapping(network_config(NAME)))
+    (tmp_path / "config.json").write_text(f'{{{written}, {about}, "network": {config}}}')
     files = ("config.json", "model.safetensors")
-    sums = "".join(f"{hashlib.sha256((native / file).read_bytes()).hexdigest()}  {file}\n" for file in files)
-    (native / "SHA256SUMS").write_text(sums)
-    assert weights.load(native).serving == AS_PUBLISHED
+    sums = "".join(f"{hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()}  {file}\n" for file in files)
+    (tmp_path / "SHA256SUMS").write_text(sums)
+    found = weights.load(tmp_path)
+    assert (found.serving, found.name, found.about) == (serving, "old", {"data": "none"})
+    again = weights.save(tmp_path / "again", found.config, found.state_dict, "again", serving=found.serving)
+    told = json.loads((again / "config.json").read_text())
+    assert (told["format"], told["refinement_pass"]) == (3, serving.refinement_pass)
+    assert "second_look" not in told
+
+
+def test_the_starter_is_served_as_it_was_measured():
+    assert weights.load("starter").serving == ServingDefaults(200, True, 5, 2.5)
+    assert weights.load("starter").sha256 == "89f34c497c932fc511b3438415d6d65dea5a1b910d56933fa0fa583e7991e568"
 
 
 def test_rows_of_zeros_are_stored_as_bytes(network, tmp_path):
@@ -169,7 +193,7 @@ def resum(folder):
         ({"network": {**config_mapping(network_config(NAME)), "depth": "8"}}, "depth must be int"),
         ({"min_crop_size": 0}, "min_crop_size must be a positive number"),
         ({"min_crop_size": "60"}, "min_crop_size must be a positive number"),
-        ({"second_look": 1}, "second_look must be true or false"),
+        ({"refinement_pass": 1}, "refinement_pass must be true or false"),
         ({"click_margin": -1}, "click_margin must be a number of pixels from 0 to 32"),
         ({"click_margin": 2.5}, "click_margin must be"),
         ({"score_sharpness": 0}, "score_sharpness must be a positive number"),
@@ -240,7 +264,7 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
     assert other.sha256 == weights.load(native).sha256
     assert other.identity != weights.load(native).identity
     assert weights.load(native).serving == AS_PUBLISHED == ServingDefaults(200, False, 0, 1.0)
-    changes = ({"min_crop_size": 60}, {"second_look": True}, {"click_margin": 5}, {"score_sharpness": 2.5})
+    changes = ({"min_crop_size": 60}, {"refinement_pass": True}, {"click_margin": 5}, {"score_sharpness": 2.5})
     served = [ServingDefaults(**change) for change in changes]
     others = [
         weights.load(weights.save(tmp_path / str(n), NAME, network.state_dict(), "mine", serving=one))
@@ -307,6 +331,34 @@ def test_names_are_searched_for(native, monkeypatch, tmp_path):
     assert weights.load("mine").path == native
     with pytest.raises(WeightsError, match=r"known: .*mine"):
         weights.load("yours")
+
+
+def test_a_folder_in_the_working_folder_does_not_hide_the_weights_of_its_name(native, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    native.rename("starter")
+    bundled, own = "starter", "mine"
+    assert weights.load("starter").name == bundled
+    for path in ("./starter", "starter/", str(tmp_path / "starter"), Path("starter")):
+        assert weights.load(path).name == own
+    Path("starter").rename("other")
+    assert weights.load("other").name == own  # no weights of that name are known
+    monkeypatch.setenv("ICMFORMER_WEIGHTS_PATH", str(tmp_path / "folder"))
+    (tmp_path / "folder").mkdir()
+    Path("other").rename("folder/starter")
+    assert weights.load("starter").name == own  # which goes before the bundled ones
+
+
+def test_settings_say_where_to_look_and_the_environment_then_does_not(native, monkeypatch, tmp_path, server):
+    monkeypatch.setenv("ICMFORMER_BATCH", "no number")  # reading the environment would fail
+    settings = Settings(weights_path=(tmp_path,), cache_dir=tmp_path / "cache")
+    assert weights.load("mine", settings).path == native
+    assert weights.locate("mine", settings) == weights.available(settings)["mine"] == native
+    assert weights.search_path(settings)[:2] == [tmp_path, tmp_path / "cache" / "weights"]
+    path = weights.fetch(f"{server[0]}/net.safetensors", settings=settings)
+    assert path == tmp_path / "cache" / "weights" / "net.safetensors"
+    assert weights.load("net", settings).path == path
+    with pytest.raises(WeightsError, match=r"known: mine, net, starter"):
+        weights.load("yours", settings)
 
 
 def test_random_weights_are_the_same_every_time():

@@ -1,1 +1,1 @@
-"""Reading photos with object masks, and making training samples of them."""
+"""Reading images with object masks, and picking the object that a training sample asks for."""

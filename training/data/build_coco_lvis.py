@@ -1,7 +1,7 @@
 """Builds the combined COCO+LVIS training set: `python -m training.data.build_coco_lvis --lvis JSON ... --out DIR`.
 
-Joins LVIS's instances with COCO's panoptic things and stuff by the rules of `training.data.coco_lvis.rules`, photo by
-photo, on all cores; or takes the community's pickles (`--community DIR`), without running what is in them. Writes zip
+Joins LVIS's instances with COCO's panoptic things and stuff by the rules of `training.data.coco_lvis.rules`, image by
+image, on all cores; or takes the community's pickles (`--community DIR`), without running what is in them. Writes zip
 shards of PNG layers, which training reads as they are. Stopped, the same command goes on. What to get from where:
 `python -m training.data.download`.
 """
@@ -27,7 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command import exit_status
+from training.command_line import exit_status
 from training.data.coco_lvis.community import Community
 from training.data.coco_lvis.originals import Instances, Panoptic
 from training.data.coco_lvis.rules import Object, combine
@@ -48,7 +48,7 @@ class Job:
 
 
 class Builder:
-    """Makes the objects of photos."""
+    """Makes the objects of images."""
 
     def __init__(self, job: Job) -> None:
         self.community = Community(job.community) if job.community else None
@@ -56,25 +56,25 @@ class Builder:
         self.panoptic = Panoptic(job.panoptic, job.panoptic_masks) if job.panoptic and job.panoptic_masks else None
         self.instances = Instances(job.instances) if job.instances else None
 
-    def photos(self) -> list[str]:
-        """The photos there are: LVIS's where it is given, else COCO's."""
+    def image_keys(self) -> list[str]:
+        """The images there are: LVIS's where it is given, else COCO's."""
         if self.community:
-            return list(self.community.photos())
+            return list(self.community.samples)
         first = self.lvis or self.panoptic or self.instances
         assert first is not None
         return [str(i) for i in sorted(first.images)]
 
     def file(self, key: str) -> str:
-        """A photo's file name."""
+        """An image's file name."""
         if self.community:
             return f"{key}.jpg"
         return self._known(int(key))[0]
 
     def _known(self, number: int) -> tuple[str, int, int]:
-        """A photo's file name, height and width."""
+        """An image's file name, height and width."""
         return next(s.images[number] for s in (self.lvis, self.panoptic, self.instances) if s and number in s.images)
 
-    def photo(self, key: str) -> tuple[str, str, list[Object], tuple[int, int]]:
+    def image(self, key: str) -> tuple[str, str, list[Object], tuple[int, int]]:
         """Key, file name, objects and (height, width)."""
         if self.community:
             objects, size = self.community.objects(key)
@@ -97,14 +97,14 @@ def _start() -> None:
 
 def _shard(path: Path, keys: Sequence[str]) -> tuple[int, dict[str, int]]:
     assert _builder is not None
-    photos = [_builder.photo(key) for key in keys]
-    write_shard(path, photos)
+    images = [_builder.image(key) for key in keys]
+    write_shard(path, images)
     counts: dict[str, int] = {}
-    for _, _, objects, _ in photos:
+    for _, _, objects, _ in images:
         for item in objects:
             counts[item.source] = counts.get(item.source, 0) + 1
             counts["parts"] = counts.get("parts", 0) + (item.parent is not None)
-    return len(photos), counts
+    return len(images), counts
 
 
 def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int, name: str) -> dict[str, int]:
@@ -113,33 +113,33 @@ def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int
     Args:
         job: The sources.
         out: The set's folder.
-        images: The photos' folder.
-        excluded: Photos that are left out.
+        images: Folder of the image files.
+        excluded: Images that are left out.
         jobs: Processes.
         name: Of the set, in training configs' `set_weights`.
 
     Returns:
-        Photos, objects by source, objects that are parts of others.
+        Images (`photos`), objects by source, objects that are parts of others.
 
     Raises:
         ConfigError: Sources that cannot be read, or `out` holding a set of other sources.
     """
     builder = Builder(job)
-    keys = [key for key in builder.photos() if not (key.isdigit() and int(key) in excluded)]
+    keys = [key for key in builder.image_keys() if not (key.isdigit() and int(key) in excluded)]
     if not keys:
-        raise ConfigError("the sources hold no photo")
+        raise ConfigError("the sources hold no image")
     out.mkdir(parents=True, exist_ok=True)
     about = {"format": FORMAT, "name": name, "images": os.path.relpath(images.resolve(), out.resolve())}
     plan = {**about, "photos": len(keys), "sources": {k: str(v) for k, v in vars(job).items() if v}, "shard": _SHARD}
     plan["keys"] = hashlib.sha256("\n".join(keys).encode()).hexdigest()
     _claim(out / "plan.json", plan)
-    _check_photos([builder.file(key) for key in keys], images)
+    _check_images([builder.file(key) for key in keys], images)
     totals: dict[str, int] = {"photos": 0}
     pieces = [keys[i : i + _SHARD] for i in range(0, len(keys), _SHARD)]
     tally = out / "counts.jsonl"
     done = {row["shard"]: row for row in _whole_lines(tally)}
     todo = [n for n in range(len(pieces)) if n not in done or not _path(out, n).exists()]
-    with tqdm(total=len(keys), initial=len(keys) - sum(len(pieces[n]) for n in todo), unit="photo") as bar:
+    with tqdm(total=len(keys), initial=len(keys) - sum(len(pieces[n]) for n in todo), unit="image") as bar:
         for number, count, counts in _run(builder, out, pieces, todo, jobs):
             done[number] = {"shard": number, "photos": count, **counts}
             with tally.open("a") as file:
@@ -160,20 +160,20 @@ def _claim(mark: Path, plan: dict[str, Any]) -> None:
     except ValueError:
         known = None  # cut short by a crash
     if known not in (None, plan):
-        raise ConfigError(f"{mark.parent} holds a set of other sources or photos; give another --out or delete it")
+        raise ConfigError(f"{mark.parent} holds a set of other sources or images; give another --out or delete it")
     part = mark.with_suffix(".part")
     part.write_text(json.dumps(plan))
     os.replace(part, mark)
 
 
-def _check_photos(names: Sequence[str], images: Path) -> None:
+def _check_images(names: Sequence[str], images: Path) -> None:
     """Finds now what training would miss at its first sample."""
     there = {entry.name for entry in os.scandir(images)}
     absent = [name for name in names if name not in there]
     if absent:
         raise ConfigError(
-            f"{len(absent):,} of {len(names):,} photos are not in {images} itself ({', '.join(absent[:3])}, ...): put "
-            "train2017's and val2017's photos into that one folder"
+            f"{len(absent):,} of {len(names):,} images are not in {images} itself ({', '.join(absent[:3])}, ...): put "
+            "those of train2017 and val2017 into that one folder"
         )
 
 
@@ -221,14 +221,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lvis", type=Path, metavar="JSON", help="LVIS v1 annotations")
     parser.add_argument("--panoptic", type=Path, metavar="JSON", help="COCO's panoptic annotations")
     parser.add_argument("--panoptic-masks", type=Path, metavar="DIR", help="the folder of their PNG files")
-    parser.add_argument("--instances", type=Path, metavar="JSON", help="COCO's instances, for photos without panoptic")
+    parser.add_argument("--instances", type=Path, metavar="JSON", help="COCO's instances, for images without panoptic")
     parser.add_argument("--community", type=Path, metavar="DIR", help="instead: a split of the community's set")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="the photos' folder")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the image files")
     parser.add_argument(
         "--exclude",
         type=Path,
         metavar="FILE",
-        help="photos to leave out: ids, one a line, or the folder of COCO_MVal, whose photos must not be trained on",
+        help="images to leave out: ids, one a line, or the folder of COCO_MVal, whose images must not be trained on",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the set")
     parser.add_argument("--name", default="coco_lvis", help="of the set, for set_weights in configs (coco_lvis)")
@@ -266,13 +266,13 @@ def _job(args: argparse.Namespace) -> Job:
 def _excluded(path: Path | None) -> frozenset[int]:
     if path is None:
         print(
-            "warning: no --exclude: if the photos of COCO_MVal are among these, it is no benchmark for what they train"
+            "warning: no --exclude: if the images of COCO_MVal are among these, it is no benchmark for what they train"
         )
         return frozenset()
     if path.is_dir():
         found = {match[1] for p in path.rglob("*.*") if (match := re.match(r"0*(\d+)", p.stem))}
         if not found:
-            raise ConfigError(f"{path} holds no file whose name begins with a photo's id")
+            raise ConfigError(f"{path} holds no file whose name begins with an image's id")
         return frozenset(map(int, found))
     try:
         return frozenset(int(line) for line in path.read_text().split())

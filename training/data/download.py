@@ -18,13 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command import exit_status
+from training.command_line import exit_status
 
 _BLOCK = 1 << 20
 
@@ -72,10 +73,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             "md5:442b8da7639aecaf257c1dceb8ba8c80",
         ),
         Source(
-            f"{_LVIS}/lvis_v1_train.json.zip",
-            "LVIS v1; CC BY 4.0",
-            350_264_821,
-            "md5:4410d837f71203af226950447ef9d422",
+            f"{_LVIS}/lvis_v1_train.json.zip", "LVIS v1; CC BY 4.0", 350_264_821, "md5:4410d837f71203af226950447ef9d422"
         ),
         Source(
             f"{_LVIS}/lvis_v1_val.json.zip", "LVIS v1; CC BY 4.0", 64_026_968, "md5:87734a7f895990b9552075d7ce723e27"
@@ -263,7 +261,7 @@ def _room(folder: Path, needed: int) -> None:
         raise ConfigError(f"{folder} has room for {_human(free)}, the file needs {_human(needed)}")
 
 
-def _bar(total: int, done: int, text: str) -> tqdm[int]:
+def _bar(total: int, done: int, text: str) -> tqdm[Any]:
     return tqdm(total=total or None, initial=done, unit="B", unit_scale=True, desc=text, dynamic_ncols=True)
 
 

@@ -1,7 +1,8 @@
-"""Folders of photo and mask pairs as a source of training photos."""
+"""Folders of image and mask pairs as a source of training images."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,46 @@ from PIL import Image
 
 from icmformer.errors import ConfigError
 from icmformer.images.reading import read_image
-from training.data.records import PhotoRecord
-from training.evaluation.benchmarks import image_pairs
+from training.data.records import ImageRecord
 
 IGNORE = 255
 _MOST_OBJECTS = 254
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def image_pairs(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
+    """Image and mask files that share their stem, in order.
+
+    Raises:
+        ConfigError: A missing folder, an image without a mask, two files of one name.
+    """
+    by_stem = _by_stem(masks)
+    for image in _by_stem(images).values():
+        if image.stem not in by_stem:
+            raise ConfigError(f"{image} has no mask of that name in {masks}")
+        yield image, by_stem[image.stem]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in files_in(folder):
+        if path.suffix.lower() not in _IMAGES:
+            continue
+        if path.stem in files:
+            raise ConfigError(f"{path} and {files[path.stem]} have the same name; which one is meant?")
+        files[path.stem] = path
+    return files
+
+
+def files_in(folder: Path) -> list[Path]:
+    """What a folder of a data set holds, in order.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; --root must be the data set's own folder")
+    return sorted(folder.iterdir())
 
 
 class Folder:
@@ -25,7 +61,7 @@ class Folder:
     folder is held out.
 
     Raises:
-        ConfigError: Missing folders, a photo without a mask, masks that are no label maps.
+        ConfigError: Missing folders, an image without a mask, masks that are no label maps.
     """
 
     def __init__(self, root: Path) -> None:
@@ -34,18 +70,18 @@ class Folder:
         for image, mask in self._pairs:
             labels = np.unique(_labels(mask))
             ids = tuple(int(i) for i in labels if i not in (0, IGNORE))
-            self.records.append(PhotoRecord(image.stem, root.name, ids))
+            self.records.append(ImageRecord(image.stem, root.name, ids))
 
     def image_file(self, index: int) -> Path:
-        """The file of photo `index`."""
+        """The file of image `index`."""
         return self._pairs[index][0]
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         image, mask = self._pairs[index]
-        photo, labels = read_image(image).pixels, _labels(mask)
-        if labels.shape != photo.shape[:2]:
+        pixels, labels = read_image(image).pixels, _labels(mask)
+        if labels.shape != pixels.shape[:2]:
             raise ConfigError(f"{image} and {mask} are of different sizes")
-        return photo, labels
+        return pixels, labels
 
 
 def _labels(path: Path) -> NDArray[np.uint8]:

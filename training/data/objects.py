@@ -7,26 +7,26 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.records import PhotoRecord
+from training.data.records import ImageRecord
 
 IGNORE = 255
 _SALIENT_SETS = frozenset({"duts_tr", "ecssd"})  # one mask of all salient objects together
 
 
 def pick_object(
-    labels: NDArray[np.uint8], record: PhotoRecord, rng: Generator, merge: float, least: float
+    labels: NDArray[np.uint8], record: ImageRecord, rng: Generator, merge: float, least: float
 ) -> NDArray[np.uint8] | None:
     """Picks a target.
 
     Args:
         labels: (H, W) uint8 label map, or layers (H, W, L) of them.
-        record: What is known of the photo.
+        record: What is known of the image.
         rng: Randomness of this sample.
         merge: Probability of merging two objects into one target.
-        least: Smallest share of the photo that a target must cover.
+        least: Smallest share of the image that a target must cover.
 
     Returns:
-        (H, W) uint8: 1 the object, 0 the rest, 255 ignored; None if the photo holds no object large enough.
+        (H, W) uint8: 1 the object, 0 the rest, 255 ignored; None if the image holds no object large enough.
     """
     layers = labels if labels.ndim == 3 else labels[..., None]
     large = []
@@ -46,7 +46,7 @@ def pick_object(
     return np.where((layers == IGNORE).any(2), np.uint8(IGNORE), mask.astype(np.uint8))
 
 
-def without_stuff(labels: NDArray[np.uint8], record: PhotoRecord, rng: Generator, keep: float) -> NDArray[np.uint8]:
+def without_stuff(labels: NDArray[np.uint8], record: ImageRecord, rng: Generator, keep: float) -> NDArray[np.uint8]:
     """The layers without their stuff, which becomes background, but for a share `keep` of the samples."""
     if not record.stuff or rng.random() < keep:
         return labels
@@ -59,7 +59,7 @@ def without_stuff(labels: NDArray[np.uint8], record: PhotoRecord, rng: Generator
 def any_object(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """(H, W) bool: where any layer has an object or is ignored."""
     found: NDArray[np.bool_] = labels > 0
-    return found.any(2) if found.ndim == 3 else found
+    return np.asarray(found.any(2)) if found.ndim == 3 else found
 
 
 def _one_component(mask: NDArray[np.bool_], rng: Generator, least: float) -> NDArray[np.bool_]:

@@ -8,11 +8,24 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from scipy.io import loadmat
 
 from icmformer.errors import ConfigError
 from icmformer.images.reading import read_image
-from training.data.records import PhotoRecord
-from training.evaluation.benchmarks import Truth, read_sbd, read_voc
+from training.data.records import ImageRecord
+
+
+def read_sbd(path: Path) -> NDArray[np.int32]:
+    """SBD's instances, (H, W): ids."""
+    return np.asarray(loadmat(str(path))["GTinst"][0, 0]["Segmentation"], np.int32)
+
+
+def read_voc(path: Path) -> NDArray[np.int32]:
+    """Pascal VOC's objects, (H, W): ids, -1 ignored."""
+    with Image.open(path) as image:  # palette image: the indices are the ids, 255 is void
+        ids = np.asarray(image, np.int32)
+    return np.where(ids == 255, -1, ids)
 
 
 @dataclass(frozen=True)
@@ -21,8 +34,8 @@ class Layout:
 
     Attributes:
         name: The set's.
-        train: Its list of photos.
-        image: Path of a photo.
+        train: Its list of images.
+        image: Path of an image.
         mask: Path of its masks.
         read: Reads them: ids, -1 ignored.
     """
@@ -31,26 +44,20 @@ class Layout:
     train: str
     image: str
     mask: str
-    read: Callable[[Path], Truth]
+    read: Callable[[Path], NDArray[np.int32]]
 
 
 LAYOUTS = (
     Layout("sbd", "train.txt", "img/{}.jpg", "inst/{}.mat", read_sbd),
-    Layout(
-        "voc",
-        "ImageSets/Segmentation/train.txt",
-        "JPEGImages/{}.jpg",
-        "SegmentationObject/{}.png",
-        read_voc,
-    ),
+    Layout("voc", "ImageSets/Segmentation/train.txt", "JPEGImages/{}.jpg", "SegmentationObject/{}.png", read_voc),
 )
 
 
 class Published:
-    """One of them as a source of training photos.
+    """One of them as a source of training images.
 
     Raises:
-        ConfigError: An empty list, or a photo of it that is not there.
+        ConfigError: An empty list, or an image of it that is not there.
     """
 
     def __init__(self, root: Path, layout: Layout) -> None:
@@ -59,13 +66,13 @@ class Published:
         self._pairs = [(root / layout.image.format(n), root / layout.mask.format(n)) for n in names]
         missing = next((path for pair in self._pairs for path in pair if not path.is_file()), None)
         if missing or not names:
-            raise ConfigError(f"{root / layout.train} names {missing or 'no photo'}, which is not there")
-        self.records = [PhotoRecord(name, layout.name, (1,)) for name in names]  # every photo of them holds objects
+            raise ConfigError(f"{root / layout.train} names {missing or 'no image'}, which is not there")
+        self.records = [ImageRecord(name, layout.name, (1,)) for name in names]  # every image of them holds objects
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Returns photo `index` as RGB (H, W, 3) and its label map (H, W)."""
+        """Returns image `index` as RGB (H, W, 3) and its label map (H, W)."""
         image, mask = self._pairs[index]
-        photo, truth = read_image(image).pixels, self._layout.read(mask)
-        if truth.shape != photo.shape[:2] or truth.max() > 254:
-            raise ConfigError(f"{mask} does not fit its photo {image}")
-        return photo, np.where(truth < 0, 255, truth).astype(np.uint8)
+        pixels, truth = read_image(image).pixels, self._layout.read(mask)
+        if truth.shape != pixels.shape[:2] or truth.max() > 254:
+            raise ConfigError(f"{mask} does not fit its image {image}")
+        return pixels, np.where(truth < 0, 255, truth).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Zip shards of photos with label maps: random access, no unpacking.
+"""Zip shards of images with label maps: random access, no unpacking.
 
-A shard holds `index.jsonl` (one record a photo: key, set, labels and flags), `<key>.webp` and `<key>.png`, a label map
+A shard holds `index.jsonl` (one record an image: key, set, labels and flags), `<key>.webp` and `<key>.png`, a label map
 in uint8: 0 background, 255 ignored, the rest object ids.
 """
 
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from training.data.held_out import held_out
-from training.data.records import PhotoRecord
+from training.data.records import ImageRecord
 
 
 class Shard:
-    """Random access to the photos of a zip shard.
+    """Random access to the images of a zip shard.
 
     Args:
         path: The zip file.
-        include_held_out: Also list the photos that `held_out` names; never for training.
+        include_held_out: Also list the images that `held_out` names; never for training.
 
     Safe to use in forked or spawned worker processes: each opens the file for itself.
     """
@@ -33,26 +33,26 @@ class Shard:
     def __init__(self, path: Path, include_held_out: bool = False) -> None:
         self.path = Path(path)
         self._open: dict[int, zipfile.ZipFile] = {}
-        self.records: list[PhotoRecord] = []
+        self.records: list[ImageRecord] = []
         for line in self._zip().read("index.jsonl").splitlines():
             row = json.loads(line)
             if not row["labels"] or (not include_held_out and held_out(row["set"], row["key"])):
                 continue
-            flags = {name: bool(row.get(name)) for name in ("partial", "semantic_parts", "segments", "permissive")}
-            self.records.append(PhotoRecord(row["key"], row["set"], tuple(row["labels"]), **flags))
+            parts, segments = bool(row.get("semantic_parts")), bool(row.get("segments"))
+            self.records.append(ImageRecord(row["key"], row["set"], tuple(row["labels"]), parts, segments))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": {}}
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Returns photo `index` as RGB uint8 (H, W, 3) and its label map as uint8 (H, W)."""
+        """Returns image `index` as RGB uint8 (H, W, 3) and its label map as uint8 (H, W)."""
         key = self.records[index].key
         archive = self._zip()
-        photo = cv2.imdecode(np.frombuffer(archive.read(f"{key}.webp"), np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(archive.read(f"{key}.webp"), np.uint8), cv2.IMREAD_COLOR)
         labels = cv2.imdecode(np.frombuffer(archive.read(f"{key}.png"), np.uint8), cv2.IMREAD_UNCHANGED)
-        if photo is None or labels is None or labels.shape != photo.shape[:2]:
-            raise ConfigError(f"the photo {key} of {self.path} or its label map is damaged")
-        return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB), labels
+        if image is None or labels is None or labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
+            raise ConfigError(f"the image {key} of {self.path} or its label map is damaged")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), np.asarray(labels, np.uint8)
 
     def _zip(self) -> zipfile.ZipFile:
         process = os.getpid()
@@ -72,4 +72,4 @@ def open_shard(path: Path, include_held_out: bool = False) -> Shard:
     try:
         return Shard(path, include_held_out)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ConfigError(f"{path} is no shard of photos ({error})") from error
+        raise ConfigError(f"{path} is no shard of images ({error})") from error

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io import loadmat
 
 from icmformer.errors import ConfigError
 from icmformer.images.reading import LoadedImage, read_image
+from training.data.folders import files_in, image_pairs
 from training.data.held_out import held_out
-from training.data.records import PhotoRecord
+from training.data.records import ImageRecord
+from training.data.sbd_voc import read_sbd, read_voc
 from training.data.shards import Shard, open_shard
 
 Truth = NDArray[np.int32]
 IGNORE = -1
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -58,28 +59,28 @@ class EvalObject:
 
 @dataclass(frozen=True)
 class ShardObject(EvalObject):
-    """One object of a zip shard (`training.data.shards`), which `image` and `mask` are; `set` is its photo's set."""
+    """One object of a zip shard (`training.data.shards`), which `image` and `mask` are; `set` is its image's set."""
 
     index: int = 0
     set: str = ""
 
     def load(self) -> tuple[LoadedImage, Truth]:
-        photo, labels = open_shard(self.image, include_held_out=True).load(self.index)
+        pixels, labels = open_shard(self.image, include_held_out=True).load(self.index)
         truth = np.where(labels == 255, IGNORE, labels == self.label).astype(np.int32)
-        return LoadedImage.from_array(photo), truth
+        return LoadedImage.from_array(pixels), truth
 
 
 @dataclass(frozen=True)
 class MosaicObject(ShardObject):
-    """One object of a zip shard whose photo is one of nine in a square: small in a large picture."""
+    """One object of a zip shard whose image is one of nine in a square: small in a large picture."""
 
     def load(self) -> tuple[LoadedImage, Truth]:
         shard = open_shard(self.image, include_held_out=True)
         rng = np.random.default_rng(list(self.name.encode()))
         others = rng.integers(len(shard.records), size=9)
         place = int(rng.integers(9))
-        photos = [shard.load(self.index if n == place else int(other))[0] for n, other in enumerate(others)]
-        tiles = [cv2.resize(photo, (_TILE, _TILE), interpolation=cv2.INTER_AREA) for photo in photos]
+        images = [shard.load(self.index if n == place else int(other))[0] for n, other in enumerate(others)]
+        tiles = [cv2.resize(image, (_TILE, _TILE), interpolation=cv2.INTER_AREA) for image in images]
         picture = np.vstack([np.hstack(tiles[row : row + 3]) for row in (0, 3, 6)])
         _, own = super().load()
         truth = np.zeros(picture.shape[:2], np.int32)
@@ -95,13 +96,13 @@ _MOST_OF_A_SET = 60
 
 
 def _shard_objects(path: Path) -> Iterator[EvalObject]:
-    """Objects of at least half a percent of their photo, three a photo at most; regions and parts are left out."""
+    """Objects of at least half a percent of their image, three an image at most; regions and parts are left out."""
     shard = open_shard(path, include_held_out=True)
     for index, record in enumerate(shard.records):
-        yield from _photo_objects(shard, index, record, _LEAST_SHARE)
+        yield from _objects_of(shard, index, record, _LEAST_SHARE)
 
 
-def _photo_objects(shard: Shard, index: int, record: PhotoRecord, least: float) -> Iterator[ShardObject]:
+def _objects_of(shard: Shard, index: int, record: ImageRecord, least: float) -> Iterator[ShardObject]:
     if record.segments or record.semantic_parts:
         return
     _, labels = shard.load(index)
@@ -113,22 +114,22 @@ def _photo_objects(shard: Shard, index: int, record: PhotoRecord, least: float) 
 
 
 def _mosaics(path: Path) -> Iterator[EvalObject]:
-    """The objects of a shard, each photo among eight others."""
+    """The objects of a shard, each image among eight others."""
     for item in _shard_objects(path):
         yield MosaicObject(**vars(item))
 
 
-def _never_trained_on(root: Path) -> Iterator[EvalObject]:
-    """Objects of the photos of a folder's shards that no run trains on, small ones too, 60 of each set at most.
+def _held_out_objects(root: Path) -> Iterator[EvalObject]:
+    """Objects of the held-out images of a folder's shards, small ones too, 60 of each set at most.
 
     These are all of `val-*.zip`, and of the others what `held_out` names.
     """
     by_set: dict[str, list[EvalObject]] = {}
-    for path in sorted(p for p in _listing(root) if p.suffix == ".zip"):
+    for path in (p for p in files_in(root) if p.suffix == ".zip"):
         shard = open_shard(path, include_held_out=True)
         for index, record in enumerate(shard.records):
             if path.name.startswith("val-") or held_out(record.set, record.key):
-                by_set.setdefault(record.set, []).extend(_photo_objects(shard, index, record, _LEAST_SHARE / 5))
+                by_set.setdefault(record.set, []).extend(_objects_of(shard, index, record, _LEAST_SHARE / 5))
     for objects in by_set.values():
         yield from _spread(objects, _MOST_OF_A_SET)
 
@@ -149,7 +150,7 @@ def _read(kind: str, path: Path) -> Truth:
         raise ConfigError(f"{path} cannot be read as a mask: {error}") from error
 
 
-def _read_gray(path: Path) -> NDArray[np.generic]:
+def _read_gray(path: Path) -> NDArray[Any]:
     """The largest value of each pixel's channels, without alpha."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
@@ -159,11 +160,11 @@ def _read_gray(path: Path) -> NDArray[np.generic]:
 
 def _trimap(path: Path) -> Truth:
     gray = _read_gray(path)
-    return np.where(gray == 128, IGNORE, gray > 128).astype(np.int32)
+    return np.asarray(np.where(gray == 128, IGNORE, gray > 128), np.int32)
 
 
 def _any_channel(path: Path) -> Truth:
-    return (_read_gray(path) > 0).astype(np.int32)
+    return np.asarray(_read_gray(path) > 0, np.int32)
 
 
 def _label_map(path: Path) -> Truth:
@@ -176,18 +177,6 @@ def _label_map(path: Path) -> Truth:
     return ids if set(np.unique(ids).tolist()) <= {0, 255} else np.where(ids == 255, IGNORE, ids)
 
 
-def read_sbd(path: Path) -> Truth:
-    """SBD's instances: ids."""
-    return np.asarray(loadmat(str(path))["GTinst"][0, 0]["Segmentation"], np.int32)
-
-
-def read_voc(path: Path) -> Truth:
-    """Pascal VOC's objects: ids, -1 ignored."""
-    with Image.open(path) as image:  # palette image: the indices are the ids, 255 is void
-        ids = np.asarray(image, np.int32)
-    return np.where(ids == 255, IGNORE, ids)
-
-
 _READERS: Mapping[str, Callable[[Path], Truth]] = {
     "trimap": _trimap,
     "any": _any_channel,
@@ -197,34 +186,10 @@ _READERS: Mapping[str, Callable[[Path], Truth]] = {
 }
 
 
-def image_pairs(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
-    """Image and mask files that share their stem, in order.
-
-    Raises:
-        ConfigError: A missing folder, an image without a mask, two files of one name.
-    """
-    by_stem = _by_stem(masks)
-    for image in _by_stem(images).values():
-        if image.stem not in by_stem:
-            raise ConfigError(f"{image} has no mask of that name in {masks}")
-        yield image, by_stem[image.stem]
-
-
 def _pairs(images: Path, masks: Path, kind: str) -> Iterator[EvalObject]:
     """One object an image."""
     for image, mask in image_pairs(images, masks):
         yield EvalObject(image.stem, image, mask, kind)
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(_listing(folder)):
-        if path.suffix.lower() not in _IMAGES:
-            continue
-        if path.stem in files:
-            raise ConfigError(f"{path} and {files[path.stem]} have the same name; which one is meant?")
-        files[path.stem] = path
-    return files
 
 
 def _several(image: Path, mask: Path, kind: str) -> Iterator[EvalObject]:
@@ -232,12 +197,6 @@ def _several(image: Path, mask: Path, kind: str) -> Iterator[EvalObject]:
     for label in np.unique(_read(kind, mask)):
         if label > 0:
             yield EvalObject(f"{image.stem}_{label}", image, mask, kind, int(label))
-
-
-def _listing(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder}; --root must be the data set's own folder")
-    return list(folder.iterdir())
 
 
 def _names(file: Path) -> list[str]:
@@ -273,12 +232,12 @@ BENCHMARKS: Mapping[str, Callable[[Path], Iterator[EvalObject]]] = {
     "label-maps": _label_map_objects,
     "shard": _shard_objects,
     "mosaic": _mosaics,
-    "never-trained": _never_trained_on,
+    "never-trained": _held_out_objects,
 }
 """Name -> the objects below a root folder. `folder`: images/ and masks/, paired by name, nonzero is the object;
-`label-maps`: the same with an object for each value but 0; `shard`: a zip shard of training photos, named by --root;
-`mosaic`: the same, each photo as one of nine in a square of 840 pixels a side; `never-trained`: what a folder of such
-shards has of photos that no run trains on."""
+`label-maps`: the same with an object for each value but 0; `shard`: a zip shard of training images, named by --root;
+`mosaic`: the same, each image as one of nine in a square of 840 pixels a side; `never-trained`: what a folder of such
+shards has of held-out images."""
 
 
 def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[EvalObject]:
@@ -290,8 +249,10 @@ def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[Eval
         limit: Take only so many, spread evenly over the set.
 
     Raises:
-        ConfigError: An unknown name, or files that are not where the layout wants them.
+        ConfigError: An unknown name, a limit under 1, or files that are not where the layout wants them.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError("--limit starts at 1")
     if name not in BENCHMARKS:
         raise ConfigError(f"unknown data set {name!r}; there are {', '.join(BENCHMARKS)}")
     objects = list(BENCHMARKS[name](root))

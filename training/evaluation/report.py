@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,39 +10,61 @@ from typing import Any
 import cv2
 import numpy as np
 
-from icmformer import Click
 from icmformer.images.masks import overlay, write_image
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask, RGBImage
 from training.evaluation.benchmarks import Truth
-from training.evaluation.noc import area_under_curve, click_count, mean_iou
+from training.evaluation.noc import MAX_CLICKS, area_under_curve, click_count, clicks_to, mean_iou, mean_iou_at
+from training.evaluation.object_results import ObjectResult
+from training.evaluation.protocol import pixel_middles
 
 TARGETS = (80, 85, 90, 95)
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], target_iou: float | None, max_clicks: int) -> dict[str, Any]:
-    """The figures of a run; what a play that stopped at `target_iou` cannot tell is None."""
-    ious = [row["ious"] for row in rows]
+def summarise(results: Sequence[Mapping[str, Any]], target_iou: float | None) -> dict[str, Any]:
+    """The figures over objects; what sessions that stopped at `target_iou` cannot tell is None.
+
+    Args:
+        results: Of each object `ious` and `seconds`, and `box_iou` where sessions began with a box; see `ObjectResult`.
+        target_iou: Where sessions stopped; None where they made all clicks.
+    """
+    ious = [result["ious"] for result in results]
     known = {t: target_iou is None or t / 100 <= target_iou + 1e-9 for t in TARGETS}
-    counts = {t: click_count(ious, t / 100, max_clicks) if known[t] else None for t in TARGETS}
-    curve = mean_iou(ious, max_clicks) if target_iou is None else None
-    seconds = [s for row in rows for s in row["seconds"]]
+    counts = {str(t): click_count(ious, t / 100) if known[t] else None for t in TARGETS}
+    curve = mean_iou(ious) if target_iou is None else None
     return {
-        "objects": len(rows),
-        "noc": {str(t): c.noc if c else None for t, c in counts.items()},
-        "noc_std": {str(t): c.std if c else None for t, c in counts.items()},
-        "nof": {str(t): c.failures if c else None for t, c in counts.items()},
-        "never": {str(t): c.never if c else None for t, c in counts.items()},
-        "miou_at_box": float(np.mean([r["box_iou"] for r in rows])) if "box_iou" in rows[0] else None,
-        "miou_at_1": float(np.mean([s[0] for s in ious])),
+        "objects": len(results),
+        "noc": {t: c.noc if c else None for t, c in counts.items()},
+        "noc_std": {t: c.std if c else None for t, c in counts.items()},
+        "nof": {t: c.failures if c else None for t, c in counts.items()},
+        "never": {t: c.never if c else None for t, c in counts.items()},
+        "miou_at_box": float(np.mean([r["box_iou"] for r in results])) if "box_iou" in results[0] else None,
+        "miou_at_1": mean_iou_at(ious, 1),
         "miou": curve,
         "auc": area_under_curve(curve) if curve else None,
-        "seconds_per_click": float(np.mean(seconds)),
+        "seconds_per_click": float(np.mean([s for result in results for s in result["seconds"]])),
     }
 
 
-def print_table(results: Mapping[str, Any]) -> None:
-    """Prints the figures for people."""
+def write_results(object_results: Sequence[ObjectResult], facts: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Writes results.json and curve.png.
+
+    Args:
+        object_results: In the order of the data set.
+        facts: What was evaluated, among others `dataset` and `target_iou`.
+        out: The folder.
+
+    Returns:
+        The figures and the facts.
+    """
+    results = {**summarise(object_results, facts["target_iou"]), **facts}
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    _save_curve(object_results, results, out / "curve.png")
+    return results
+
+
+def print_table(results: Mapping[str, Any], out: Path | None = None) -> None:
+    """Prints the figures for people, and where an evaluation wrote them."""
     print(f"\n{results['dataset']}: {results['objects']} objects, {_subject(results)}")
     print(f"{'IoU':>8} {'NoC':>7} {'std':>6} {'NoF':>5} {'never':>6}")
     for target in map(str, TARGETS):
@@ -56,6 +79,8 @@ def print_table(results: Mapping[str, Any]) -> None:
     if results["miou"]:
         print(f", five {results['miou'][4]:.4f}, twenty {results['miou'][19]:.4f}; AuC {results['auc']:.4f}", end="")
     print(f"; {results['seconds_per_click']:.3f} s a click")
+    if out:
+        print(f"\nwritten to {out}: results.json, curve.png, objects.jsonl")
 
 
 def _subject(results: Mapping[str, Any]) -> str:
@@ -64,22 +89,22 @@ def _subject(results: Mapping[str, Any]) -> str:
     return f"{server} ({results['model']})" if server else f"{results['weights']['name']}, {results['profile']}"
 
 
-def save_curve(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], max_clicks: int, path: Path) -> None:
-    """Draws mean IoU against clicks; where plays stopped at a target, the share of objects that reached it instead."""
+def _save_curve(object_results: Sequence[ObjectResult], results: Mapping[str, Any], path: Path) -> None:
+    """Draws mean IoU against clicks; the share of objects that reached the target where sessions stopped there."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    clicks = range(1, max_clicks + 1)
+    clicks = range(1, MAX_CLICKS + 1)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     if results["miou"]:
         axes.plot(clicks, results["miou"], marker="o", markersize=3)
         axes.set_ylabel("mean IoU")
     else:
         target = results["target_iou"]
-        reached = [next((i + 1 for i, v in enumerate(r["ious"]) if v >= target), None) for r in rows]
-        share = [np.mean([r is not None and r <= c for r in reached]) for c in clicks]
+        needed = [clicks_to(result["ious"], target) for result in object_results]
+        share = [np.mean([n is not None and n <= c for n in needed]) for c in clicks]
         axes.plot(clicks, share, marker="o", markersize=3)
         axes.set_ylabel(f"share of objects at IoU {target:g} or better")
     axes.set(xlabel="clicks", xticks=clicks, ylim=(0, 1), title=f"{results['dataset']}: {_subject(results)}")
@@ -98,8 +123,7 @@ class OverlayStrip:
 
     def add(self, clicks: Sequence[PixelClick], mask: BoolMask, iou: float) -> None:
         """Adds the state after a click."""
-        points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
-        picture = overlay(self._image, mask, points)
+        picture = overlay(self._image, mask, pixel_middles(clicks))
         outline, _ = cv2.findContours((self._truth == 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outline, -1, (255, 220, 0), 1)
         width = max(1, round(picture.shape[1] * self._height / picture.shape[0]))

@@ -5,54 +5,65 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from icmformer import Click, Engine
+from icmformer import Engine
 from icmformer.errors import WeightsError
 from icmformer.images.masks import overlay
-from icmformer.types import RGBImage
+from icmformer.inference.roi import PixelClick
+from icmformer.types import BoolMask, RGBImage
 from training.evaluation.benchmarks import EvalObject, load_benchmark
-from training.evaluation.object_results import read_rows
-from training.evaluation.protocol import play, protocol
+from training.evaluation.noc import object_noc
+from training.evaluation.object_results import read_object_results
+from training.evaluation.protocol import Stepwise, pixel_middles, simulate
+from training.finetuning.gate import Results
+from training.finetuning.settings import FinetuneSettings
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}
 .yes{color:#087f23}.no{color:#b3261e}img{max-width:100%}figure{margin:1em 0}"""
 _SHOWN = 4
+_FIGURES: tuple[tuple[str, Callable[[Results], float], str, bool], ...] = (
+    ("clicks to 80% IoU", lambda r: r["noc"]["80"], "{:.2f}", True),
+    ("clicks to 85% IoU", lambda r: r["noc"]["85"], "{:.2f}", True),
+    ("clicks to 90% IoU", lambda r: r["noc"]["90"], "{:.2f}", True),
+    ("objects never at 90%", lambda r: r["never"]["90"], "{:d}", True),
+    ("mean IoU after one click", lambda r: r["miou_at_1"], "{:.3f}", False),
+    ("mean IoU after three clicks", lambda r: r["miou"][2], "{:.3f}", False),
+)
+"""Name, figure, how it is written, and whether less is better."""
 
 
 def write_report(
-    out: Path,
-    played: str,
+    settings: FinetuneSettings,
     facts: Mapping[str, str],
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
+    before: Results,
+    after: Results,
+    evaluated: Path,
     promoted: bool,
-    target: Path,
+    made: Path,
 ) -> Path:
-    """Writes `out/report.html`.
+    """Writes report.html into the run's folder, which holds the evaluations.
 
     Args:
-        out: The run's folder, with the evaluator's `before/`.
-        played: Its folder with what the new weights did.
+        settings: Of the run.
         facts: What was done.
-        before: Results of the evaluator with the old weights.
-        after: With the new ones.
+        before: Results of the weights that the run began with.
+        after: Those of the new ones.
+        evaluated: Folder of the evaluation that found these.
         promoted: Whether the new ones were taken.
-        target: Where promoted weights are.
+        made: The new ones' folder.
     """
-    rows = {"before": _rows(out / "before" / "objects.jsonl"), "after": _rows(out / played / "objects.jsonl")}
-    gains = sorted((_clicks(rows["before"][name]) - _clicks(rows["after"][name]), name) for name in rows["after"])
+    gains = _gains(settings.out / "before", evaluated)
     better, worse = sum(g > 0 for g, _ in gains), sum(g < 0 for g, _ in gains)
     verdict = (
         f'<p class="yes"><b>Promoted.</b> The new weights need fewer clicks; they are in '
-        f"<code>{html.escape(str(target))}</code>, a path that <code>--weights</code> and "
+        f"<code>{html.escape(str(made))}</code>, a path that <code>--weights</code> and "
         "<code>ICMFORMER_WEIGHTS</code> take.</p>"
         if promoted
         else '<p class="no"><b>Not promoted.</b> The new weights need no fewer clicks than the old ones, which stay in '
@@ -70,33 +81,26 @@ def write_report(
         "<h2>What was done</h2><table>",
         *[f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items()],
         "</table>",
-        *_pictures(out, gains, target if promoted else out / "candidate", str(facts["began with"])),
+        *_pictures(settings, gains, made),
     ]
-    path = out / "report.html"
+    path = settings.out / "report.html"
     path.write_text("\n".join(parts))
     return path
 
 
-def _rows(log: Path) -> dict[str, dict[str, Any]]:
-    return {name: row for name, row in read_rows(log)[1].items() if "ious" in row}
+def _gains(before: Path, after: Path) -> list[tuple[int, str]]:
+    """How many clicks fewer each object needs to 90% IoU, and its name; the largest loss first."""
+    nocs = [
+        {name: object_noc(result["ious"], 0.9) for name, result in results.items() if "ious" in result}
+        for _, results in map(read_object_results, (before, after))
+    ]
+    return sorted((nocs[0][name] - nocs[1][name], name) for name in nocs[1])
 
 
-def _clicks(row: Mapping[str, Any]) -> int:
-    reached = np.flatnonzero(np.asarray(row["ious"], np.float32) >= np.float32(0.9))
-    return int(reached[0]) + 1 if len(reached) else 20
-
-
-def _figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def _figures(before: Results, after: Results) -> str:
     lines = ["<table><tr><th></th><th>before</th><th>after</th><th>change</th></tr>"]
-    for name, get, form, less in (
-        ("clicks to 80% IoU", lambda r: r["noc"]["80"], "{:.2f}", True),
-        ("clicks to 85% IoU", lambda r: r["noc"]["85"], "{:.2f}", True),
-        ("clicks to 90% IoU", lambda r: r["noc"]["90"], "{:.2f}", True),
-        ("objects never at 90%", lambda r: r["never"]["90"], "{:d}", True),
-        ("mean IoU after one click", lambda r: r["miou_at_1"], "{:.3f}", False),
-        ("mean IoU after three clicks", lambda r: r["miou"][2], "{:.3f}", False),
-    ):
-        old, new = get(before), get(after)
+    for name, figure, form, less in _FIGURES:
+        old, new = figure(before), figure(after)
         good = new < old if less else new > old
         change = f"{100 * (new / old - 1):+.0f}%" if old else ""
         tone = "" if new == old else f' class="{"yes" if good else "no"}"'
@@ -106,7 +110,7 @@ def _figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "</table>"])
 
 
-def _curves(before: Mapping[str, Any], after: Mapping[str, Any]) -> RGBImage:
+def _curves(before: Results, after: Results) -> RGBImage:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -124,12 +128,12 @@ def _curves(before: Mapping[str, Any], after: Mapping[str, Any]) -> RGBImage:
     return np.asarray(Image.open(out).convert("RGB"))
 
 
-def _pictures(out: Path, gains: Sequence[tuple[int, str]], new: Path, old: str) -> list[str]:
+def _pictures(settings: FinetuneSettings, gains: Sequence[tuple[int, str]], new: Path) -> list[str]:
     """The objects that gained and lost most: both masks after the first click and after the third."""
     best, worst = gains[::-1][:_SHOWN], [g for g in gains[:_SHOWN] if g[0] < 0]
-    objects = {item.name: item for item in load_benchmark("label-maps", out / "data" / "held_out")}
+    objects = {item.name: item for item in load_benchmark("label-maps", settings.data / "held_out")}
     try:
-        engines = [Engine.from_weights(source, "cpu", "fast") for source in (old, new)]
+        engines = [Engine.from_weights(source, "cpu", "fast") for source in (settings.weights, new)]
     except WeightsError:
         return []
     parts = []
@@ -148,11 +152,11 @@ def _strip(item: EvalObject, engine: Engine, side: int = 220) -> RGBImage:
     image, truth = item.load()
     pictures: list[RGBImage] = []
 
-    def watch(clicks: Sequence[Any], mask: Any, iou: float) -> None:
-        points = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in clicks]
-        pictures.append(_framed(overlay(image.pixels, mask, points), f"{len(clicks)}: {iou:.2f}", side))
+    def draw(clicks: Sequence[PixelClick], mask: BoolMask, iou: float) -> None:
+        picture = overlay(image.pixels, mask, pixel_middles(clicks))
+        pictures.append(_framed(picture, f"{len(clicks)}: {iou:.2f}", side))
 
-    play(protocol(engine.path, image), truth, target_iou=None, max_clicks=3, watch=watch)
+    simulate(Stepwise(engine.predictor, image), truth, target_iou=None, max_clicks=3, observe=draw)
     return np.hstack([pictures[0], pictures[-1]])
 
 

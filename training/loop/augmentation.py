@@ -1,4 +1,4 @@
-"""Augmentation: which part of a photo the network sees, and how it looks."""
+"""Augmentation: which part of an image the network sees, and how it looks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-_BEYOND = (124, 116, 104)  # ImageNet's mean colour, beyond the photo
+_BEYOND = (124, 116, 104)  # ImageNet's mean colour, beyond the image
 OTHER = 2
 """Marks other objects than the one asked for, in the maps here."""
 
@@ -19,16 +19,16 @@ class AugmentConfig:
     """Ranges of the augmentation.
 
     Attributes:
-        whole: Probability of seeing the whole photo, squeezed to the input, as a first click does when serving.
+        whole: Probability of seeing the whole image, squeezed to the input, as a first click does when serving.
         zoom: Probability of a crop around the object, as later clicks see it; the rest are random crops.
         zoom_expansion: Least and most side of such a crop over the object's bounding box.
-        resize: Least and most scale of a random crop; at 1 the photo's long side fits the input.
-        native: `resize` is relative to the photo's own pixels instead.
-        turns: Turn the photo by a random number of quarters.
+        resize: Least and most scale of a random crop; at 1 the image's long side fits the input.
+        native: `resize` is relative to the image's own pixels instead.
+        turns: Turn the image by a random number of quarters.
         tilt: Largest further turn, of what the network sees, in degrees.
         brightness, contrast: Least and most relative change.
         rgb_shift: Largest shift of each channel, of 255.
-        gray: Probability of a gray photo.
+        gray: Probability of a gray image.
         least: Smallest share of the input that the target covers; what shows less is drawn anew.
     """
 
@@ -47,23 +47,23 @@ class AugmentConfig:
 
 
 def view(
-    photo: NDArray[np.uint8], mask: NDArray[np.uint8], size: int, config: AugmentConfig, rng: Generator
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], size: int, config: AugmentConfig, rng: Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Cuts what the network sees.
 
     Args:
-        photo: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         mask: (H, W) uint8: 1 object, 2 other objects, 0 background, 255 ignored.
         size: Side of the square result.
         config: Ranges.
         rng: Randomness of this sample.
 
     Returns:
-        Photo (size, size, 3) and mask (size, size), mirrored half of the time. What lies beyond the photo is 255.
+        Image (size, size, 3) and mask (size, size), mirrored half of the time. What lies beyond the image is 255.
     """
     if config.turns:
         quarters = int(rng.integers(4))
-        photo, mask = (np.ascontiguousarray(np.rot90(x, quarters)) for x in (photo, mask))
+        image, mask = (np.ascontiguousarray(np.rot90(x, quarters)) for x in (image, mask))
     tilt = rng.uniform(-config.tilt, config.tilt) if config.tilt else 0.0
     rows, columns = mask.shape
     kind = rng.random()
@@ -73,11 +73,11 @@ def view(
         top, left, bottom, right = _zoom_window(mask, config, rng)
     else:
         top, left, bottom, right = _random_window(mask, size, config, rng)
-    return _cut(photo, mask, (top, left, bottom, right), size, mirror=bool(rng.random() < 0.5), tilt=tilt)
+    return _cut(image, mask, (top, left, bottom, right), size, mirror=bool(rng.random() < 0.5), tilt=tilt)
 
 
 def _zoom_window(mask: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> tuple[float, float, float, float]:
-    """A window around the object, off-centre and of unequal sides, cut to the photo."""
+    """A window around the object, off-centre and of unequal sides, cut to the image."""
     rows, columns = np.where((mask == 1).any(1))[0], np.where((mask == 1).any(0))[0]
     edges: list[tuple[float, float]] = []
     for low, high, length in ((rows[0], rows[-1] + 1, mask.shape[0]), (columns[0], columns[-1] + 1, mask.shape[1])):
@@ -92,7 +92,7 @@ def _random_window(
     mask: NDArray[np.uint8], size: int, config: AugmentConfig, rng: Generator
 ) -> tuple[float, float, float, float]:
     """A window of the input's size at a random scale that holds some pixel of the object."""
-    scale = rng.uniform(*config.resize)  # input pixels per photo pixel
+    scale = rng.uniform(*config.resize)  # input pixels per image pixel
     if not config.native:
         scale *= size / max(mask.shape)
     side = size / scale
@@ -108,7 +108,7 @@ def _random_window(
 
 
 def _cut(
-    photo: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     mask: NDArray[np.uint8],
     window: tuple[float, float, float, float],
     size: int,
@@ -124,25 +124,25 @@ def _cut(
         turn = np.vstack([cv2.getRotationMatrix2D((0.5 * (size - 1), 0.5 * (size - 1)), tilt, 1.0), [0, 0, 1]])
         matrix = (turn @ np.vstack([matrix, [0, 0, 1]]))[:2]
     shrink = 2 * max(sx, sy)
-    if shrink < 1:  # a photo much larger than the input: averaged first, or its details would alias
-        small = cv2.resize(photo, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        scale = np.array([photo.shape[1] / small.shape[1], photo.shape[0] / small.shape[0]])
+    if shrink < 1:  # an image much larger than the input: averaged first, or its details would alias
+        small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        scale = np.array([image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]])
         coarse = np.column_stack([matrix[:, :2] * scale, matrix[:, 2] + matrix[:, :2] @ (0.5 * (scale - 1))])
         seen = cv2.warpAffine(small, coarse, (size, size), flags=cv2.INTER_LINEAR, borderValue=_BEYOND)
     else:
-        seen = cv2.warpAffine(photo, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=_BEYOND)
+        seen = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=_BEYOND)
     share = cv2.warpAffine((mask == 1).astype(np.float32), matrix, (size, size), flags=cv2.INTER_LINEAR)
     coded = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=255)
     cut = np.where((coded == 255) | (coded == OTHER), coded, np.uint8(0))
     cut[(share > 0.5) & (coded != 255)] = 1
-    return seen, cut
+    return np.asarray(seen, np.uint8), cut
 
 
-def colour(photo: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> NDArray[np.uint8]:
-    """Changes brightness, contrast and channel balance of a (H, W, 3) uint8 photo."""
+def colour(image: NDArray[np.uint8], config: AugmentConfig, rng: Generator) -> NDArray[np.uint8]:
+    """Changes brightness, contrast and channel balance of a (H, W, 3) uint8 image."""
     gain = 1 + rng.uniform(*config.contrast)
     shift = 255 * rng.uniform(*config.brightness) + rng.uniform(-config.rgb_shift, config.rgb_shift, 3)
     table = np.clip(np.arange(256)[:, None] * gain + shift, 0, 255).astype(np.uint8)  # (256, 3)
     if rng.random() < config.gray:
-        photo = np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    return cv2.LUT(photo, table[None])
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    return np.asarray(cv2.LUT(image, table[None]), np.uint8)

@@ -15,19 +15,14 @@ import torch
 from torch import Tensor
 
 from icmformer.errors import WeightsError
+from icmformer.weights import save
+from icmformer.weights.quantise import Stored
+from icmformer.weights.serving_defaults import ServingDefaults
 from training.loop.config import as_mapping
 from training.loop.trainer import Trainer
 
-
-def save_checkpoint(trainer: Trainer, path: Path, best: float = math.inf) -> None:
-    """Writes the state atomically: a kill at any moment leaves the old file or the new one, whole.
-
-    Args:
-        trainer: What to save.
-        path: The file.
-        best: The fewest clicks that a validation has found so far.
-    """
-    _write(_content(trainer, best), path)
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+"""Names in a run's folder: the last state, and the one with the fewest clicks on the validation images."""
 
 
 class CheckpointWriter:
@@ -42,13 +37,19 @@ class CheckpointWriter:
         self._pending: Future[None] | None = None
 
     def save(self, trainer: Trainer, path: Path, best: float = math.inf) -> None:
-        """Begins to write, as `save_checkpoint` does.
+        """Begins to write atomically: a kill at any moment leaves the old file or the new one, whole.
+
+        Args:
+            trainer: What to save.
+            path: The file.
+            best: The fewest clicks that a validation has found so far.
 
         Raises:
             OSError: The checkpoint before this one could not be written.
         """
         self.wait()
-        self._pending = self._thread.submit(_write, _copied(_content(trainer, best)), path)
+        content = {"state": trainer.state_dict(), "config": as_mapping(trainer.whole), "best": best}
+        self._pending = self._thread.submit(_write, _copied(content), path)
 
     def wait(self) -> None:
         """Waits until what was begun is on the disk.
@@ -71,10 +72,6 @@ class CheckpointWriter:
             self.wait()
 
 
-def _content(trainer: Trainer, best: float) -> dict[str, Any]:
-    return {"state": trainer.state_dict(), "config": as_mapping(trainer.whole), "best": best}
-
-
 def _copied(value: Any) -> Any:
     """The same with every tensor copied to the machine's memory: the next step changes the ones in use."""
     if isinstance(value, Tensor):
@@ -94,6 +91,24 @@ def _write(content: Mapping[str, Any], path: Path) -> None:
     temporary.replace(path)
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint to the machine's memory.
+
+    Returns:
+        `state` (of the `Trainer`), `config` (as a mapping) and `best`.
+
+    Raises:
+        WeightsError: There is no such file, or it is no checkpoint.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no checkpoint {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        return {"state": content["state"], "config": dict(content["config"]), "best": float(content["best"])}
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is no checkpoint of a training run: {error}") from error
+
+
 def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:
     """Takes a run up again.
 
@@ -103,11 +118,21 @@ def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:
     Raises:
         WeightsError: A file that is no checkpoint, or one of another network.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state, best, before = content["state"], float(content["best"]), dict(content["config"])
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no checkpoint of a training run: {error}") from error
-    trainer.load_state_dict(state)
-    now = as_mapping(trainer.whole)
-    return best, sorted(key for key in now if now[key] != before.get(key))
+    content = read_checkpoint(path)
+    trainer.load_state_dict(content["state"])
+    before, now = content["config"], as_mapping(trainer.whole)
+    return content["best"], sorted(key for key in now if now[key] != before.get(key))
+
+
+def export(path: Path, output: Path, name: str, store: Stored = "fp16") -> int:
+    """Writes a checkpoint's averaged weights to a folder, in the native form; returns the samples it had seen.
+
+    Raises:
+        WeightsError: There is no such file, or it is no checkpoint.
+    """
+    checkpoint = read_checkpoint(path)
+    config, state = checkpoint["config"], checkpoint["state"]
+    about = {"samples": state["seen"], "training": config}
+    serving = ServingDefaults.of(config.get("serving", config))  # beside the other keys in earlier checkpoints
+    save(output, config["network"], state["average"], name, about, store, serving)
+    return int(state["seen"])

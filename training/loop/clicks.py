@@ -1,4 +1,4 @@
-"""Simulated clicks for training: the first clicks of a sample, and the corrections of its iterative rounds."""
+"""The first clicks of a training sample, and the slots that clicks take in a network's input."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
+from icmformer.inference.roi import PixelClick
+from icmformer.types import BoolMask
+from training.simulated_annotator import any_pixel, deepest, distance_to_edge
 
 ABSENT = -1.0
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class PointsConfig:
 
 
 def first_clicks(
-    target: NDArray[np.uint8], others: Mask, slots: int, config: PointsConfig, rng: Generator
+    target: NDArray[np.uint8], others: BoolMask, slots: int, config: PointsConfig, rng: Generator
 ) -> NDArray[np.float32]:
     """Draws the clicks a sample starts with.
 
@@ -66,9 +68,9 @@ def first_clicks(
         inner = _eroded(positive, config.erode_rounds) if rng.random() < config.erode else positive
         for i in range(_count(config, rng, least=1)):
             if i == 0 and rng.random() < config.centre_first:
-                points[i] = (*_deepest(positive), order)
+                points[i] = (*deepest(distance_to_edge(positive)), order)
             else:
-                points[i] = (*_any_pixel(inner, rng), order)
+                points[i] = (*any_pixel(inner, rng), order)
             order += 1
     background = target == 0
     if background.any():
@@ -76,48 +78,26 @@ def first_clicks(
         for i in range(_count(config, rng, least=0)):
             kind = rng.choice(3, p=config.negatives)
             pool = (background, others & background, border)[kind]
-            points[slots + i] = (*_any_pixel(pool if pool.any() else background, rng), order)
+            points[slots + i] = (*any_pixel(pool if pool.any() else background, rng), order)
             order += 1
     return points
 
 
-def next_click(prediction: Mask, target: NDArray[np.uint8], rng: Generator) -> tuple[int, int, bool] | None:
-    """Draws a correcting click from the inner half of the larger error (distance to its edge over half of the largest).
-
-    Args:
-        prediction: (H, W) bool.
-        target: (H, W) uint8: 1 object, 0 background, 255 ignored.
-        rng: Randomness of this sample and round.
-
-    Returns:
-        (row, column, positive), or None when nothing is wrong.
-    """
-    missed, extra = (target == 1) & ~prediction, (target == 0) & prediction
-    depth_missed, depth_extra = _depth(missed), _depth(extra)
-    deepest_missed, deepest_extra = depth_missed.max(), depth_extra.max()
-    if max(deepest_missed, deepest_extra) <= 0:
-        return None
-    positive = bool(deepest_missed > deepest_extra)
-    depth = depth_missed if positive else depth_extra
-    row, column = _any_pixel(depth > depth.max() / 2, rng)
-    return row, column, positive
-
-
-def add_click(points: NDArray[np.float32], click: tuple[int, int, bool]) -> None:
+def add_click(points: NDArray[np.float32], click: PixelClick) -> None:
     """Writes a click into the first free slot of its kind, in place; without a free slot it is dropped."""
     row, column, positive = click
     slots = len(points) // 2
-    half = points[:slots] if positive else points[slots:]
-    free = np.flatnonzero(half[:, 2] < 0)
+    kind = points[:slots] if positive else points[slots:]
+    free = np.flatnonzero(kind[:, 2] < 0)
     if len(free):
-        half[free[0]] = (row, column, points[:, 2].max() + 1)
+        kind[free[0]] = (row, column, points[:, 2].max() + 1)
 
 
 def used_slots(points: NDArray[np.float32]) -> NDArray[np.float32]:
     """The clicks of a batch (B, 2N, 3) without the slots that no sample uses: (B, 2M, 3), M at least 1."""
-    halves = points.reshape(len(points), 2, -1, 3)
-    used = max(int((halves[..., 2] >= 0).any(axis=(0, 1)).nonzero()[0].max(initial=0)) + 1, 1)
-    return np.ascontiguousarray(halves[:, :, :used].reshape(len(points), 2 * used, 3))
+    kinds = points.reshape(len(points), 2, -1, 3)  # positive, negative
+    used = int(np.flatnonzero(np.any(kinds[..., 2] >= 0, axis=(0, 1))).max(initial=0)) + 1
+    return np.ascontiguousarray(kinds[:, :, :used].reshape(len(points), 2 * used, 3))
 
 
 def _count(config: PointsConfig, rng: Generator, least: int) -> int:
@@ -126,29 +106,13 @@ def _count(config: PointsConfig, rng: Generator, least: int) -> int:
     return int(rng.choice(numbers, p=weights / weights.sum()))
 
 
-def _any_pixel(mask: Mask, rng: Generator) -> tuple[int, int]:
-    flat = np.flatnonzero(mask)
-    row, column = divmod(int(flat[rng.integers(len(flat))]), mask.shape[1])
-    return row, column
-
-
-def _depth(mask: Mask) -> NDArray[np.float32]:
-    padded = np.pad(mask.astype(np.uint8), 1)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-
-
-def _deepest(mask: Mask) -> tuple[int, int]:
-    row, column = divmod(int(_depth(mask).argmax()), mask.shape[1])
-    return row, column
-
-
-def _eroded(mask: Mask, rounds: int) -> Mask:
+def _eroded(mask: BoolMask, rounds: int) -> BoolMask:
     kernel = np.ones((3, 3), np.uint8)
     inner = cv2.erode(mask.astype(np.uint8), kernel, iterations=rounds).astype(bool)
     return inner if inner.any() else mask
 
 
-def _border(positive: Mask, background: Mask) -> Mask:
+def _border(positive: BoolMask, background: BoolMask) -> BoolMask:
     """Background close to the object: within a tenth of the object's size, at least 4 pixels."""
     reach = max(4, round(0.1 * float(np.sqrt(positive.sum()))))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))

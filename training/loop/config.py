@@ -16,9 +16,11 @@ import yaml
 
 from icmformer.errors import ConfigError
 from icmformer.models import network_config
-from icmformer.weights.serving_defaults import MIN_CROP_SIZE, ServingDefaults
+from icmformer.weights.serving_defaults import ServingDefaults
 from training.loop.augmentation import AugmentConfig
 from training.loop.clicks import PointsConfig
+
+_WITHOUT_POINT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 1e-4, which YAML takes for a text
 
 
 def _require(fits: bool, text: str) -> None:
@@ -32,11 +34,11 @@ class DataConfig:
 
     Attributes:
         shards: Zip shards (`*.zip`) and folders of `images/` and `masks/`, relative to `--data-root`.
-        set_weights: How much more often photos of a set are drawn than others (1 where not named).
-        merge: Probability of merging two objects of a photo into one target.
+        set_weights: How much more often images of a set are drawn than others (1 where not named).
+        merge: Probability of merging two objects of an image into one target.
         stuff: Share of the samples in which stuff (sky, grass) counts as an object, where a set knows any.
-        least: Smallest share of the photo that a target covers.
-        balance: `photos`: all photos of a set are drawn equally often; `objects`: as often as they have objects, so
+        least: Smallest share of the image that a target covers.
+        balance: `images`: all images of a set are drawn equally often; `objects`: as often as they have objects, so
             that every object counts alike, as it does in a benchmark.
     """
 
@@ -45,7 +47,7 @@ class DataConfig:
     merge: float = 0.15
     stuff: float = 0.3
     least: float = 0.002
-    balance: Literal["photos", "objects"] = "photos"
+    balance: Literal["images", "objects"] = "images"
 
     def __post_init__(self) -> None:
         for name in ("merge", "stuff", "least"):
@@ -101,7 +103,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """How a run measures itself, with the averaged weights, on photos that are never trained on.
+    """How a run measures itself, with the averaged weights, on held-out images.
 
     Attributes:
         every: Samples between measurements; 0 for none.
@@ -129,18 +131,15 @@ class TrainConfig:
         dropout: Of the head's channels.
         precision: `fp32` or `bf16` (autocast).
         channels_last: Memory layout; faster for convolutions.
-        recompute: Activation checkpointing: the transformer blocks compute anew what the backward pass needs, which
-            takes more time and far less memory.
+        gradient_checkpointing: The transformer blocks compute anew what the backward pass needs, which takes more
+            time and far less memory.
         seed: Of everything random.
-        min_crop_size: Of the exported weights: least side in pixels of the region that a click zooms into.
-        second_look: Of the exported weights: whether a first click's answer is looked at again, closer.
-        click_margin: Of the exported weights: least distance of clicks from the edges of the network's input.
-        score_sharpness: Of the exported weights: how much surer than it says the network may be.
+        serving: Of the exported weights.
         pictures: Samples between pictures of what the network made of a batch; 0 for none.
         data, optim, augment, points, validation: See there.
         stages: Overrides by stage: mappings in the form of this config with `until`, the sample at which the next
             stage begins. The learning rate's schedule runs over each stage anew. What holds for a run as a whole
-            (network, shards, samples, seed, layout, pictures, validation) cannot change.
+            (network, shards, samples, seed, layout, serving, pictures, validation) cannot change.
     """
 
     network: str | dict[str, Any] = "icmformer_vit_tiny224"
@@ -152,13 +151,10 @@ class TrainConfig:
     dropout: float = 0.1
     precision: Literal["fp32", "bf16"] = "bf16"
     channels_last: bool = False
-    recompute: bool = False
+    gradient_checkpointing: bool = False
     seed: int = 0
-    min_crop_size: int = MIN_CROP_SIZE
-    second_look: bool = False
-    click_margin: int = 0
-    score_sharpness: float = 1.0
     pictures: int = 5_000
+    serving: ServingDefaults = field(default_factory=ServingDefaults)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -168,7 +164,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         network_config(self.network)
-        ServingDefaults.of(vars(self))
         for name in ("size", "batch", "samples", "accumulate"):
             _require(getattr(self, name) >= 1, f"{name} must be positive, got {getattr(self, name)}")
         for name in ("max_rounds", "seed", "pictures"):
@@ -191,11 +186,8 @@ _OF_THE_WHOLE_RUN = {
     "samples",
     "seed",
     "channels_last",
-    "recompute",
-    "min_crop_size",
-    "second_look",
-    "click_margin",
-    "score_sharpness",
+    "gradient_checkpointing",
+    "serving",
     "pictures",
     "validation",
     "stages",
@@ -303,9 +295,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _value(str, value, where) if isinstance(value, str) else _value(args[1], value, where)
     if hint is float:
-        if isinstance(value, str) and re.fullmatch(
-            r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value
-        ):  # YAML takes 1e-4 for a text
+        if isinstance(value, str) and _WITHOUT_POINT.fullmatch(value):
             value = float(value)
         return float(_expect(type(value) in (int, float), value, "a number", where))
     return _expect(type(value) is hint, value, hint.__name__, where)

@@ -1,4 +1,4 @@
-"""Activation checkpointing: transformer blocks keep their input alone and compute the rest again when learning.
+"""Gradient checkpointing: transformer blocks keep their input alone and compute the rest again in the backward pass.
 
 For networks whose activations fill a GPU's memory (ViT-H): about a fourth more work for a fraction of the memory.
 """
@@ -13,7 +13,7 @@ from icmformer.layers.blocks import Block, CrossBlock, SwinBlock
 from icmformer.models import ClickNetwork
 
 
-def recompute_blocks(network: ClickNetwork) -> int:
+def checkpoint_blocks(network: ClickNetwork) -> int:
     """Makes the network's transformer blocks forget what they computed, until the backward pass asks for it.
 
     Parameters and their names stay as they are. Not to be undone: for the network that trains, not for its copies.

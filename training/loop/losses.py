@@ -50,23 +50,15 @@ class AdaptiveIoU:
 
     Attributes:
         threshold: Probability above which a pixel counts as the object's.
-        value: Mean over the updates so far; 0 before the first.
     """
 
     def __init__(self, threshold: float = 0.4, step: float = 0.025, inertia: float = 0.99) -> None:
         self.threshold, self._step, self._inertia = threshold, step, inertia
-        self._sum, self._count = 0.0, 0
-
-    @property
-    def value(self) -> float:
-        return self._sum / max(self._count, 1)
 
     def update(self, logits: Tensor, target: Tensor) -> float:
-        """Adds a batch, (B, 1, H, W) each, targets as in the loss; returns the batch's IoU at the best threshold."""
+        """Returns a batch's IoU at the best threshold; (B, 1, H, W) each, targets as in the loss."""
         probability = logits.float().sigmoid()
         tried = {o: batch_iou(probability, target, self.threshold + o) for o in (0.0, -self._step, self._step)}
         best = max(tried, key=lambda offset: tried[offset])
         self.threshold += (1 - self._inertia) * best
-        self._sum += tried[best]
-        self._count += 1
         return tried[best]

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from icmformer import Click
 from icmformer.images.masks import overlay
-from training.loop.trainer import THRESHOLD, StepResult
+from icmformer.inference.engine import THRESHOLD
+from training.loop.trainer import StepResult
 
 SHOWN = 4
 _SCALARS_EVERY = 10  # steps, for TensorBoard; log.jsonl has all
@@ -25,17 +26,17 @@ def picture(result: StepResult) -> NDArray[np.uint8]:
     """Samples of a batch, one below the other: target left, prediction right, with the clicks made."""
     rows = []
     for i in range(min(SHOWN, len(result.batch.numbers))):
-        photo = (result.batch.image[i].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()  # (3, S, S) -> (S, S, 3)
-        halves = result.points[i].cpu().view(2, -1, 3)  # (2M, 3) -> positive and negative ones
+        image = (result.batch.image[i].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()  # (3, S, S) -> (S, S, 3)
+        kinds = result.points[i].cpu().view(2, -1, 3)  # (2M, 3) -> positive and negative ones
         clicks = [
             Click(float(column) + 0.5, float(row) + 0.5, positive)
-            for half, positive in zip(halves, (True, False), strict=True)
-            for row, column, order in half.tolist()
+            for kind, positive in zip(kinds, (True, False), strict=True)
+            for row, column, order in kind.tolist()
             if order >= 0
         ]
         guess = result.logits[i, 0].float().sigmoid().cpu().numpy() > THRESHOLD
         truth = (result.batch.target[i, 0] == 1).numpy()
-        rows.append(np.hstack([overlay(photo, truth, clicks), overlay(photo, guess, clicks)]))
+        rows.append(np.hstack([overlay(image, truth, clicks), overlay(image, guess, clicks)]))
     return np.asarray(np.vstack(rows), np.uint8)
 
 

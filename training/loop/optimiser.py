@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from icmformer.errors import ConfigError
+from icmformer.models import ClickNetwork
 from training.loop.config import OptimConfig
+
+OptimizerStates = Mapping[str, Mapping[str, Tensor]]
+"""What an optimiser keeps of each parameter, by its name."""
 
 _BARE = ("pos_embed", "cls_token", "relative_position_bias_table", ".scale")
 _SWIN_BLOCK = re.compile(r"backbone\.layers\.(\d+)\.(?:blocks\.(\d+)|downsample)\.")
@@ -97,13 +101,11 @@ def make_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
 def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
     """The optimiser's state by parameter name, so that it survives another grouping."""
-    names = {parameter: name for name, parameter in network.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     return {names[parameter]: dict(state) for parameter, state in optimizer.state.items()}
 
 
-def load_optimizer_state(
-    network: nn.Module, optimizer: torch.optim.Optimizer, states: Mapping[str, Mapping[str, Tensor]]
-) -> None:
+def load_optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer, states: OptimizerStates) -> None:
     """Takes back what `optimizer_state` gave; parameters that were frozen then start afresh."""
     learning = {p for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in network.named_parameters():
@@ -130,12 +132,13 @@ def learning_rate(config: OptimConfig, seen: int, total: int) -> float:
 class AveragedWeights:
     """Exponential moving average of a network's parameters, ramped up at the start. Its buffers are constants."""
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: ClickNetwork, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
+        """Moves the average towards a network after its step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages = list(self.network.parameters())
+        averages: list[Tensor] = list(self.network.parameters())
         torch._foreach_lerp_(averages, [p.detach() for p in network.parameters()], 1 - decay)

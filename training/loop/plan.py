@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from icmformer.errors import ConfigError
 from icmformer.models import ClickNetwork, meta_network
-from training.data.records import open_photos
+from training.data.sources import open_images
 from training.loop.config import TrainConfig, stages
 from training.loop.initial_weights import starting_network
 from training.loop.optimiser import learning_rate, parameter_groups
+from training.loop.processes import world_size
 
 _BYTES_A_PARAMETER = 4 * 5  # weight, gradient, Adam's two moments, average
 
@@ -27,28 +28,36 @@ def forward_flops(network: ClickNetwork, size: int) -> int:
     return int(counter.get_total_flops())
 
 
-def sample_flops(network: ClickNetwork, size: int, max_rounds: int, recompute: bool) -> float:
-    """Of training on one sample: forward and backward pass (three forward ones) and the rounds before it.
-
-    What the blocks compute again is counted as one more forward pass.
-    """
-    return forward_flops(network, size) * (3 + recompute + max_rounds / 2)
-
-
-def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigError | None]:
-    """The plan as text, and what is wrong with the data, if anything is.
+def check(config: TrainConfig, world: int) -> None:
+    """Finds now what a later stage of a run on `world` processes would stumble over.
 
     Raises:
-        ConfigError: Parameter groups that do not fit.
+        ConfigError: A batch that the processes cannot share.
+        InputSizeError: A size that the network cannot take.
+    """
+    network = meta_network(config.network)
+    for stage in stages(config):
+        batch, parts = stage.config.batch, stage.config.accumulate
+        if batch % (world * parts):
+            raise ConfigError(f"{world} processes with {parts} parts each cannot share a batch of {batch} evenly")
+        network.check_size(stage.config.size, stage.config.size)
+
+
+def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float) -> tuple[str, ConfigError | None]:
+    """The plan as text, and what is wrong with the data, if anything is; arguments as in `RunOptions`.
+
+    Raises:
+        ConfigError: Parameter groups that do not fit, or a batch that the processes cannot share.
         WeightsError: Weights to start from that cannot be used.
     """
     missing: ConfigError | None = None
+    check(config, world_size())
     network = meta_network(config.network)
     count = sum(p.numel() for p in network.parameters())
     try:
-        photos = open_photos(args.data_root, config.data.shards)
-        sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in photos.records).items())
-        data = f"{len(photos.records):,} photos: {sets}"
+        images = open_images(data_root, config.data.shards)
+        sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in images.records).items())
+        data = f"{len(images.records):,} images: {sets}"
     except ConfigError as error:  # what a run will cost can be told before there is anything to train on
         missing = error
         data = f"NOT USABLE: {error}"
@@ -59,19 +68,19 @@ def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigErro
         f"memory    {memory:.1f} GiB for weights, gradients, Adam's moments and average, beside the activations",
         f"data      {data}",
     ]
-    if args.start is not None:
-        lines.append(starting_network(config.network, args.start)[1])
+    if start is not None:
+        lines.append(starting_network(config.network, start)[1])
     total = 0.0
     for number, stage in enumerate(stages(config), 1):
         own, samples = stage.config, stage.until - stage.start
-        network.check_size(own.size, own.size)
         groups = parameter_groups(network, own.optim)
         learning = sum(p.numel() for group in groups for p in group["params"])
-        flops = sample_flops(network, own.size, own.max_rounds, own.recompute)
+        # forward and backward pass are three forward ones; checkpointed blocks compute theirs again
+        flops = forward_flops(network, own.size) * (3 + own.gradient_checkpointing + own.max_rounds / 2)
         total += flops * samples
         places = sorted({0, own.optim.warmup_samples, samples // 2, samples - 1})
         rates = ", ".join(f"{learning_rate(own.optim, p, samples):.2g} at {stage.start + p:,}" for p in places)
-        again = ", blocks computed again in the backward pass" if own.recompute else ""
+        again = ", with gradient checkpointing" if own.gradient_checkpointing else ""
         left = samples % own.batch
         parts = f" in {own.accumulate} parts" if own.accumulate > 1 else ""
         lines += [
@@ -82,6 +91,6 @@ def plan(config: TrainConfig, args: argparse.Namespace) -> tuple[str, ConfigErro
             f"          learning rate {rates}",
             f"          {flops / 1e12:.3f} TFLOP a sample: forward, backward, {own.max_rounds / 2:g} rounds on average",
         ]
-    hours = total / (args.tflops * 1e12) / 3600
-    lines.append(f"cost      {total / 1e15:,.0f} PFLOP: {hours:,.0f} GPU-hours at {args.tflops:g} TFLOP/s sustained")
+    hours = total / (tflops * 1e12) / 3600
+    lines.append(f"cost      {total / 1e15:,.0f} PFLOP: {hours:,.0f} GPU-hours at {tflops:g} TFLOP/s sustained")
     return "\n".join(lines), missing

@@ -16,11 +16,10 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all: its rank, their number, its rank on its own machine."""
+    """This process among all: its rank and their number."""
 
     rank: int = 0
     world: int = 1
-    local_rank: int = 0
 
     @property
     def first(self) -> bool:
@@ -40,20 +39,24 @@ class Processes:
         return values
 
 
+def world_size() -> int:
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Joins the group that torchrun's environment names; NCCL on GPUs, gloo elsewhere."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if world_size() == 1:
         yield Processes()
         return
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     # DistributedDataParallel imports this; imported while the group exists it holds the group for ever (torch 2.13).
     importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), local_rank)
+        yield Processes(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # who leaves early breaks the connections of those who still use them
     finally:
         dist.destroy_process_group()

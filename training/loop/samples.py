@@ -1,4 +1,4 @@
-"""Training samples: photo, target and first clicks, each a pure function of the seed and the sample's number."""
+"""Training samples: image, target and first clicks, each a pure function of the seed and the sample's number."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.utils.data import Dataset, Sampler
 
 from icmformer.errors import ConfigError, IcmformerError
 from training.data.objects import any_object, pick_object, without_stuff
-from training.data.records import PhotoSource
+from training.data.records import ImageSource
 from training.loop.augmentation import OTHER, colour, view
 from training.loop.clicks import first_clicks
 from training.loop.config import TrainConfig
 from training.loop.losses import IGNORE
 
-_ATTEMPTS = 500  # photos drawn for one sample before the data is called unusable
+_ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Sample:
 
     Attributes:
         number: The sample's number in the run.
-        photo: (S, S, 3) uint8 RGB.
+        image: (S, S, 3) uint8 RGB.
         target: (S, S) uint8: 1 object, 0 background, 255 ignored.
         points: (2N, 3) float32, as the networks take them.
     """
 
     number: int
-    photo: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     target: NDArray[np.uint8]
     points: NDArray[np.float32]
 
@@ -46,19 +46,19 @@ def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
 
 
 class SampleSet(Dataset[Sample | IcmformerError]):
-    """Sample `n` of a run: photos drawn by weight, with replacement."""
+    """Sample `n` of a run: images drawn by weight, with replacement."""
 
-    def __init__(self, photos: PhotoSource, config: TrainConfig) -> None:
-        self.photos = photos
+    def __init__(self, images: ImageSource, config: TrainConfig) -> None:
+        self.images = images
         self.config = config
-        unknown = set(config.data.set_weights) - {r.set for r in photos.records}
+        unknown = set(config.data.set_weights) - {r.set for r in images.records}
         if unknown:
-            raise ConfigError(f"data.set_weights names sets that no photo is of: {', '.join(sorted(unknown))}")
+            raise ConfigError(f"data.set_weights names sets that no image is of: {', '.join(sorted(unknown))}")
         by_objects = config.data.balance == "objects"
         weights = np.array(
             [
                 config.data.set_weights.get(record.set, 1.0) * (len(record.labels) if by_objects else 1)
-                for record in photos.records
+                for record in images.records
             ]
         )
         self._edges = np.cumsum(weights / weights.sum())
@@ -74,28 +74,28 @@ class SampleSet(Dataset[Sample | IcmformerError]):
         """Sample `number`.
 
         Raises:
-            ConfigError: Photos or masks that cannot be used.
+            ConfigError: Images or masks that cannot be used.
         """
         config = self.config
         rng = sample_rng(config.seed, number)
         slots = config.points.max_points + config.max_rounds
         for _attempt in range(_ATTEMPTS):
-            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.photos.records) - 1)
-            photo, labels = self.photos.load(index)
-            record = self.photos.records[index]
+            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.images.records) - 1)
+            image, labels = self.images.load(index)
+            record = self.images.records[index]
             labels = without_stuff(labels, record, rng, config.data.stuff)
             target = pick_object(labels, record, rng, config.data.merge, config.data.least)
             if target is None:
                 continue
             with_others = np.where((target == 0) & any_object(labels), np.uint8(OTHER), target)
-            seen, cut = view(photo, with_others, config.size, config.augment, rng)
+            seen, cut = view(image, with_others, config.size, config.augment, rng)
             if (cut == 1).sum() < max(config.augment.least * cut.size, 1):
                 continue
             others = cut == OTHER
             cut[others] = 0
             points = first_clicks(cut, others, slots, config.points, rng)
             return Sample(number, colour(seen, config.augment, rng), cut, points)
-        raise ConfigError(f"no usable object in {_ATTEMPTS} photos drawn for sample {number}: check the data's masks")
+        raise ConfigError(f"no usable object in {_ATTEMPTS} images drawn for sample {number}: check the data's masks")
 
 
 class RunSampler(Sampler[int]):
@@ -143,11 +143,11 @@ def collate(samples: list[Sample | IcmformerError]) -> Batch | IcmformerError:
 
 def stack(samples: list[Sample]) -> Batch:
     """Stacks samples."""
-    photos = torch.from_numpy(np.stack([s.photo for s in samples]))
+    images = torch.from_numpy(np.stack([s.image for s in samples]))
     targets = torch.from_numpy(np.stack([s.target for s in samples])).long()[:, None]
     return Batch(
         tuple(s.number for s in samples),
-        photos.permute(0, 3, 1, 2).contiguous().float() / 255,  # (B, S, S, 3) -> (B, 3, S, S)
+        images.permute(0, 3, 1, 2).contiguous().float() / 255,  # (B, S, S, 3) -> (B, 3, S, S)
         torch.where(targets == 255, IGNORE, targets),
         torch.from_numpy(np.stack([s.points for s in samples])),
     )

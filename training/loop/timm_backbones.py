@@ -14,8 +14,7 @@ from icmformer.errors import WeightsError
 PREFIX = "timm:"
 """What a backbone's name begins with where weights are asked for: `timm:vit_base_patch16_224.mae`."""
 
-_TORCHVISION_OPS = ("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",)
-_TORCHVISION_OPS += ("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",)
+_TORCHVISION_OPS = ("nms", "qnms")
 _declared: list[torch.library.Library] = []
 
 
@@ -32,10 +31,10 @@ def import_timm() -> ModuleType:
     except RuntimeError:
         if _declared:
             raise
-    library = torch.library.Library("torchvision", "DEF")  # holds as long as the object lives
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # lives as the object does
     _declared.append(library)
-    for schema in _TORCHVISION_OPS:
-        library.define(schema)
+    for name in _TORCHVISION_OPS:
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     try:
         return importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +16,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from icmformer.errors import IcmformerError, TrainingError, WeightsError
+from icmformer.inference.engine import THRESHOLD
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
-from training.loop.clicks import add_click, next_click, used_slots
+from training.loop.clicks import add_click, used_slots
 from training.loop.config import Stage, TrainConfig, stages
-from training.loop.gradient_checkpointing import recompute_blocks
+from training.loop.gradient_checkpointing import checkpoint_blocks
 from training.loop.losses import AdaptiveIoU, normalized_focal_loss
 from training.loop.optimiser import (
     AveragedWeights,
+    OptimizerStates,
     learning_rate,
     load_optimizer_state,
     make_optimizer,
     optimizer_state,
 )
 from training.loop.samples import Batch, RunSampler, Sample, SampleSet, collate, sample_rng
-
-THRESHOLD = 0.49
+from training.simulated_annotator import sampled_click
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class StepResult:
 
 
 class IterativePass(nn.Module):
-    """A training pass: encodes the image once, plays rounds without gradients, then predicts what is learned from.
+    """A training pass: encodes the image once, simulates rounds of clicks without gradients, then predicts with them.
 
     One module, so that distributed wrappers see one forward pass.
     """
@@ -82,7 +83,7 @@ class IterativePass(nn.Module):
             previous = logits.float().sigmoid()
             masks = (previous[:, 0] > THRESHOLD).cpu().numpy()
             for i, sample in enumerate(batch.numbers):
-                click = next_click(masks[i], targets[i], sample_rng(seed, sample, number + 1))
+                click = sampled_click(masks[i], targets[i], sample_rng(seed, sample, number + 1))
                 if click:
                     add_click(points[i], click)
         self.network.train(was_training)
@@ -106,25 +107,26 @@ class Trainer:
         if config.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedWeights(self.network, config.optim.ema)
-        if config.recompute:
-            recompute_blocks(self.network)
+        if config.gradient_checkpointing:
+            checkpoint_blocks(self.network)
         self.adaptive_iou = AdaptiveIoU()
         self.seen = 0
         self.step = 0
-        self._enter(self.stages[0])
+        self._enter(self.stages[0], {})
 
     @property
     def config(self) -> TrainConfig:
         """The config of the stage that the run is in."""
         return self.stage.config
 
-    def _enter(self, stage: Stage) -> None:
-        states = optimizer_state(self.network, self.optimizer) if hasattr(self, "optimizer") else {}
+    def _enter(self, stage: Stage, states: OptimizerStates) -> None:
         self.stage = stage
         self.optimizer = make_optimizer(self.network, stage.config.optim)
         load_optimizer_state(self.network, self.optimizer, states)
         self.average.decay = stage.config.optim.ema
-        self.network.head.dropout.p = stage.config.dropout
+        dropout = self.network.get_submodule("head.dropout")
+        assert isinstance(dropout, nn.Dropout2d)
+        dropout.p = stage.config.dropout
         forward: nn.Module = IterativePass(self.network)
         unused = bool(getattr(self.network.config, "published_extras", False))  # parameters that no pass touches
         self._pass = DistributedDataParallel(forward, find_unused_parameters=unused) if self.world > 1 else forward
@@ -143,7 +145,7 @@ class Trainer:
                 return False
             stage, self.seen = later[0], later[0].start  # less than a batch is left over
         if stage is not self.stage:
-            self._enter(stage)
+            self._enter(stage, optimizer_state(self.network, self.optimizer))
         return True
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,7 +187,7 @@ class Trainer:
                 with self._autocast():
                     logits, points = self._pass(self._image(part), part, rounds, config.seed)
                 loss = normalized_focal_loss(logits, target).mean() / len(parts)
-                loss.backward()
+                torch.autograd.backward(loss)
             losses.append(loss.detach())
             ious.append(self.adaptive_iou.update(logits.detach(), target) / len(parts))
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -226,13 +228,12 @@ def _seed(*numbers: int) -> int:
 
 def batches(
     samples: SampleSet, stage: Stage, start: int, workers: int, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """A stage's batches from sample `start` on: this process's share of each."""
-    batch = stage.config.batch
     loader: DataLoader[Sample | IcmformerError] = DataLoader(
         samples,
-        batch_size=batch // world,
-        sampler=RunSampler(start, stage.until, batch, rank, world),
+        batch_size=stage.config.batch // world,
+        sampler=RunSampler(start, stage.until, stage.config.batch, rank, world),
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
@@ -246,7 +247,8 @@ def batches(
                 raise batch
             yield batch
     finally:
-        if workers:  # they ignore the signals that would end them otherwise
+        # Workers ignore the signals that would end them, and torch has no public way: one that is left runs for ever.
+        if workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
 
 

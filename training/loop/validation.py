@@ -1,4 +1,4 @@
-"""Number of clicks on photos that are never trained on, while a run goes on."""
+"""Number of clicks on held-out images, while a run goes on."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from icmformer.inference.predictor import ClickPath
+from icmformer.inference.backends.base import CallableBackend
+from icmformer.inference.predictor import Predictor
 from icmformer.inference.roi import ZoomSettings
-from icmformer.inference.runner import WholeRunner
 from icmformer.models import ClickNetwork
 from training.evaluation.benchmarks import EvalObject, load_benchmark
-from training.evaluation.protocol import play, protocol
+from training.evaluation.noc import mean_iou_at
+from training.evaluation.protocol import Stepwise, simulate
 from training.evaluation.report import summarise
 from training.loop.processes import Processes
 
-MAX_CLICKS = 20
-
 
 class Validation:
-    """Plays the protocol on the objects of a shard, without the mirror pass.
+    """Runs the evaluation protocol on the objects of a shard, without the mirror pass.
 
     Raises:
         ConfigError: No such shard.
@@ -30,20 +29,19 @@ class Validation:
 
     def __call__(self, network: ClickNetwork, size: int, processes: Processes) -> dict[str, float]:
         """NoC at 80, 85 and 90%, the share never at 90%, mean IoU after one and five clicks; the same everywhere."""
-        path = ClickPath(WholeRunner(network), ZoomSettings(target_size=(size, size)), flip=False)
+        predictor = Predictor(CallableBackend(network), ZoomSettings(target_size=(size, size)))
         rows: list[dict[str, Any]] = []
         for item in self._objects[processes.rank :: processes.world]:
             image, truth = item.load()
             if not (truth == 1).any():
                 continue
-            played = play(protocol(path, image), truth, target_iou=0.9, max_clicks=MAX_CLICKS)
-            rows.append({"ious": played.ious, "seconds": played.seconds})
+            session = simulate(Stepwise(predictor, image), truth)
+            rows.append({"ious": session.ious, "seconds": session.seconds})
         every = [row for share in processes.gather(rows) for row in share]
-        figures = summarise(every, 0.9, MAX_CLICKS)
-        fifth = [row["ious"][min(4, len(row["ious"]) - 1)] for row in every]
+        figures = summarise(every, 0.9)
         return {
             **{f"noc{target}": figures["noc"][target] for target in ("80", "85", "90")},
             "never90": figures["never"]["90"] / figures["objects"],
             "miou1": figures["miou_at_1"],
-            "miou5": sum(fifth) / len(fifth),
+            "miou5": mean_iou_at([row["ious"] for row in every], 5),
         }

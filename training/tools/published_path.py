@@ -85,7 +85,8 @@ def _heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
-    return (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+    attended: Tensor = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+    return attended
 
 
 def _windowed(attention: SelfAttention, x: Tensor, window: Window) -> Tensor:
@@ -103,7 +104,8 @@ def _cross_block(block: CrossBlock, p: Tensor, x: Tensor, window: Window) -> Ten
     _, keys, values = _heads(attention.qkv(windows.partition(block.norm2(x), *window)), attention.num_heads)
     out = attention.proj(_attended(queries, keys, values))
     p = p + windows.reverse(out, *window, rows, columns)
-    return p + block.mlp(block.norm3(p))
+    p = p + block.mlp(block.norm3(p))
+    return p
 
 
 def _head(head: SegmentationHead, levels: list[Tensor], size: tuple[int, int]) -> Tensor:

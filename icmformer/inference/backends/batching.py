@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from icmformer.inference.backends.torch import Backend
+from icmformer.inference.backends.base import Backend
 from icmformer.models import ImageFeatures
 from icmformer.timings import Timings
 
@@ -28,40 +28,43 @@ class _Waiting:
         return self.features.size, len(self.prev_mask)
 
 
-class Batcher:
-    """Decodes prompts one pass at a time; those that came while the device was busy share the next one.
+class BatchingBackend(Backend):
+    """Another backend, whose passes are shared by the requests that came while the device was busy.
 
-    Nobody waits for company: a pass starts as soon as the device is free. With a backend whose `batch` is over 1, every
-    pass is filled up to that many requests, so that all have the same shapes and a reply does not depend on who else
-    clicked.
+    Nobody waits for company: a pass starts as soon as the device is free. Every pass is filled up to `batch` requests,
+    so that all have the same shapes and a reply does not depend on who else clicked.
 
     Args:
         backend: Does the arithmetic.
+        batch: How many requests a pass decodes.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, batch: int) -> None:
+        self.backend, self.batch = backend, batch
+        self.identity = (backend.identity, batch)
+        self.lock = backend.lock
         self._guard = threading.Lock()
         self._waiting: list[_Waiting] = []
 
-    def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor, timings: Timings) -> Tensor:
-        """As `Backend.decode`; adds to the stages `wait` and `decode`."""
+    def encode(self, image: Tensor) -> ImageFeatures:
+        return self.backend.encode(image)
+
+    def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
+        (logits,) = self._logits([_Waiting(features, prev_mask, points)])
+        return logits
+
+    def decode_in_turn(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor, timings: Timings) -> Tensor:
         mine = _Waiting(features, prev_mask, points)
         with self._guard:
             self._waiting.append(mine)
         try:
-            with timings.stage("wait"):
-                self._backend.lock.acquire()
-        except BaseException:  # Ctrl-C
-            with self._guard:
-                self._waiting = [w for w in self._waiting if w is not mine]
-            raise
-        try:
-            if mine.logits is None and mine.error is None:
-                with timings.stage("decode"):
-                    self._run(self._taken(mine))
+            with self.turn(timings):
+                if mine.logits is None and mine.error is None:
+                    with timings.stage("decode"):
+                        self._run(self._taken(mine))
         finally:
-            self._backend.lock.release()
+            with self._guard:  # after Ctrl-C it may still be there
+                self._waiting = [w for w in self._waiting if w is not mine]
         if mine.error is not None:
             raise RuntimeError(f"the pass that this request shared failed: {mine.error}") from mine.error
         assert mine.logits is not None
@@ -71,7 +74,7 @@ class Batcher:
         """A request and the first ones of those that can share its pass; they wait no longer."""
         with self._guard:
             others = [w for w in self._waiting if w is not mine and w.shape == mine.shape]
-            chosen = [mine, *others[: self._backend.batch - 1]]
+            chosen = [mine, *others[: self.batch - 1]]
             self._waiting = [w for w in self._waiting if w not in chosen]
         return chosen
 
@@ -86,21 +89,17 @@ class Batcher:
             request.logits = own
 
     def _logits(self, requests: list[_Waiting]) -> list[Tensor]:
-        batch = self._backend.batch
-        if batch == 1:
-            (one,) = requests
-            return [self._backend.decode(one.features, one.prev_mask, one.points)]
-        filled = [*requests, *[requests[0]] * (batch - len(requests))]
+        filled = [*requests, *[requests[0]] * (self.batch - len(requests))]
         most = max(r.points.shape[1] for r in filled) // 2
         features = ImageFeatures(
             filled[0].features.size, tuple(map(torch.cat, zip(*(r.features.tensors for r in filled), strict=True)))
         )
         points = torch.cat([_padded(r.points, most) for r in filled])
-        logits = self._backend.decode(features, torch.cat([r.prev_mask for r in filled]), points)
-        return [part.clone() for part in logits.chunk(batch)[: len(requests)]]
+        logits = self.backend.decode(features, torch.cat([r.prev_mask for r in filled]), points)
+        return [part.clone() for part in logits.chunk(self.batch)[: len(requests)]]
 
 
 def _padded(points: Tensor, count: int) -> Tensor:
     """(B, 2N, 3) points with absent ones added, up to `count` of each kind."""
-    halves = points.chunk(2, dim=1)
-    return torch.cat([F.pad(half, (0, 0, 0, count - half.shape[1]), value=-1.0) for half in halves], dim=1)
+    kinds = points.chunk(2, dim=1)
+    return torch.cat([F.pad(kind, (0, 0, 0, count - kind.shape[1]), value=-1.0) for kind in kinds], dim=1)

@@ -1,4 +1,4 @@
-"""OpenVINO as the runtime on CPUs: the same two halves, two to three times as fast as torch there.
+"""OpenVINO as the runtime on CPUs: the same split network, two to three times as fast as torch there.
 
 Networks are converted on first use, for one batch and input size at a time, and kept in the cache folder.
 """
@@ -11,10 +11,8 @@ import importlib.util
 import os
 import shutil
 import tempfile
-import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icmformer import __version__
 from icmformer.errors import ConfigError
-from icmformer.export.split import halves
-from icmformer.inference.backends.torch import device_lock
+from icmformer.export.split import split
+from icmformer.inference.backends.base import Backend, device_lock
 from icmformer.models import ClickNetwork, ImageFeatures
+from icmformer.version import __version__
 from icmformer.weights import Weights
 
 _KEPT = 4  # compiled shapes; serving needs one
@@ -40,7 +38,7 @@ def available() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-class OpenVINOBackend:
+class OpenVINOBackend(Backend):
     """OpenVINO on the CPU.
 
     Args:
@@ -75,9 +73,8 @@ class OpenVINOBackend:
             "PERF_COUNT": count_times,
             "ENABLE_CPU_PINNING": False,  # workers side by side would all be pinned to the same cores
         }
-        self.identity: Hashable = ("openvino", openvino.__version__, precision)
-        self.lock: threading.Lock = device_lock("cpu")
-        self.batch = 1
+        self.identity = ("openvino", openvino.__version__, precision)
+        self.lock = device_lock("cpu")
         self._cache_dir = cache_dir / "openvino"
         self._compiled: OrderedDict[tuple[int, int, int], tuple[Any, Any]] = OrderedDict()
         self._last: Any = None
@@ -103,7 +100,7 @@ class OpenVINOBackend:
         return [(layer.node_type, layer.real_time.total_seconds() * 1000) for layer in self._last.profiling_info]
 
     def _requests(self, batch: int, height: int, width: int) -> tuple[Any, Any]:
-        """The two halves for a shape, ready to run."""
+        """Encoder and decoder for a shape, ready to run."""
         shape = (batch, height, width)
         if shape not in self._compiled:
             models = self._kept_models(shape) or self._converted(shape)
@@ -130,19 +127,19 @@ class OpenVINOBackend:
 
     def _read(self, folder: Path) -> tuple[Any, Any] | None:
         try:
-            encode, decode = (self._core.read_model(folder / f"{half}.xml") for half in ("encode", "decode"))
+            encode, decode = (self._core.read_model(folder / f"{part}.xml") for part in ("encode", "decode"))
         except (RuntimeError, OSError):  # not there, or damaged: made anew
             return None
         return encode, decode
 
     def _save(self, models: tuple[Any, Any], folder: Path) -> None:
-        for model, half in zip(models, ("encode", "decode"), strict=True):
-            self._openvino.save_model(model, folder / f"{half}.xml", compress_to_fp16=False)
+        for model, part in zip(models, ("encode", "decode"), strict=True):
+            self._openvino.save_model(model, folder / f"{part}.xml", compress_to_fp16=False)
 
     def _converted(self, shape: tuple[int, int, int]) -> tuple[Any, Any]:
         network = self._weights.build(copy=False)
-        both = halves(network, shape[0], shape[1:])
-        models = self._convert(both.encode, (both.image,)), self._convert(both.decode, both.prompt)
+        parts = split(network, shape[0], shape[1:])
+        models = self._convert(parts.encoder, (parts.image,)), self._convert(parts.decoder, parts.prompt)
         self._keep(models, self._folder(shape))
         return self._kept_models(shape) or self._as_read(models) or models
 
@@ -153,14 +150,14 @@ class OpenVINOBackend:
             return self._read(Path(folder))  # mapped into memory: the files may go
         return None
 
-    def _convert(self, half: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    def _convert(self, part: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of branches on shapes, which are fixed
             # as openvino.convert_model does it, less its telemetry, and less torch's check, which loads its compiler
-            traced: Any = torch.jit.trace(half, inputs, check_trace=False)  # type: ignore[no-untyped-call]
+            traced: Any = torch.jit.trace(part, inputs, check_trace=False)  # type: ignore[no-untyped-call]
             decoder = TorchScriptPythonDecoder(torch.jit.freeze(traced))
             reader = FrontEndManager().load_by_framework("pytorch")
             model = reader.convert(reader.load(decoder))

@@ -1,45 +1,22 @@
-"""Who does the arithmetic: torch, on a CPU or a GPU. `openvino_backend` is the other one."""
+"""torch as the runtime, on a CPU or a GPU."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from icmformer.errors import ConfigError
+from icmformer.inference.backends.base import Backend, device_lock
 from icmformer.models import ClickNetwork, ImageFeatures
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Backend(Protocol):
-    """Runs the two halves of one network.
-
-    Attributes:
-        identity: Names runtime, device and arithmetic: features of one backend are of no use to another.
-        lock: Held by whoever runs a pass: a pass already uses all of a device.
-        batch: How many prompts a pass decodes; see `icmformer.inference.backends.batching`.
-    """
-
-    identity: Hashable
-    lock: threading.Lock
-    batch: int
-
-    def encode(self, image: Tensor) -> ImageFeatures:
-        """(B, 3, H, W) float32 RGB in [0, 1] on the CPU -> features, wherever they are best kept."""
-        ...
-
-    def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
-        """Features and a prompt on the CPU, as `ClickNetwork.decode` takes it -> (B, 1, H, W) float32 on the CPU."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -76,35 +53,23 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-@cache
-def device_lock(device_type: str) -> threading.Lock:
-    """One for all passes on the CPU, one for all GPUs of a process: whether TF32 is allowed is a switch for all."""
-    return threading.Lock()
-
-
-class TorchBackend:
+class TorchBackend(Backend):
     """torch itself.
 
     Args:
         network: In evaluation mode, on `device`.
         device: Where it runs.
         precision: Arithmetic.
-        batch: How many prompts a pass decodes.
-        compiled: Let torch compile both halves, on CUDA into CUDA graphs; the first pass of a shape takes a minute.
+        compiled: Let torch compile encoder and decoder, on CUDA into CUDA graphs; the first pass of a shape takes a
+            minute.
     """
 
     def __init__(
-        self,
-        network: ClickNetwork,
-        device: torch.device,
-        precision: Precision,
-        batch: int = 1,
-        compiled: bool = False,
+        self, network: ClickNetwork, device: torch.device, precision: Precision, compiled: bool = False
     ) -> None:
         self.network = network
-        self.identity: Hashable = ("torch", str(device), str(precision), batch, compiled)
+        self.identity = ("torch", str(device), str(precision), compiled)
         self.lock = device_lock(device.type)
-        self.batch = batch
         self._device = device
         self._precision = precision
         self._encode: Callable[[Tensor], ImageFeatures] = network.encode_image

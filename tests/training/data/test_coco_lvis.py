@@ -15,10 +15,10 @@ from icmformer.errors import ConfigError
 from training.data.build_coco_lvis import main
 from training.data.coco_lvis.community import Community, read_pickle
 from training.data.coco_lvis.originals import Instances, Panoptic
-from training.data.coco_lvis.rules import Shape, combine, parents
+from training.data.coco_lvis.rules import Object, Shape, combine, parents
 from training.data.coco_lvis.store import LayeredShards, pack, read_about
 from training.data.objects import any_object, pick_object, without_stuff
-from training.data.records import open_photos
+from training.data.sources import open_images
 from training.loop.config import parse_config
 from training.loop.samples import SampleSet
 
@@ -144,22 +144,36 @@ def build(out, *options):
     return main([*map(str, options), "--out", str(out), "--jobs", "1"])
 
 
+def objects_of(folder):
+    """The objects of each image by its key, read from the shards without the reader of the product."""
+    found = {}
+    for path in folder.glob("shard-*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            for row in map(json.loads, archive.read("index.jsonl").splitlines()):
+                data = [archive.read(f"{row['key']}.{n}.png") for n in range(row["layers"])]
+                layers = [cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_UNCHANGED) for d in data]
+                found[row["key"]] = [
+                    Object(layers[layer] == value, "", parent, stuff) for layer, value, parent, stuff in row["objects"]
+                ]
+    return found
+
+
 def test_the_real_files_are_built_and_read_back(fixtures, tmp_path, capsys):
     lvis, images = fixtures / "coco_lvis" / "lvis.json", fixtures / "coco_lvis" / "images"
     instances = fixtures / "coco_lvis" / "coco_instances.json"
     assert build(tmp_path / "set", "--lvis", lvis, "--instances", instances, "--images", images) == 0
     assert "26 photos" in capsys.readouterr().out
-    source = LayeredShards(tmp_path / "set")
+    source, stored = LayeredShards(tmp_path / "set"), objects_of(tmp_path / "set")
     ours, theirs = Instances(lvis), Instances(instances)
     assert len(source.records) == sum(bool(ours.masks(i)) for i in ours.images)
     for index, record in enumerate(source.records):
         expected = combine(ours.masks(int(record.key)), theirs.masks(int(record.key)), [])
-        found = source.objects(index)
+        found = stored[record.key]
         assert [o.parent for o in found] == [o.parent for o in expected]
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one.mask, other.mask)
-        photo, layers = source.load(index)
-        assert layers.shape[:2] == photo.shape[:2] == expected[0].mask.shape
+        image, layers = source.load(index)
+        assert layers.shape[:2] == image.shape[:2] == expected[0].mask.shape
 
 
 def test_panoptic_files_give_things_and_stuff(fixtures, tmp_path):
@@ -169,11 +183,12 @@ def test_panoptic_files_give_things_and_stuff(fixtures, tmp_path):
     source = LayeredShards(tmp_path / "set")
     content = json.loads((folder / "panoptic_examples.json").read_text())
     things = {c["id"] for c in content["categories"] if c["isthing"]}
-    for index, record in enumerate(source.records):
+    stored = objects_of(tmp_path / "set")
+    for record in source.records:
         annotation = next(a for a in content["annotations"] if str(a["image_id"]) == record.key)
         segments = [s for s in annotation["segments_info"] if not s["iscrowd"]]
         areas = [s["area"] for s in segments if s["category_id"] in things and s["area"] >= 80]
-        objects = source.objects(index)
+        objects = stored[record.key]
         assert [int(o.mask.sum()) for o in objects if not o.stuff] == areas
         assert sum(o.stuff for o in objects) == sum(
             s["category_id"] not in things and s["area"] > 500 for s in segments
@@ -183,7 +198,7 @@ def test_panoptic_files_give_things_and_stuff(fixtures, tmp_path):
         Panoptic(folder / "panoptic_examples.json", tmp_path).masks(142238)
 
 
-def test_a_stopped_build_goes_on_and_photos_of_the_benchmark_are_left_out(fixtures, tmp_path, monkeypatch, capsys):
+def test_a_stopped_build_goes_on_and_images_of_the_benchmark_are_left_out(fixtures, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("training.data.build_coco_lvis._SHARD", 5)
     lvis, images = fixtures / "coco_lvis" / "lvis.json", fixtures / "coco_lvis" / "images"
     numbers = sorted(Instances(lvis).images)
@@ -204,15 +219,15 @@ def test_a_stopped_build_goes_on_and_photos_of_the_benchmark_are_left_out(fixtur
     assert {r.key for r in LayeredShards(tmp_path / "set").records} == kept
     capsys.readouterr()
     assert build(tmp_path / "set", "--lvis", lvis, "--images", images) == 2
-    assert "other sources or photos" in capsys.readouterr().err
+    assert "other sources or images" in capsys.readouterr().err
 
 
-def write_community(root, photos):
+def write_community(root, images):
     """The community's form, as its readers describe it."""
     (root / "masks").mkdir(parents=True)
     (root / "images").mkdir()
     samples = {}
-    for key, objects in photos.items():
+    for key, objects in images.items():
         layers, places = pack([o.mask for o in objects])
         coded = [cv2.imencode(".png", layer)[1] for layer in layers]
         (root / "masks" / f"{key}.pickle").write_bytes(pickle.dumps((coded, dict(enumerate(places)))))
@@ -227,7 +242,7 @@ def write_community(root, photos):
     return root
 
 
-PHOTOS = {
+IMAGES = {
     "000000000009": combine([box(0, 90, 0, 60), box(20, 60, 5, 55)], [box(0, 40, 70, 110)], [box(50, 100, 60, 120)]),
     "000000000025": combine([box(5, 45, 5, 45)], [], []),
 }
@@ -237,12 +252,13 @@ PHOTOS = {
 def test_the_communitys_form_reads_back_the_same(tmp_path, protocol, monkeypatch, capsys):
     dumps = pickle.dumps
     monkeypatch.setattr(pickle, "dumps", lambda value: dumps(value, protocol))
-    root = write_community(tmp_path / "train", PHOTOS)
+    root = write_community(tmp_path / "train", IMAGES)
     assert build(tmp_path / "set", "--community", root, "--images", root / "images") == 0
     assert "2 photos" in capsys.readouterr().out
-    source = LayeredShards(tmp_path / "set")
-    for index, record in enumerate(source.records):
-        for found, expected in zip(source.objects(index), PHOTOS[record.key], strict=True):
+    stored = objects_of(tmp_path / "set")
+    assert stored.keys() == IMAGES.keys()
+    for key, objects in stored.items():
+        for found, expected in zip(objects, IMAGES[key], strict=True):
             np.testing.assert_array_equal(found.mask, expected.mask)
             assert (found.parent, found.stuff) == (expected.parent, expected.stuff)
 
@@ -257,7 +273,7 @@ class Harm:
 
 @pytest.mark.parametrize("where", ["hannotation.pickle", "masks/000000000009.pickle"])
 def test_a_pickle_with_a_program_in_it_is_refused_and_not_run(tmp_path, capsys, where):
-    root = write_community(tmp_path / "train", PHOTOS)
+    root = write_community(tmp_path / "train", IMAGES)
     (root / where).write_bytes(pickle.dumps({"000000000009": Harm(tmp_path / "harm")}))
     assert build(tmp_path / "set", "--community", root, "--images", root / "images") == 2
     assert "mkdir" in capsys.readouterr().err
@@ -281,7 +297,7 @@ def test_what_is_not_plain_data_is_not_read(tmp_path, data):
 
 
 def test_damaged_files_of_the_community_are_told(tmp_path):
-    root = write_community(tmp_path / "train", PHOTOS)
+    root = write_community(tmp_path / "train", IMAGES)
     (root / "masks" / "000000000025.pickle").write_bytes(pickle.dumps(([], {0: (0, 1)})))
     with pytest.raises(ConfigError, match="not of the community's form"):
         Community(root).objects("000000000025")
@@ -291,12 +307,12 @@ def test_damaged_files_of_the_community_are_told(tmp_path):
 
 
 def test_training_draws_objects_parts_and_at_times_stuff(tmp_path):
-    root = write_community(tmp_path / "train", PHOTOS)
+    root = write_community(tmp_path / "train", IMAGES)
     assert build(tmp_path / "set", "--community", root, "--images", root / "images", "--name", "mine") == 0
-    photos = open_photos(tmp_path, ["set"])
-    assert {r.set for r in photos.records} == {"mine"}
-    record, (_, layers) = photos.records[0], photos.load(0)
-    objects = PHOTOS[record.key]
+    images = open_images(tmp_path, ["set"])
+    assert {r.set for r in images.records} == {"mine"}
+    record, (_, layers) = images.records[0], images.load(0)
+    objects = IMAGES[record.key]
     seen = set()
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -311,7 +327,7 @@ def test_training_draws_objects_parts_and_at_times_stuff(tmp_path):
     never = without_stuff(layers, record, rng, 0.0)
     assert not any_object(never)[objects[-1].mask].any()
     raw = {"network": "icmformer_vit_tiny224", "data": {"shards": ["set"]}, "samples": 8, "batch": 2}
-    sample = SampleSet(photos, parse_config(raw)).sample(0)
+    sample = SampleSet(images, parse_config(raw)).sample(0)
     assert (sample.target == 1).any()
 
 
@@ -342,7 +358,7 @@ def test_folders_that_are_no_set_are_refused(tmp_path):
 
 
 def write_joined(root):
-    """Two photos with LVIS and panoptic annotations at once, and what the rules make of them by hand."""
+    """Two images with LVIS and panoptic annotations at once, and what the rules make of them by hand."""
     size = (100, 120)
     lvis = {"000000000001": [box(10, 60, 10, 60)], "000000000002": [box(0, 40, 0, 40), box(5, 20, 5, 20)]}
     things = {"000000000001": [box(12, 60, 10, 60), box(65, 95, 70, 110)], "000000000002": []}
@@ -382,8 +398,8 @@ def test_lvis_and_panoptic_are_joined_by_the_build(tmp_path, jobs):
     options = ["--lvis", root / "lvis.json", "--panoptic", root / "panoptic.json"]
     options += ["--panoptic-masks", root / "panoptic", "--images", root / "images", "--jobs", jobs]
     assert main(["--out", str(tmp_path / "set"), *map(str, options)]) == 0
-    source = LayeredShards(tmp_path / "set")
-    found = {r.key: source.objects(n) for n, r in enumerate(source.records)}
+    found = objects_of(tmp_path / "set")
+    assert [r.key for r in LayeredShards(tmp_path / "set").records] == ["1", "2"]
     one, two = found["1"], found["2"]
     # by hand: the first thing matches the LVIS instance and goes, the second stays, stuff is cut by neither
     assert [(int(o.mask.sum()), o.stuff, o.parent) for o in one] == [
@@ -399,11 +415,11 @@ def test_lvis_and_panoptic_are_joined_by_the_build(tmp_path, jobs):
     ]
 
 
-def test_photos_that_are_not_there_are_told_before_anything_is_built(tmp_path, capsys):
+def test_images_that_are_not_there_are_told_before_anything_is_built(tmp_path, capsys):
     root = write_joined(tmp_path / "files")
     (root / "images" / "000000000002.jpg").unlink()
     assert build(tmp_path / "set", "--lvis", root / "lvis.json", "--images", root / "images") == 2
-    assert "1 of 2 photos are not in" in capsys.readouterr().err
+    assert "1 of 2 images are not in" in capsys.readouterr().err
     (tmp_path / "COCO_MVal").mkdir()
     (tmp_path / "COCO_MVal" / "000000000002_7.png").touch()
     options = ["--lvis", root / "lvis.json", "--images", root / "images", "--exclude", tmp_path / "COCO_MVal"]

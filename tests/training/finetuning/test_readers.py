@@ -16,8 +16,9 @@ from skimage import draw
 
 from ls_backend import rle as studio_rle
 from training.finetuning.readers import label_map as labelmap
+from training.finetuning.readers.annotated_image import AnnotationError
 from training.finetuning.readers.detect import read_annotations
-from training.finetuning.readers.label_map import AnnotationError, label_map, polygon_mask
+from training.finetuning.readers.label_map import label_map, polygon_mask
 from training.finetuning.readers.label_studio import decode_rle
 
 
@@ -142,11 +143,11 @@ def test_all_formats_read_back_to_the_same_maps(photos, tmp_path, form, zipped):
                 if entry != archive:
                     file.write(entry, entry.relative_to(photos))
         path = archive
-    read = {photo.name: photo for photo in read_annotations(path, unpack=tmp_path / "unpacked")}
+    read = {image.name: image for image in read_annotations(path, unpack=tmp_path / "unpacked")}
     assert set(read) == set(MAPS)
-    for name, photo in read.items():
-        np.testing.assert_array_equal(photo.labels, MAPS[name])
-        assert photo.image.name == f"{name}.png"
+    for name, image in read.items():
+        np.testing.assert_array_equal(image.labels, MAPS[name])
+        assert image.file.name == f"{name}.png"
 
 
 def test_label_studios_encoding_is_unpacked_run_by_run_too():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from training.loop.clicks import PointsConfig, add_click, first_clicks, next_click, used_slots
+from training.loop.clicks import PointsConfig, add_click, first_clicks, used_slots
+from training.simulated_annotator import sampled_click
 
 
 def rng(seed=0):
@@ -80,16 +81,16 @@ def test_a_correction_comes_from_the_inner_half_of_the_larger_error(target):
     prediction[45:, :] = True  # wrong on 5 rows of background; the rest of it is ignored
     missed = distance_transform_edt(np.pad(target == 1, 1))[1:-1, 1:-1]
     for seed in range(30):
-        row, column, positive = next_click(prediction, target, rng(seed))
+        row, column, positive = sampled_click(prediction, target, rng(seed))
         assert positive
         assert missed[row, column] > missed.max() / 2 - 0.5
     found = (target == 1).copy()
     found[0:10, 0:10] = True
-    row, column, positive = next_click(found, target, rng())
+    row, column, positive = sampled_click(found, target, rng())
     assert not positive
     assert row < 10
     assert column < 10
-    assert next_click(target == 1, target, rng()) is None
+    assert sampled_click(target == 1, target, rng()) is None
 
 
 def test_clicks_go_into_free_slots_in_order_and_are_dropped_when_there_is_none():

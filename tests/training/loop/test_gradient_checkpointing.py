@@ -1,4 +1,4 @@
-"""Activation checkpointing: the same gradients from less memory."""
+"""Gradient checkpointing: the same gradients from less memory."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from icmformer.models import build_network
 from tests.training.conftest import TINY_RUN
 from tests.training.loop.test_trainer import trained
 from training.loop.config import parse_config
-from training.loop.gradient_checkpointing import recompute_blocks
+from training.loop.gradient_checkpointing import checkpoint_blocks
 
 SIZES = {
     "icmformer-vit": {"embed_dim": 48, "depth": 8, "num_heads": 3, "neck_out_dims": [8, 8, 8, 8]},
@@ -19,11 +19,11 @@ SIZES = {
 def test_gradients_stay_and_what_is_kept_for_them_shrinks(family):
     inputs = torch.rand(2, 3, 224, 224), torch.rand(2, 1, 224, 224), torch.tensor([[[50.0, 60, 0], [-1, -1, -1]]] * 2)
 
-    def learn(recompute):
+    def learn(checkpointed):
         torch.manual_seed(0)
         network = build_network({"family": family, "img_size": 224, **SIZES[family], "head_channels": 8}).train()
         network.head.dropout.p = 0.0
-        blocks = recompute_blocks(network) if recompute else 0
+        blocks = checkpoint_blocks(network) if checkpointed else 0
         kept = {}
 
         def keep(tensor):
@@ -49,5 +49,5 @@ def test_gradients_stay_and_what_is_kept_for_them_shrinks(family):
 def test_a_run_learns_the_same_with_rounds_parts_and_dropout(shard_root, precision):
     raw = {**TINY_RUN, "precision": precision, "batch": 4, "accumulate": 2, "dropout": 0.3, "samples": 40}
     _, plain = trained(parse_config(raw), shard_root, 3)
-    _, again = trained(parse_config({**raw, "recompute": True}), shard_root, 3)
+    _, again = trained(parse_config({**raw, "gradient_checkpointing": True}), shard_root, 3)
     assert again == pytest.approx(plain, abs=1e-6)

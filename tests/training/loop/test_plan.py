@@ -7,9 +7,9 @@ from scipy.io import savemat
 
 from icmformer.models import meta_network
 from tests.conftest import ROOT
-from tests.training.data.test_coco_lvis import PHOTOS, write_community
+from tests.training.data.test_coco_lvis import IMAGES, write_community
 from training.data.build_coco_lvis import main as build
-from training.data.records import open_photos
+from training.data.sources import open_images
 from training.loop.config import OptimConfig, load_config, stages
 from training.loop.optimiser import learning_rate, parameter_groups
 from training.loop.plan import forward_flops
@@ -20,9 +20,9 @@ PAPER = sorted((ROOT / "training" / "configs" / "paper").glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """COCO+LVIS, SBD and VOC, two photos each, in their layouts."""
+    """COCO+LVIS, SBD and VOC, two images each, in their layouts."""
     root = tmp_path_factory.mktemp("sets")
-    community = write_community(root / "community", PHOTOS)
+    community = write_community(root / "community", IMAGES)
     where = ["--community", str(community), "--images", str(community / "images"), "--out", str(root / "coco_lvis")]
     assert build([*where, "--jobs", "1"]) == 0
     labels = np.zeros((40, 50), np.uint8)
@@ -47,11 +47,11 @@ def data(tmp_path_factory):
 
 def test_sbd_and_voc_are_read_as_published(data):
     root, labels = data
-    photos = open_photos(root, ["sbd", "voc"])
-    assert [r.set for r in photos.records] == ["sbd", "sbd", "voc"]
-    np.testing.assert_array_equal(photos.load(1)[1], labels)
-    np.testing.assert_array_equal(photos.load(2)[1][:, 2:], labels[:, 2:])
-    assert (photos.load(2)[1][:, :2] == 255).all()
+    images = open_images(root, ["sbd", "voc"])
+    assert [r.set for r in images.records] == ["sbd", "sbd", "voc"]
+    np.testing.assert_array_equal(images.load(1)[1], labels)
+    np.testing.assert_array_equal(images.load(2)[1][:, 2:], labels[:, 2:])
+    assert (images.load(2)[1][:, :2] == 255).all()
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
@@ -60,7 +60,7 @@ def test_every_paper_config_passes_a_dry_run(data, path, capsys):
     told = capsys.readouterr().out
     config = load_config(path)
     assert f"{config.network}, " in told
-    assert "2 photos" in told
+    assert "2 images" in told
     assert f"{config.samples:,} samples at {config.size} x {config.size}" in told
     assert "GPU-hours at 150 TFLOP/s" in told
 

@@ -7,55 +7,57 @@ from PIL import Image
 from skimage import data
 
 from icmformer.errors import ConfigError
-from training.data.held_out import HELD_OUT_SETS, LIST, held_out
-from training.data.held_out import main as list_held_out
-from training.data.records import open_photos
+from tests.conftest import ROOT
+from training.data.held_out import HELD_OUT_SETS, held_out
 from training.data.shards import Shard
+from training.data.sources import open_images
 from training.loop.augmentation import OTHER, AugmentConfig, view
 from training.loop.samples import RunSampler, SampleSet, collate
 
+LIST = ROOT / "training" / "data" / "held_out.txt"
+
 
 @pytest.fixture
-def photos(shard_root):
-    return open_photos(shard_root, ["tiny.zip"])
+def images(shard_root):
+    return open_images(shard_root, ["tiny.zip"])
 
 
-def test_held_out_photos_are_never_listed_for_training(photos, shard_root):
+def test_held_out_images_are_never_listed_for_training(images, shard_root):
     every = Shard(shard_root / "tiny.zip", include_held_out=True)
     assert len(every.records) == 6
-    assert {r.key for r in photos.records} == {r.key for r in every.records if not held_out(r.set, r.key)}
-    assert not {r.set for r in photos.records} & HELD_OUT_SETS
+    assert {r.key for r in images.records} == {r.key for r in every.records if not held_out(r.set, r.key)}
+    assert not {r.set for r in images.records} & HELD_OUT_SETS
     share = np.mean([held_out("coco", f"key{n}") for n in range(5000)])
     assert share == pytest.approx(26 / 256, abs=0.015)
 
 
-def test_the_list_in_the_repository_is_what_is_held_out(shared, capsys):
+def test_the_list_in_the_repository_is_what_is_held_out(shared):
     shards = sorted((shared / "data" / "train").glob("train-*.zip"))
-    assert list_held_out([str(s) for s in shards]) == 0
-    assert capsys.readouterr().out == LIST.read_text()
+    every = [record for path in shards for record in Shard(path, include_held_out=True).records]
+    assert "".join(f"{r.set} {r.key}\n" for r in every if held_out(r.set, r.key)) == LIST.read_text()
     listed = {line.split()[1] for line in LIST.read_text().splitlines()}
-    trained = open_photos(shared / "data" / "train", [s.name for s in shards]).records
+    trained = open_images(shared / "data" / "train", [s.name for s in shards]).records
     assert not listed & {r.key for r in trained}
     assert not {r.set for r in trained} & HELD_OUT_SETS
     by_hash = [line for line in LIST.read_text().splitlines() if line.split()[0] not in HELD_OUT_SETS]
     assert len(by_hash) / (len(by_hash) + len(trained)) == pytest.approx(0.1, abs=0.01)
 
 
-def test_a_sample_is_a_function_of_its_number(photos, tiny_config):
-    first, second = SampleSet(photos, tiny_config), SampleSet(pickle.loads(pickle.dumps(photos)), tiny_config)
+def test_a_sample_is_a_function_of_its_number(images, tiny_config):
+    first, second = SampleSet(images, tiny_config), SampleSet(pickle.loads(pickle.dumps(images)), tiny_config)
     for number in (3, 0, 7):
         a, b = first[number], second[number]
-        np.testing.assert_array_equal(a.photo, b.photo)
+        np.testing.assert_array_equal(a.image, b.image)
         np.testing.assert_array_equal(a.target, b.target)
         np.testing.assert_array_equal(a.points, b.points)
-    assert not np.array_equal(first[1].photo, first[2].photo)
+    assert not np.array_equal(first[1].image, first[2].image)
 
 
-def test_targets_lie_on_their_objects(photos, tiny_config):
-    samples = SampleSet(photos, tiny_config)
+def test_targets_lie_on_their_objects(images, tiny_config):
+    samples = SampleSet(images, tiny_config)
     for number in range(20):
         sample = samples[number]
-        assert sample.photo.shape == (224, 224, 3)
+        assert sample.image.shape == (224, 224, 3)
         assert set(np.unique(sample.target)) <= {0, 1, 255}
         assert (sample.target == 1).any()
         slots = len(sample.points) // 2
@@ -63,14 +65,14 @@ def test_targets_lie_on_their_objects(photos, tiny_config):
             assert sample.target[int(row), int(column)] == 1
 
 
-def test_views_keep_photo_object_and_other_objects_together():
+def test_views_keep_image_object_and_other_objects_together():
     rows, columns = np.mgrid[:100, :150]
     mask = ((rows - 40) ** 2 + (columns - 70) ** 2 < 400).astype(np.uint8)
     mask[75:95, 100:140] = OTHER
-    photo = np.stack([(mask == 1) * 200, (mask == OTHER) * 200, mask * 0], axis=2).astype(np.uint8)
+    image = np.stack([(mask == 1) * 200, (mask == OTHER) * 200, mask * 0], axis=2).astype(np.uint8)
     met = 0
     for seed in range(40):
-        seen, cut = view(photo, mask, 96, AugmentConfig(), np.random.default_rng(seed))
+        seen, cut = view(image, mask, 96, AugmentConfig(), np.random.default_rng(seed))
         for value, channel in ((1, 0), (OTHER, 1)):
             certain = (cut != 255) & ((seen[..., channel] < 30) | (seen[..., channel] > 170))
             assert ((seen[..., channel] > 100) == (cut == value))[certain].mean() > 0.97
@@ -83,11 +85,11 @@ def test_processes_share_each_batch_without_overlap():
     assert taken == [[8, 9, 12, 13, 16, 17, 20, 21], [10, 11, 14, 15, 18, 19, 22, 23]]
 
 
-def test_a_batch_holds_what_networks_take(photos, tiny_config):
-    samples = SampleSet(photos, tiny_config)
+def test_a_batch_holds_what_networks_take(images, tiny_config):
+    samples = SampleSet(images, tiny_config)
     batch = collate([samples[0], samples[1]])
     assert batch.image.shape == (2, 3, 224, 224)
-    np.testing.assert_allclose(batch.image[1, :, 5, 9].numpy() * 255, samples[1].photo[5, 9], atol=1e-3)
+    np.testing.assert_allclose(batch.image[1, :, 5, 9].numpy() * 255, samples[1].image[5, 9], atol=1e-3)
     assert set(np.unique(batch.target.numpy())) <= {-1, 0, 1}
     assert batch.numbers == (0, 1)
     first, second = batch.split(2)
@@ -102,59 +104,59 @@ def write_pair(root, name, pixels, mask):
 
 
 def test_folders_of_pairs_are_read_beside_shards(shard_root, tmp_path):
-    photo = data.chelsea()
-    labels = np.zeros(photo.shape[:2], np.uint8)
+    image = data.chelsea()
+    labels = np.zeros(image.shape[:2], np.uint8)
     cv2.circle(labels, (200, 100), 50, 7, -1)
     cv2.circle(labels, (350, 200), 30, 9, -1)
     labels[:10] = 255
-    write_pair(tmp_path / "team", "cat", photo, labels)
-    write_pair(tmp_path / "team", "whole", photo, np.where(labels == 7, 255, 0).astype(np.uint8))
+    write_pair(tmp_path / "team", "cat", image, labels)
+    write_pair(tmp_path / "team", "whole", image, np.where(labels == 7, 255, 0).astype(np.uint8))
     (tmp_path / "tiny.zip").symlink_to(shard_root / "tiny.zip")
-    photos = open_photos(tmp_path, ["tiny.zip", "team"])
-    cat, whole = photos.records[-2:]
+    images = open_images(tmp_path, ["tiny.zip", "team"])
+    cat, whole = images.records[-2:]
     assert (cat.key, cat.set, cat.labels) == ("cat", "team", (1, 2))
     assert whole.labels == (1,)
-    pixels, read = photos.load(len(photos.records) - 2)
-    np.testing.assert_array_equal(pixels, photo)
+    pixels, read = images.load(len(images.records) - 2)
+    np.testing.assert_array_equal(pixels, image)
     for ours, theirs in ((1, 7), (2, 9), (255, 255), (0, 0)):
         np.testing.assert_array_equal(read == ours, labels == theirs)
-    np.testing.assert_array_equal(photos.load(len(photos.records) - 1)[1], labels == 7)
-    np.testing.assert_array_equal(photos.load(0)[0], Shard(shard_root / "tiny.zip").load(0)[0])
+    np.testing.assert_array_equal(images.load(len(images.records) - 1)[1], labels == 7)
+    np.testing.assert_array_equal(images.load(0)[0], Shard(shard_root / "tiny.zip").load(0)[0])
 
 
 def test_what_cannot_be_trained_on_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"no shard .*none\.zip"):
-        open_photos(tmp_path, ["none.zip"])
+        open_images(tmp_path, ["none.zip"])
     (tmp_path / "text.zip").write_text("no archive")
     with pytest.raises(ConfigError, match=r"text\.zip is no shard"):
-        open_photos(tmp_path, ["text.zip"])
+        open_images(tmp_path, ["text.zip"])
     with pytest.raises(ConfigError, match="there is no folder"):
-        open_photos(tmp_path, ["nothing"])
+        open_images(tmp_path, ["nothing"])
     blank = np.zeros((20, 20), np.uint8)
     write_pair(tmp_path / "colour", "a", np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20, 3), np.uint8))
     with pytest.raises(ConfigError, match="in colour"):
-        open_photos(tmp_path, ["colour"])
+        open_images(tmp_path, ["colour"])
     write_pair(tmp_path / "sizes", "a", np.zeros((20, 30, 3), np.uint8), blank + 1)
     with pytest.raises(ConfigError, match="different sizes"):
-        open_photos(tmp_path, ["sizes"]).load(0)
+        open_images(tmp_path, ["sizes"]).load(0)
 
 
-def test_large_photos_are_averaged_not_sampled():
+def test_large_images_are_averaged_not_sampled():
     """A fine checkerboard seen from afar is gray."""
     board = np.indices((1200, 1600)).sum(axis=0) % 2 * 255
-    photo = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
+    image = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
     mask = np.zeros(board.shape, np.uint8)
     mask[300:900, 400:1200] = 1
-    seen, cut = view(photo, mask, 96, AugmentConfig(whole=1.0), np.random.default_rng(0))
+    seen, cut = view(image, mask, 96, AugmentConfig(whole=1.0), np.random.default_rng(0))
     assert np.abs(seen.astype(int) - 127).max() <= 2
     assert (cut == 1).mean() == pytest.approx(0.25, abs=0.01)
-    photo = np.where(mask[..., None] == 1, np.uint8(200), np.uint8(20)).repeat(3, axis=2)
-    seen, cut = view(photo, mask, 96, AugmentConfig(whole=1.0), np.random.default_rng(1))
+    image = np.where(mask[..., None] == 1, np.uint8(200), np.uint8(20)).repeat(3, axis=2)
+    seen, cut = view(image, mask, 96, AugmentConfig(whole=1.0), np.random.default_rng(1))
     certain = (seen[..., 0] < 40) | (seen[..., 0] > 180)
     np.testing.assert_array_equal((seen[..., 0] > 110)[certain], (cut == 1)[certain])
 
 
 def test_a_set_without_any_object_is_refused_before_training_waits_for_one(tmp_path, tiny_config):
     write_pair(tmp_path / "blank", "a", np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8))
-    with pytest.raises(ConfigError, match="not one labelled photo"):
-        open_photos(tmp_path, ["blank"])
+    with pytest.raises(ConfigError, match="not one labelled image"):
+        open_images(tmp_path, ["blank"])

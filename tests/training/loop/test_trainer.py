@@ -1,6 +1,7 @@
 """The training step, and a run that stops and goes on as if it never stopped."""
 
 import dataclasses
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from icmformer.errors import TrainingError
 from icmformer.models import ImageFeatures
 from tests.training.conftest import TINY_RUN
-from training.data.records import open_photos
+from training.data.sources import open_images
 from training.loop.config import OptimConfig, parse_config, stages
 from training.loop.optimiser import learning_rate
 from training.loop.samples import Batch, SampleSet
@@ -23,10 +24,10 @@ def trained(config, root, steps, state=None):
     trainer = Trainer(config, torch.device("cpu"))
     if state is not None:
         trainer.load_state_dict(state)
-    photos = open_photos(root, config.data.shards)
+    images = open_images(root, config.data.shards)
     losses = []
     while trainer.next_stage() and len(losses) < steps:
-        for batch in batches(SampleSet(photos, trainer.config), trainer.stage, trainer.seen, workers=0):
+        for batch in batches(SampleSet(images, trainer.config), trainer.stage, trainer.seen, workers=0):
             losses.append(trainer.train_step(batch).scalars["loss"])
             if len(losses) == steps:
                 break
@@ -120,14 +121,28 @@ def test_rounds_in_bf16_leave_every_parameter_its_gradient(network):
 def test_a_gradient_that_is_no_number_changes_nothing(tiny_config, shard_root):
     trainer, _ = trained(dataclasses.replace(tiny_config, batch=2, accumulate=2), shard_root, 1)
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
-    photos = open_photos(shard_root, tiny_config.data.shards)
-    batch = next(batches(SampleSet(photos, trainer.config), trainer.stage, 2, workers=0))
+    images = open_images(shard_root, tiny_config.data.shards)
+    batch = next(batches(SampleSet(images, trainer.config), trainer.stage, 2, workers=0))
     batch.image[0, 0, 0, 0] = float("nan")  # in the first of two parts
     with pytest.raises(TrainingError, match="the last checkpoint is from before"):
         trainer.train_step(batch)
     for key in ("network", "average"):
         assert all(torch.isfinite(v).all() for v in trainer.state_dict()[key].values())
     assert all(torch.equal(v, before[k]) for k, v in trainer.network.state_dict().items())
+
+
+def test_who_leaves_early_leaves_no_workers_behind(tiny_config, shard_root):
+    """Workers ignore SIGTERM, so one that is not told to end would keep the run from ending.
+
+    They are told by `DataLoader`'s private `_shutdown_workers`: where this fails, torch has renamed or changed it, and
+    `batches` needs another way.
+    """
+    images = open_images(shard_root, tiny_config.data.shards)
+    source = batches(SampleSet(images, tiny_config), stages(tiny_config)[0], 0, workers=1)
+    next(source)
+    (worker,) = multiprocessing.active_children()
+    source.close()
+    assert not worker.is_alive()
 
 
 def test_the_average_follows_the_weights(tiny_config, shard_root):

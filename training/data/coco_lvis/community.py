@@ -8,18 +8,18 @@ from __future__ import annotations
 import codecs
 import io
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from training.data.coco_lvis.rules import Object
 
-_RECONSTRUCT = np.core.multiarray._reconstruct if not hasattr(np, "_core") else np._core.multiarray._reconstruct
-_SCALAR = np.core.multiarray.scalar if not hasattr(np, "_core") else np._core.multiarray.scalar
+_RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]  # what NumPy's pickles call
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -64,29 +64,27 @@ class Community:
     """The set in the community's form.
 
     Args:
-        root: The folder of a split: `hannotation.pickle` (or another name), `masks/`, `images/`.
-        name: Of the annotation file.
+        root: The folder of a split: `hannotation.pickle`, `masks/`, `images/`.
+
+    Attributes:
+        samples: What `hannotation.pickle` says of each image, by key.
 
     Raises:
         ConfigError: Not that form.
     """
 
-    def __init__(self, root: Path, name: str = "hannotation.pickle") -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        path = root / name
+        path = root / "hannotation.pickle"
         if not path.is_file():
             raise ConfigError(f"there is no {path}")
         samples = read_pickle(path.read_bytes(), path)
         if not isinstance(samples, dict):
-            raise ConfigError(f"{path} holds a {type(samples).__name__}, not a mapping of photos")
+            raise ConfigError(f"{path} holds a {type(samples).__name__}, not a mapping of images")
         self.samples: dict[str, Mapping[str, Any]] = {str(key): samples[key] for key in sorted(samples, key=str)}
 
-    def photos(self) -> Iterator[str]:
-        """The photos' keys."""
-        yield from self.samples
-
     def objects(self, key: str) -> tuple[list[Object], tuple[int, int]]:
-        """The objects of a photo, and its (height, width).
+        """The objects of an image, and its (height, width).
 
         Raises:
             ConfigError: A mask file that is not there, damaged or unsafe.
@@ -94,7 +92,7 @@ class Community:
         path = self._root / "masks" / f"{key}.pickle"
         try:
             coded, mapping = read_pickle(path.read_bytes(), path)
-            layers = [cv2.imdecode(np.asarray(layer, np.uint8), cv2.IMREAD_UNCHANGED) for layer in coded]
+            layers = [_decode(layer) for layer in coded]
             count, hierarchy = int(self.samples[key]["num_instance_masks"]), self.samples[key]["hierarchy"]
             places = mapping if isinstance(mapping, dict) else dict(enumerate(mapping))
             objects = []
@@ -111,3 +109,10 @@ class Community:
         if not layers:
             raise ConfigError(f"{path} holds no layer")
         return objects, layers[0].shape[:2]
+
+
+def _decode(png: Any) -> NDArray[Any]:
+    layer = cv2.imdecode(np.asarray(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if layer is None:
+        raise ValueError("a layer is damaged")
+    return layer

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
-from training.finetuning.readers.coco import decode
+from training.data.coco_segmentation import decode
 
 
 class Instances:
-    """Instances by photo, of LVIS or COCO; crowds are left out.
+    """Instances by image, of LVIS or COCO; crowds are left out.
 
     Raises:
         ConfigError: Not such a file.
@@ -35,7 +35,7 @@ class Instances:
                 self._by_image.setdefault(int(annotation["image_id"]), []).append(annotation["segmentation"])
 
     def masks(self, image: int) -> list[BoolMask]:
-        """(H, W) bool of each instance of a photo."""
+        """(H, W) bool of each instance of an image."""
         if image not in self._by_image:
             return []
         _, height, width = self.images[image]
@@ -64,7 +64,7 @@ class Panoptic:
         }
 
     def masks(self, image: int) -> tuple[list[BoolMask], list[BoolMask]]:
-        """(H, W) bool of each thing and of each stuff of a photo; crowds are left out."""
+        """(H, W) bool of each thing and of each stuff of an image; crowds are left out."""
         if image not in self._segments:
             return [], []
         annotation = self._segments[image]

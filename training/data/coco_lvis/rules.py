@@ -1,4 +1,4 @@
-"""How LVIS instances, COCO things and COCO stuff of one photo become its objects."""
+"""How LVIS instances, COCO things and COCO stuff of one image become its objects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSIDE = 0.8
 
 @dataclass(frozen=True)
 class Object:
-    """One object of a photo.
+    """One object of an image.
 
     Attributes:
         mask: (H, W) bool.
@@ -71,7 +71,7 @@ class Shape:
 
 
 def combine(lvis: Sequence[BoolMask], things: Sequence[BoolMask], stuff: Sequence[BoolMask]) -> list[Object]:
-    """The objects of one photo: things first, parents by place, then stuff.
+    """The objects of one image: things first, parents by place, then stuff.
 
     Args:
         lvis: LVIS instances, (H, W) bool each.

@@ -1,1 +1,1 @@
-"""What teams have annotated, as photos with label maps: exports of COCO, CVAT and Label Studio, folders of masks."""
+"""What teams have annotated, as images with label maps: exports of COCO, CVAT and Label Studio, folders of masks."""

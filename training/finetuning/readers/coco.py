@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as rle
-
+from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
-from training.finetuning.readers.label_map import AnnotatedPhoto, AnnotationError, ImageFinder, label_map, unique_name
+from training.data.coco_segmentation import decode
+from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder, unique_name
+from training.finetuning.readers.label_map import label_map
 
 
-def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[AnnotatedPhoto]:
-    """The photos that have annotations.
+def is_coco(content: Any) -> bool:
+    """Whether JSON has COCO's form."""
+    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+
+
+def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[AnnotatedImage]:
+    """The images that have annotations.
 
     Raises:
-        AnnotationError: Not COCO's form.
+        AnnotationError: A segmentation that cannot be read, or an image that is not there.
     """
     by_image: dict[Any, list[Mapping[str, Any]]] = {}
     for annotation in content["annotations"]:
@@ -27,21 +32,18 @@ def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[Annot
         if not every:
             continue
         name = str(image["file_name"])
-        file = finder.find(name)
-        if file is None:
-            raise AnnotationError(
-                f"there is no photo {name} in {finder.folder}; name the folder of the photos with --images"
-            )
+        file = finder.require(name)
         height, width = int(image["height"]), int(image["width"])
-        masks, crowds = [], []
+        masks: list[BoolMask] = []
+        crowds: list[BoolMask] = []
         for annotation in annotations:
             target = crowds if annotation.get("iscrowd") else masks
             try:
                 target.append(decode(annotation["segmentation"], height, width))
-            except AnnotationError as error:
+            except ConfigError as error:
                 raise AnnotationError(f"annotation {annotation.get('id')} of {name}: {error}") from error
         skipped = {"no outline": len(every) - len(annotations)} if len(every) > len(annotations) else {}
-        yield AnnotatedPhoto(unique_name(name), file, label_map(masks, height, width, crowds), skipped)
+        yield AnnotatedImage(unique_name(name), file, label_map(masks, height, width, crowds), skipped)
 
 
 def _outlines(segmentation: Any) -> bool:
@@ -49,25 +51,3 @@ def _outlines(segmentation: Any) -> bool:
     if isinstance(segmentation, list):
         return any(not isinstance(polygon, list) or len(polygon) >= 6 for polygon in segmentation)
     return bool(segmentation)
-
-
-def decode(segmentation: Any, height: int, width: int) -> BoolMask:
-    """The (H, W) bool mask of a segmentation: polygons, or run lengths, packed or plain.
-
-    Raises:
-        AnnotationError: Another form.
-    """
-    try:
-        if isinstance(segmentation, list):
-            whole = [p for p in segmentation if not isinstance(p, list) or len(p) >= 6]
-            coded = rle.merge(rle.frPyObjects(whole, height, width))
-        elif isinstance(segmentation["counts"], list):
-            coded = rle.frPyObjects(segmentation, height, width)
-        else:
-            coded = segmentation
-        mask: BoolMask = np.asarray(rle.decode(coded), bool)
-    except Exception as error:  # pycocotools raises nearly anything
-        raise AnnotationError(f"a segmentation is neither polygons nor run lengths: {error}") from error
-    if mask.shape != (height, width):
-        raise AnnotationError(f"a segmentation is of {mask.shape} rows and columns, its image of ({height}, {width})")
-    return mask

@@ -10,24 +10,23 @@ from collections.abc import Iterator
 import numpy as np
 
 from icmformer.types import BoolMask
-from training.finetuning.readers.label_map import (
-    AnnotatedPhoto,
-    AnnotationError,
-    ImageFinder,
-    label_map,
-    polygon_mask,
-    unique_name,
-)
+from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder, unique_name
+from training.finetuning.readers.label_map import label_map, polygon_mask
 
 _SHAPES = ("mask", "polygon", "ellipse")
 _SKIPPED = ("box", "polyline", "points", "cuboid", "skeleton")
 
 
-def read_cvat(root: ElementTree.Element, finder: ImageFinder) -> Iterator[AnnotatedPhoto]:
-    """The photos that have shapes; shapes of one group are one object.
+def is_cvat(root: ElementTree.Element) -> bool:
+    """Whether XML has CVAT's form."""
+    return root.tag == "annotations"
+
+
+def read_cvat(root: ElementTree.Element, finder: ImageFinder) -> Iterator[AnnotatedImage]:
+    """The images that have shapes; shapes of one group are one object.
 
     Raises:
-        AnnotationError: Not that form.
+        AnnotationError: A shape that cannot be read, an image that is not there, or the form for videos.
     """
     if root.find("track") is not None:
         raise AnnotationError("this is CVAT's format for videos; export as 'CVAT for images 1.1'")
@@ -38,11 +37,7 @@ def read_cvat(root: ElementTree.Element, finder: ImageFinder) -> Iterator[Annota
         if not shapes and not skipped:
             continue
         name = _attribute(image, "name")
-        file = finder.find(name)
-        if file is None:
-            raise AnnotationError(
-                f"there is no photo {name} in {finder.folder}; name the folder of the photos with --images"
-            )
+        file = finder.require(name)
         objects: dict[str, BoolMask] = {}
         for number, shape in enumerate(sorted(shapes, key=lambda s: int(s.get("z_order", "0")))):
             group = shape.get("group_id", "0")
@@ -52,9 +47,8 @@ def read_cvat(root: ElementTree.Element, finder: ImageFinder) -> Iterator[Annota
             except AnnotationError as error:
                 raise AnnotationError(f"{name}: {error}") from error
             objects[key] = objects[key] | mask if key in objects else mask
-        yield AnnotatedPhoto(
-            unique_name(name), file, label_map(objects.values(), height, width, by_size=False), skipped
-        )
+        labels = label_map(objects.values(), height, width, by_size=False)
+        yield AnnotatedImage(unique_name(name), file, labels, skipped)
 
 
 def _mask(shape: ElementTree.Element, height: int, width: int) -> BoolMask:

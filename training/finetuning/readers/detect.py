@@ -11,21 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.data.folders import Folder
-from training.finetuning.readers.coco import read_coco
-from training.finetuning.readers.cvat import read_cvat
-from training.finetuning.readers.label_map import AnnotatedPhoto, AnnotationError, ImageFinder
-from training.finetuning.readers.label_studio import read_label_studio
+from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder
+from training.finetuning.readers.coco import is_coco, read_coco
+from training.finetuning.readers.cvat import is_cvat, read_cvat
+from training.finetuning.readers.label_studio import is_label_studio, read_label_studio
 
 _UNKNOWN = "is no export that is known: COCO JSON, Label Studio JSON, CVAT for images 1.1 (XML), images/ and masks/"
 
 
-def read_annotations(path: Path, images: Path | None = None, unpack: Path | None = None) -> Iterator[AnnotatedPhoto]:
-    """The annotated photos of an export.
+def read_annotations(path: Path, images: Path | None = None, unpack: Path | None = None) -> Iterator[AnnotatedImage]:
+    """The annotated images of an export.
 
     Args:
         path: COCO's or Label Studio's JSON, CVAT's XML, a zip that holds one of them, or a folder of `images/` and
             `masks/` (or with one of the others in it).
-        images: Where the photos are; by default beside the file, or in the zip.
+        images: Where the images are; by default beside the file, or in the zip.
         unpack: Where a zip is unpacked.
 
     Raises:
@@ -34,49 +34,60 @@ def read_annotations(path: Path, images: Path | None = None, unpack: Path | None
     if path.is_dir():
         path = _inner(path)
         if (path / "images").is_dir() and (path / "masks").is_dir():
-            folder = Folder(path)
-            for index, record in enumerate(folder.records):
-                if record.labels:
-                    yield AnnotatedPhoto(record.key, folder.image_file(index), folder.load(index)[1])
-            return
-        yield from read_annotations(_only_file(path), images or path)
-        return
-    if not path.is_file():
+            yield from _read_folder(path)
+        else:
+            yield from read_annotations(_only_file(path), images or path)
+    elif not path.is_file():
         raise AnnotationError(f"there is no {path}")
-    if zipfile.is_zipfile(path):
+    elif zipfile.is_zipfile(path):
         if unpack is None:
             raise AnnotationError(f"{path} is a zip: unpack it first")
         _unpack(path, unpack)
         yield from read_annotations(unpack, images)
-        return
-    if not path.stat().st_size:
+    elif not path.stat().st_size:
         raise AnnotationError(f"{path} is empty")
-    finder = ImageFinder(images or path.parent)
+    else:
+        yield from _read_file(path, ImageFinder(images or path.parent))
+
+
+def _read_folder(path: Path) -> Iterator[AnnotatedImage]:
+    """The pairs of `images/` and `masks/` that hold an object."""
+    folder = Folder(path)
+    for index, record in enumerate(folder.records):
+        if record.labels:
+            yield AnnotatedImage(record.key, folder.image_file(index), folder.load(index)[1])
+
+
+def _read_file(path: Path, finder: ImageFinder) -> Iterator[AnnotatedImage]:
+    """The images of a JSON or XML file."""
+    hint = ""
     try:
         if path.suffix.lower() == ".xml":
-            text = path.read_text()
-            if "<!DOCTYPE" in text or "<!ENTITY" in text:
-                raise AnnotationError(f"{path} declares entities, which no export does")
-            root = ElementTree.fromstring(text)
-            if root.tag != "annotations":
-                raise AnnotationError(f"{path} {_UNKNOWN}")
-            yield from read_cvat(root, finder)
-            return
-        if path.suffix.lower() != ".json":
-            raise AnnotationError(f"{path} {_UNKNOWN}")
-        content = json.loads(path.read_text())
-        if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
-            yield from read_coco(content, finder)
-            return
-        if isinstance(content, list) and content and all(isinstance(task, dict) and "data" in task for task in content):
-            yield from read_label_studio(content, finder)
-            return
+            root = _parsed(path)
+            if is_cvat(root):
+                yield from read_cvat(root, finder)
+                return
+        elif path.suffix.lower() == ".json":
+            content = json.loads(path.read_text())
+            if is_coco(content):
+                yield from read_coco(content, finder)
+                return
+            if is_label_studio(content):
+                yield from read_label_studio(content, finder)
+                return
+            hint = " (of Label Studio's exports JSON, not JSON-MIN)" if isinstance(content, list) else ""
+    except AnnotationError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, ElementTree.ParseError) as error:
-        if isinstance(error, AnnotationError):
-            raise
         raise AnnotationError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    hint = " (of Label Studio's exports JSON, not JSON-MIN)" if isinstance(content, list) else ""
     raise AnnotationError(f"{path} {_UNKNOWN}{hint}")
+
+
+def _parsed(path: Path) -> ElementTree.Element:
+    text = path.read_text()
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise AnnotationError(f"{path} declares entities, which no export does")
+    return ElementTree.fromstring(text)
 
 
 def _inner(folder: Path) -> Path:
@@ -99,6 +110,7 @@ def _only_file(folder: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a zip, which anybody may have made, into a folder, which is emptied before."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         _extract(archive, folder)

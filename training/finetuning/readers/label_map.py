@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
 
 IGNORE = 255
 MOST_OBJECTS = 254
-
-
-class AnnotationError(ConfigError):
-    """An export that cannot be read."""
-
-
-@dataclass(frozen=True)
-class AnnotatedPhoto:
-    """One photo.
-
-    Attributes:
-        name: For people and for pairing; unique within an export.
-        image: Its file.
-        labels: (H, W) uint8: 0 background, 255 ignored, every other value an object.
-        skipped: Annotations of the photo that outline nothing, by kind: boxes, key points, lines.
-    """
-
-    name: str
-    image: Path
-    labels: NDArray[np.uint8]
-    skipped: Mapping[str, int] = field(default_factory=dict)
-
-
-def unique_name(file: str) -> str:
-    """A photo's name from its file's within the export: folders tell photos of one name apart."""
-    return "__".join(Path(file).with_suffix("").parts)
 
 
 def label_map(
@@ -49,8 +20,8 @@ def label_map(
 
     Args:
         masks: (H, W) bool, one an object.
-        height: Of the photo.
-        width: Of the photo.
+        height: Of the image.
+        width: Of the image.
         ignored: What is neither object nor background.
         by_size: Smaller objects lie over larger ones; else later ones over earlier ones. Beyond 254 objects the
             smallest are ignored.
@@ -81,37 +52,3 @@ def polygon_mask(ring: Iterable[float], height: int, width: int) -> BoolMask:
             at = np.sort(a[:, 0] + (row - a[:, 1]) * (b[:, 0] - a[:, 0]) / (b[:, 1] - a[:, 1]))
             inside[row] = np.searchsorted(at, columns, side="right") % 2 == 1
     return inside
-
-
-class ImageFinder:
-    """Finds the photos that an export names, by their file names below a folder.
-
-    Args:
-        folder: Searched with all its folders.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise AnnotationError(f"there is no folder {folder}; name the folder of the photos with --images")
-        self.folder = folder
-        self._by_name: dict[str, list[Path]] = {}
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                self._by_name.setdefault(path.name, []).append(path)
-
-    def find(self, name: str) -> Path | None:
-        """The file of a photo: by its path below the folder, else by its name alone.
-
-        Raises:
-            AnnotationError: Several files of that name.
-        """
-        direct = self.folder / name
-        try:
-            if ".." not in Path(name).parts and direct.is_file():
-                return direct
-        except (OSError, ValueError):  # a text that can be no file's name
-            return None
-        found = self._by_name.get(Path(name).name, [])
-        if len(found) > 1:
-            raise AnnotationError(f"{name} may be {found[0]} or {found[1]}; rename one of them")
-        return found[0] if found else None

@@ -13,16 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.types import BoolMask
-from training.finetuning.readers.label_map import AnnotatedPhoto, AnnotationError, ImageFinder, label_map, polygon_mask
+from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder
+from training.finetuning.readers.label_map import label_map, polygon_mask
 
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(.+)$")
 
 
-def read_label_studio(tasks: Sequence[Mapping[str, Any]], finder: ImageFinder) -> Iterator[AnnotatedPhoto]:
-    """The photos of tasks that have masks; of a task's annotations the last one that was not cancelled counts.
+def is_label_studio(content: Any) -> bool:
+    """Whether JSON has the form of Label Studio's export of that name."""
+    return isinstance(content, list) and bool(content) and all(isinstance(t, dict) and "data" in t for t in content)
+
+
+def read_label_studio(tasks: Sequence[Mapping[str, Any]], finder: ImageFinder) -> Iterator[AnnotatedImage]:
+    """The images of tasks that have masks; of a task's annotations the last one that was not cancelled counts.
 
     Raises:
-        AnnotationError: Not that form, or a photo that is not there.
+        AnnotationError: A region that cannot be read, or an image that is not there.
     """
     for number, task in enumerate(tasks):
         kept = [a for a in task.get("annotations", []) if not a.get("was_cancelled")]
@@ -48,7 +54,8 @@ def read_label_studio(tasks: Sequence[Mapping[str, Any]], finder: ImageFinder) -
                     objects[key] = _mask(region["value"], height, width)
                 except AnnotationError as error:
                     raise AnnotationError(f"region {key} of task {task.get('id', number)}: {error}") from error
-        yield AnnotatedPhoto(file.stem, file, label_map(objects.values(), height, width, by_size=False), skipped)
+        labels = label_map(objects.values(), height, width, by_size=False)
+        yield AnnotatedImage(file.stem, file, labels, skipped)
 
 
 def _is_shape(region: Mapping[str, Any]) -> bool:

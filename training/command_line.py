@@ -1,4 +1,4 @@
-"""What the commands here have in common: kinds of options, and how they end."""
+"""What the commands of this package have in common: kinds of options, and how they end."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from icmformer import Engine
 from icmformer.errors import IcmformerError
 from icmformer.inference.profiles import PROFILES
-from training.evaluation.benchmarks import BENCHMARKS
+from training.evaluation.benchmarks import BENCHMARKS, EvalObject, load_benchmark
+
+
+def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """The parser of `python -m training.NAME`, whose description is printed as it is written."""
+    return argparse.ArgumentParser(
+        prog=f"python -m training.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def positive(text: str) -> int:
@@ -42,8 +52,27 @@ def new_file(*endings: str) -> Callable[[str], Path]:
     return checked
 
 
-def add_played_objects(parser: argparse.ArgumentParser, limit: int) -> None:
-    """Adds the options of a command that plays clicks on a data set's objects; `limit` is the usual number of them."""
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which data set, and how much of it, is evaluated."""
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        choices=list(BENCHMARKS),
+        help="benchmark; folder, label-maps; shard, mosaic, never-trained",
+    )
+    parser.add_argument("--root", type=Path, required=True, help="the data set's own folder, or the zip shard")
+    parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")
+    parser.add_argument("--all-clicks", action="store_true", help="make all 20 clicks, for mIoU and AuC")
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where an evaluation runs."""
+    parser.add_argument("--device", default="cpu", help="one device, or several separated by commas (cpu)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes on each device (1)")
+
+
+def add_measured_objects(parser: argparse.ArgumentParser, limit: int) -> None:
+    """Adds the options of a command that measures weights on some objects; `limit` is the usual number of them."""
     parser.add_argument("--weights", default="starter", help="name or path of the weights (starter)")
     parser.add_argument("--dataset", default="shard", choices=list(BENCHMARKS), help="kind of the data set (shard)")
     parser.add_argument("--root", type=Path, required=True, help="the data set's folder, or the shard")
@@ -51,18 +80,23 @@ def add_played_objects(parser: argparse.ArgumentParser, limit: int) -> None:
     parser.add_argument("--profile", choices=list(PROFILES), default="fast", help="fast (default) or exact")
 
 
-def exit_status(work: Callable[[], int], stopped: str) -> int:
+def measured(args: argparse.Namespace) -> tuple[Engine, list[EvalObject]]:
+    """The engine and the objects that the options of `add_measured_objects` name."""
+    return Engine.from_weights(args.weights, "cpu", args.profile), load_benchmark(args.dataset, args.root, args.limit)
+
+
+def exit_status(work: Callable[[], int | None], stopped: str) -> int:
     """Does a command's work and says in a line what went wrong.
 
     Args:
-        work: The work; returns the command's exit status.
+        work: The work; returns the command's exit status, None for 0.
         stopped: What to say after Ctrl-C.
 
     Returns:
         The work's own status; 2 for a user's mistake or a file that cannot be used, 130 for Ctrl-C.
     """
     try:
-        return work()
+        return work() or 0
     except (IcmformerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,125 @@
+"""What decides an evaluation's figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icmformer.errors import ConfigError
+from icmformer.inference.profiles import Profile, find_profile
+from icmformer.inference.prompts import BoxStart
+from icmformer.models import meta_network, network_config
+from icmformer.serving.client import model_of
+from icmformer.weights import Weights, load
+from training.evaluation.protocol import ClickOrder
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """The data set, the network, the annotator, and how the two meet: the options of `python -m training.evaluate`.
+
+    Attributes:
+        target_iou: Where sessions stop; None makes all clicks.
+        order: None evaluates the published protocol at the input that `mode` says; else an engine as an annotation tool
+            calls it, at the weights' own input size.
+        refinement_pass: Whether a first click gets a refinement pass; None leaves it to the weights.
+
+    Raises:
+        ConfigError: A value that cannot be used, or two that do not go together.
+    """
+
+    dataset: str
+    root: Path
+    weights: str = "starter"
+    profile: str = "exact"
+    runtime: str = "auto"
+    mode: str = "auto"
+    target_iou: float | None = 0.9
+    order: ClickOrder | None = None
+    box: str | None = None
+    limit: int | None = None
+    server: str | None = None
+    click_spread: float = 0.0
+    seed: int = 0
+    refinement_pass: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.target_iou is not None and not 0 < self.target_iou <= 1:
+            raise ConfigError(f"--target-iou must lie in (0, 1], got {self.target_iou}")
+        if not 0 <= self.click_spread <= 1:
+            raise ConfigError(f"--click-spread must lie in [0, 1], got {self.click_spread}")
+        if (self.order or self.box) and self.mode not in ("auto", "native"):
+            raise ConfigError("--as-served and --box use the weights' own input size; leave --mode out")
+
+    def load_weights(self) -> Weights:
+        """The weights, with the refinement pass or without it where these settings say so."""
+        weights = load(self.weights)
+        if self.refinement_pass is None:
+            return weights
+        serving = dataclasses.replace(weights.serving, refinement_pass=self.refinement_pass)
+        return dataclasses.replace(weights, serving=serving)
+
+    def make_profile(self) -> Profile:
+        """The profile, with what these settings say of boxes."""
+        profile = find_profile(self.profile)
+        if self.box is None:
+            return profile
+        guess, _, centre = self.box.partition("+")
+        return dataclasses.replace(profile, box=BoxStart(guess, centre == "centre"))
+
+    def header(self) -> dict[str, Any]:
+        """What the file of object results says of its run: all that decides them, what is as always left out.
+
+        Raises:
+            IcmformerError: No such weights, a server that does not answer, or an input that the network cannot take.
+        """
+        if self.server:
+            identity = profile = model_of(self.server) or "unknown"
+            size = 0, 0
+        else:
+            weights = load(self.weights)
+            identity, profile = weights.identity, self.profile
+            mode = "native" if self.order or self.box else self.mode
+            size = target_size(mode, self.dataset, network_config(weights.config).img_size)
+            meta_network(weights.config).check_size(*size)
+        always = {
+            "identity": identity,
+            "dataset": self.dataset,
+            "root": str(self.root.resolve()),
+            "profile": profile,
+            "size": size,
+            "target_iou": self.target_iou,
+            "served": "unordered" if self.server else self.order,
+            "box": self.box,
+            "limit": self.limit,
+        }
+        usual = {"server": None, "runtime": "auto", "spread": 0.0, "seed": 0, "refinement_pass": None}
+        now = self.server, self.runtime, self.click_spread, self.seed, self.refinement_pass
+        return always | {key: value for key, value in zip(usual, now, strict=True) if value != usual[key]}
+
+
+def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:
+    """The network's input for a zoom mode.
+
+    Args:
+        mode: `native`, the weights' own input size; `cvpr`, 448, and 672 on DAVIS, as published; `fixedN`, `fixedN,M`;
+            `auto`, which is `cvpr` for weights made for 448 and `native` for others.
+        dataset: The benchmark.
+        native: The weights' input size.
+
+    Raises:
+        ConfigError: Another mode.
+    """
+    if mode == "auto":
+        mode = "cvpr" if native == 448 else "native"
+    if mode == "native":
+        return native, native
+    if mode == "cvpr":
+        side = 672 if dataset == "DAVIS" else 448
+        return side, side
+    sides = mode.removeprefix("fixed").split(",")
+    if mode.startswith("fixed") and len(sides) <= 2 and all(s.isdigit() and int(s) > 1 for s in sides):
+        return int(sides[0]), int(sides[-1])
+    raise ConfigError(f"unknown zoom mode {mode!r}; use auto, native, cvpr, fixedN or fixedN,M")

@@ -1,0 +1,217 @@
+"""A training run, from where its folder says it stands to its end, its time budget or a signal."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+from icmformer.errors import ConfigError
+from icmformer.inference.profiles import find_device
+from training.data.sources import open_images
+from training.loop.checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
+from training.loop.config import TrainConfig
+from training.loop.initial_weights import starting_network
+from training.loop.monitor import Monitor
+from training.loop.plan import check
+from training.loop.processes import Processes, joined
+from training.loop.samples import SampleSet
+from training.loop.trainer import Trainer, batches
+from training.loop.validation import Validation
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run finds and leaves its files, and what it may use of the machine.
+
+    Attributes:
+        data_root: Folder of the shards and folders that the config names.
+        out: The run's folder; a run that it holds goes on.
+        start: Weights to begin with: a backbone's file, `timm:` and a name, or a name or path of weights.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads of the network; None leaves the choice to torch.
+        workers: Processes that prepare samples, for each process that trains.
+        save_minutes: Between checkpoints.
+        time_budget: Minutes after which the run saves and stops.
+        profile_steps: Steps to record in `out`'s profile.txt and profile.json.
+    """
+
+    data_root: Path
+    out: Path
+    start: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    workers: int = 1
+    save_minutes: float = 5
+    time_budget: float | None = None
+    profile_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or (self.threads is not None and self.threads < 1) or self.profile_steps < 0:
+            raise ConfigError("--workers starts at 0, --profile-steps too, --threads at 1")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        finished: Whether it came to its end; else the same call goes on.
+        signalled: Whether SIGINT or SIGTERM stopped it.
+    """
+
+    finished: bool
+    signalled: bool
+
+
+def train(config: TrainConfig, options: RunOptions) -> RunResult:
+    """Trains, or goes on with the run that `options.out` holds, and prints how it stands.
+
+    Under torchrun this is one process's part.
+
+    Raises:
+        IcmformerError: A config, data, weights or a checkpoint that cannot be used.
+        OSError: A checkpoint that cannot be written.
+    """
+    device = find_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with joined(device) as processes:
+        check(config, processes.world)
+        return Run(config, options, device, processes)()
+
+
+class Run:
+    """One process's part in a run."""
+
+    def __init__(self, config: TrainConfig, options: RunOptions, device: torch.device, processes: Processes) -> None:
+        self.options, self.processes = options, processes
+        self.images = open_images(options.data_root, config.data.shards)
+        self.validation = None
+        if config.validation.every:
+            self.validation = Validation(options.data_root / config.validation.shard, config.validation.limit)
+        self.trainer = Trainer(config, device)
+        self.best = math.inf
+        self.signalled = False
+        self.profile = _profile(options.out, options.profile_steps) if processes.first else None
+        self.checkpoints = CheckpointWriter()
+        self.started = self.saved = time.monotonic()
+
+    def __call__(self) -> RunResult:
+        """Trains until the run ends or is stopped."""
+        trainer, first, out = self.trainer, self.processes.first, self.options.out
+        self._begin()
+        config = trainer.whole
+        monitor = Monitor(out, trainer.seen, config.samples, config.pictures) if first else None
+        with self.checkpoints, monitor or nullcontext(), _on_signals(self._stop), self.profile or nullcontext():
+            while trainer.next_stage() and not self._over():
+                self._stage(monitor)
+            if first:
+                self._save()
+        if first:
+            print(f"saved after {trainer.seen:,} samples: {out / CHECKPOINT}")
+        finished = not trainer.next_stage()
+        if first and not finished:
+            print(f"stopped at {trainer.seen:,} of {config.samples:,} samples; the same command goes on")
+        return RunResult(finished, self.signalled)
+
+    def _begin(self) -> None:
+        checkpoint, trainer, start = self.options.out / CHECKPOINT, self.trainer, self.options.start
+        if checkpoint.exists():
+            self.best, changed = load_checkpoint(trainer, checkpoint)
+            told = f"going on after {trainer.seen:,} samples"
+            if changed:
+                told += f" with another config than before ({', '.join(changed)})"
+        elif start is not None:
+            network, told = starting_network(trainer.whole.network, start)
+            trainer.start_from(network)
+        else:
+            frozen = [p for p, factor in trainer.config.optim.lr_factors.items() if not factor]
+            if frozen:
+                raise ConfigError(f"{', '.join(frozen)} would be frozen at random values: give --start")
+            told = "starts from random values"
+        if len(set(self.processes.gather(trainer.seen))) > 1:
+            raise ConfigError("not all processes see the same checkpoint: --out must be a folder that they share")
+        if self.processes.first:
+            print(f"{told}; {len(self.images.records):,} images", flush=True)
+
+    def _stage(self, monitor: Monitor | None) -> None:
+        trainer, processes = self.trainer, self.processes
+        samples = SampleSet(self.images, trainer.config)
+        source = batches(samples, trainer.stage, trainer.seen, self.options.workers, processes.rank, processes.world)
+        with closing(source):
+            ended = time.monotonic()
+            for batch in source:
+                got = time.monotonic()
+                before = trainer.seen
+                result = trainer.train_step(batch)
+                if monitor:
+                    monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
+                ended = time.monotonic()
+                if self.profile:
+                    self.profile.step()
+                every = trainer.config.validation.every
+                if every and trainer.seen // every > before // every:
+                    self._validate(monitor)
+                if self._over():
+                    return
+                if processes.first and time.monotonic() - self.saved > 60 * self.options.save_minutes:
+                    self._save()
+
+    def _validate(self, monitor: Monitor | None) -> None:
+        assert self.validation is not None
+        figures = self.validation(self.trainer.average.network, self.trainer.config.size, self.processes)
+        if monitor:
+            monitor.validation(self.trainer.seen, figures)
+            if figures["noc90"] < self.best:
+                self.best = figures["noc90"]
+                self.checkpoints.save(self.trainer, self.options.out / BEST, self.best)
+            self._save()
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.trainer, self.options.out / CHECKPOINT, self.best)
+        self.saved = time.monotonic()
+
+    def _over(self) -> bool:
+        budget = self.options.time_budget
+        late = budget is not None and time.monotonic() - self.started > 60 * budget
+        return self.processes.any(self.signalled or late)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        self.signalled = True
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step to end
+
+
+def _profile(out: Path, steps: int) -> profile | None:
+    """Records `steps` steps, after three for warming up."""
+    if not steps:
+        return None
+    cuda = torch.cuda.is_available()
+
+    def done(profiler: profile) -> None:
+        profiler.export_chrome_trace(str(out / "profile.json"))
+        order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+        (out / "profile.txt").write_text(profiler.key_averages().table(sort_by=order, row_limit=25) + "\n")
+        print(f"profile of {steps} steps: {out / 'profile.txt'}, profile.json (chrome://tracing)")
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    plan = schedule(wait=2, warmup=1, active=steps, repeat=1)
+    return profile(activities=activities, schedule=plan, on_trace_ready=done)
+
+
+@contextmanager
+def _on_signals(action: Callable[[int, object], None]) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, action) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
