@@ -130,7 +130,7 @@ def protocol(predictor: Predictor, image: LoadedImage) -> Answerer:
     def answer(clicks: Sequence[PixelClick]) -> tuple[FloatMap, ROI]:
         nonlocal prediction
         prediction = predictor.step(image, prediction, clicks)
-        return prediction.map.full(), prediction.region
+        return prediction.map.full(), prediction.shown
 
     return answer
 
