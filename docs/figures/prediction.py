@@ -16,7 +16,8 @@ from skimage import data
 
 from icmformer import Click, Engine, LoadedImage
 from icmformer.images.masks import overlay
-from icmformer.inference.predictor import State
+from icmformer.inference.engine import THRESHOLD
+from icmformer.inference.predictor import Prediction
 from icmformer.inference.roi import ROI, PixelClick, crop, map_clicks
 from icmformer.layers.clickmap import disk_maps
 
@@ -27,13 +28,12 @@ def main(weights: str) -> None:
     """Makes three clicks and draws the last one."""
     engine = Engine.from_weights(weights, profile="exact")
     image = LoadedImage.from_array(data.chelsea())
-    state, answers = State(), []
+    predictions: list[Prediction] = []
     for count in range(1, len(CLICKS) + 1):
-        before = state
-        answers.append(engine.path.advance(image, state, CLICKS[:count]))
-        state = answers[-1].state()
-    answer = answers[-1]
-    roi, size = answer.roi, answer.patch.shape
+        last = predictions[-1] if predictions else None
+        predictions.append(engine.predictor.step(image, last, CLICKS[:count]))
+    before, prediction = predictions[-2:]
+    roi, size = prediction.shown, prediction.patch.shape
     points = map_clicks(CLICKS, roi, size)
     disks = disk_maps(points, *size, radius=5 * size[0] / 224)[0].numpy()
     previous = crop(before.map.full(), roi, size)
@@ -49,18 +49,18 @@ def main(weights: str) -> None:
     axes[1].set_title(f"2  image stream: the ROI at {size[0]} x {size[1]}\nencoded once, kept between clicks")
     axes[2].imshow(prompt)
     axes[2].set_title("3  prompt stream: previous mask,\npositive and negative disks")
-    axes[3].imshow(answer.patch, cmap="magma", vmin=0, vmax=1)
+    axes[3].imshow(prediction.patch, cmap="magma", vmin=0, vmax=1)
     axes[3].set_title("4  probabilities: the mean of this view\nand its mirror image")
-    axes[4].imshow(overlay(image.pixels, state.map.full() > 0.49, clicks))
+    axes[4].imshow(overlay(image.pixels, prediction.map.over(THRESHOLD), clicks))
     axes[4].add_patch(frame(roi))
-    axes[4].set_title("5  resized back, cut at 0.49;\nthe next click's previous mask")
+    axes[4].set_title(f"5  resized back, cut at {THRESHOLD};\nthe next click's previous mask")
     for axis in axes:
         axis.set_axis_off()
     figure.savefig(Path(__file__).with_suffix(".png"), dpi=80)
 
 
 def frame(roi: ROI) -> Rectangle:
-    """The outline of a region."""
+    """The outline of an ROI."""
     corner = (roi.column_min, roi.row_min)
     return Rectangle(corner, roi.width - 1, roi.height - 1, fill=False, edgecolor="yellow", linewidth=2)
 

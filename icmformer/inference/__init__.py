@@ -1,1 +1,1 @@
-"""The click path: regions of interest, caches, the simulated annotator, and the engine that serves."""
+"""From clicks to masks: engine, predictor, ROI and probability maps, caches, and the backends that run networks."""

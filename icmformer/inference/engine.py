@@ -233,7 +233,7 @@ class Engine:
                     mask = clean_up(mask, given)
         sharpness = self.weights.serving.score_sharpness
         score = expected_iou(prediction.patch, sharpness) if sure and mask.any() else 0.0
-        return MaskResult(mask, score, prediction.region, dict(timings), found.full)
+        return MaskResult(mask, score, prediction.shown, dict(timings), found.full)
 
     def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
         """Encodes the whole image, which the first click on any of its objects will ask for."""

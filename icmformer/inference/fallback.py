@@ -1,4 +1,4 @@
-"""What to answer with where the network finds nothing under a click: an annotator can correct a guess, not nothing."""
+"""The mask where the network finds nothing under a click: an annotator can correct a guess, but not nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from icmformer.inference.probability_map import ProbabilityMap
 from icmformer.types import BoolMask, Click
 
 _SHARE = 0.5  # of the probability under the click: on clicks at the image's edge better than 0.7 and 0.9
-_LEAST = 0.05  # probability under the click with which its surroundings can still be told from noise
+_LEAST = 0.05  # probability under the click with which its surroundings are still more than noise
 _SPOT = 1 / 100  # radius of a spot, of the image's longer side: what a click alone says
 
 

@@ -64,8 +64,8 @@ class Prediction:
         return self.patch.nbytes
 
     @property
-    def region(self) -> ROI:
-        """The part of the image that the patch shows."""
+    def shown(self) -> ROI:
+        """The part of the image that the patch shows: the ROI, or all of it."""
         return self.roi or whole(*self.size)
 
     @property
@@ -75,13 +75,13 @@ class Prediction:
 
     def at(self, row: int, column: int) -> float:
         """The probability at a pixel of the image, 0 outside the ROI: that of the nearest pixel of the patch."""
-        region = self.region
-        row, column = row - region.row_min, column - region.column_min
-        if not (0 <= row < region.height and 0 <= column < region.width):
+        shown = self.shown
+        row, column = row - shown.row_min, column - shown.column_min
+        if not (0 <= row < shown.height and 0 <= column < shown.width):
             return 0.0
         rows, columns = self.patch.shape
-        y = round(row * (rows - 1) / max(region.height - 1, 1))
-        x = round(column * (columns - 1) / max(region.width - 1, 1))
+        y = round(row * (rows - 1) / max(shown.height - 1, 1))
+        x = round(column * (columns - 1) / max(shown.width - 1, 1))
         return float(self.patch[y, x])
 
 
@@ -160,28 +160,28 @@ class Predictor:
         timings: Timings,
     ) -> Prediction:
         frame = image.pixels.shape[0], image.pixels.shape[1]
-        region = roi or whole(*frame)
-        size = self.zoom.input_size(region) if roi else frame
+        shown = roi or whole(*frame)
+        size = self.zoom.input_size(shown) if roi else frame
         with timings.stage("crop"):
-            cut = np.zeros(size, np.float32) if previous is None else crop_picked(previous.map.pick, region, size)
+            cut = np.zeros(size, np.float32) if previous is None else crop_picked(previous.map.pick, shown, size)
             prev_mask = self._views(torch.from_numpy(cut)[None, None])
-            points = map_clicks(clicks, region, size, self.serving.click_margin)
+            points = map_clicks(clicks, shown, size, self.serving.click_margin)
             if self.flip:
                 points = torch.cat((points, mirror_points(points, size[1])))
-        features = self._features(image, region, size, timings)
+        features = self._features(image, shown, size, timings)
         logits = self.backend.decode_in_turn(features, prev_mask, points, timings)
         if self.flip:
             logits = (logits[:1] + logits[1:].flip(3)) / 2
         return Prediction(logits.sigmoid()[0, 0].numpy(), frame, roi)
 
-    def _features(self, image: LoadedImage, region: ROI, size: tuple[int, int], timings: Timings) -> ImageFeatures:
+    def _features(self, image: LoadedImage, shown: ROI, size: tuple[int, int], timings: Timings) -> ImageFeatures:
         """The features of a crop, from the cache or encoded now."""
-        key = (self.identity, self.backend.identity, image.digest, region, size, self.flip)
+        key = (self.identity, self.backend.identity, image.digest, shown, size, self.flip)
         kept = self.features.get(key)
         if kept is not None:
             return kept
         with timings.stage("crop"):
-            pixels = torch.from_numpy(crop(image.pixels, region, size)).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
+            pixels = torch.from_numpy(crop(image.pixels, shown, size)).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
             views = self._views(pixels[None] / 255)
         with self.backend.turn(timings):
             meanwhile = self.features.peek(key)  # somebody else may have encoded it while this one waited

@@ -1,4 +1,4 @@
-"""The analytic network with which the reference traces of the click path were made."""
+"""The analytic network with which the reference traces of the predictor were made."""
 
 import torch
 from torch import Tensor

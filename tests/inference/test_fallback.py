@@ -20,7 +20,7 @@ def rim(height, width, inset):
 
 @pytest.mark.parametrize("profile", ["fast", "exact"])
 def test_a_click_at_the_edge_finds_what_is_there(profile):
-    """The starter has never met a disk that is cut off; drawn whole, it is no riddle to it."""
+    """The starter has never met a disk that is cut off; drawn whole, it knows it."""
     starter, cut = engine(profile, of="starter"), engine(profile, of="starter", click_margin=0)
     missed = 0
     for name in PHOTOS:
@@ -34,7 +34,7 @@ def test_a_click_at_the_edge_finds_what_is_there(profile):
     assert missed >= 4  # which is what happened before
 
 
-def test_a_margin_moves_only_clicks_that_are_near_the_edge_of_what_is_looked_at():
+def test_a_margin_moves_only_clicks_that_are_near_the_edge_of_the_crop():
     photo = LoadedImage.from_array(data.chelsea())
     starter, cut = engine(of="starter"), engine(of="starter", click_margin=0, caches=Caches())
     clicks = [Click(170.5, 120.5), Click(250.5, 60.5, False)]
@@ -73,7 +73,7 @@ def test_where_nothing_at_all_is_found_it_is_a_spot():
     assert 40 < mask.sum() < 100
 
 
-def test_the_engine_answers_with_it(monkeypatch):
+def test_the_engine_replies_with_it(monkeypatch):
     """And goes on from what the network said, not from the guess."""
     photo = LoadedImage.from_array(data.chelsea())
     plain = engine(of="starter")

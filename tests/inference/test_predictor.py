@@ -138,7 +138,7 @@ def test_what_fills_the_image_or_starts_from_a_mask_or_has_its_roi_is_not_refine
 def test_a_given_mask_is_a_prediction_of_every_pixel():
     mask = np.random.default_rng(2).random((30, 40), np.float32)
     prediction = Prediction.given(mask)
-    assert (prediction.roi, prediction.region, prediction.nbytes) == (None, (0, 29, 0, 39), mask.nbytes)
+    assert (prediction.roi, prediction.shown, prediction.nbytes) == (None, (0, 29, 0, 39), mask.nbytes)
     np.testing.assert_array_equal(prediction.map.full(), mask)
     assert [[prediction.at(row, column) for column in range(40)] for row in range(30)] == mask.tolist()
 
@@ -152,7 +152,7 @@ def test_of_a_step_only_the_networks_own_probabilities_are_kept():
     corners = prediction.patch[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert [prediction.at(row, column) for row in (0, 2399) for column in (0, 3199)] == corners.tolist()
     zoomed = steps([PixelClick(200, 300, True)] * 2, Recorder())[1]
-    assert zoomed.region == zoomed.roi != (0, 599, 0, 799)
+    assert zoomed.shown == zoomed.roi != (0, 599, 0, 799)
     assert zoomed.at(0, 0) == 0
 
 
@@ -163,7 +163,7 @@ def test_ritm_zoom_sees_the_whole_image_first_and_keeps_the_aspect():
     )
     assert recorder.inputs[0][0].shape == (1, 3, 600, 800)
     assert predictions[0].roi is None
-    assert predictions[0].region == (0, 599, 0, 799)
+    assert predictions[0].shown == (0, 599, 0, 799)
     roi = predictions[1].roi
     shape = recorder.inputs[1][0].shape[2:]
     assert max(shape) == 400

@@ -46,9 +46,9 @@ def test_parts_agree_with_the_full_map_to_the_last_bit(patch, roi, size, thresho
     rng = np.random.default_rng(5)
     rows, columns = np.sort(rng.integers(0, size[0], 40)), np.sort(rng.integers(0, size[1], 50))
     np.testing.assert_array_equal(resized.pick(rows, columns), full.frame[rows][:, columns])
-    region = ROI(max(roi.row_min - 5, 0), min(roi.row_max + 9, size[0] - 1), roi.column_min, roi.column_max)
-    cut = crop_picked(resized.pick, region, (48, 56))
-    np.testing.assert_array_equal(cut, crop(full.frame, region, (48, 56)))
+    wider = ROI(max(roi.row_min - 5, 0), min(roi.row_max + 9, size[0] - 1), roi.column_min, roi.column_max)
+    cut = crop_picked(resized.pick, wider, (48, 56))
+    np.testing.assert_array_equal(cut, crop(full.frame, wider, (48, 56)))
 
 
 @settings(max_examples=60, deadline=None)

@@ -169,7 +169,7 @@ class Stepwise:
     def __call__(self, clicks: Sequence[PixelClick]) -> tuple[FloatMap, ROI]:
         """See `Predict`."""
         self.prediction = self._predictor.step(self._image, self.prediction, clicks)
-        return self.prediction.map.full(), self.prediction.region
+        return self.prediction.map.full(), self.prediction.shown
 
 
 def as_served(engine: Engine, image: LoadedImage, order: ClickOrder, box: Box | None = None) -> Predict:

@@ -189,7 +189,8 @@ def _code_digest() -> str:
     """Of all that a converted network is made by: after a change of the code nothing old is served."""
     package = Path(__file__).parents[2]
     digest = hashlib.sha256()
-    for file in sorted([*(package / "models").glob("*.py"), *(package / "layers").glob("*.py"), Path(__file__)]):
+    parts = [file for folder in ("models", "layers", "export") for file in (package / folder).glob("*.py")]
+    for file in sorted([*parts, Path(__file__)]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
