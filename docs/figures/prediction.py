@@ -16,10 +16,10 @@ from skimage import data
 
 from icmformer import Click, Engine, LoadedImage
 from icmformer.images.masks import overlay
-from icmformer.inference.engine import THRESHOLD
 from icmformer.inference.predictor import Prediction
 from icmformer.inference.roi import ROI, PixelClick, crop, map_clicks
 from icmformer.layers.clickmap import disk_maps
+from icmformer.weights.serving_defaults import THRESHOLD
 
 CLICKS = [PixelClick(120, 200, True), PixelClick(215, 150, True), PixelClick(60, 60, False)]
 

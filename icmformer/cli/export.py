@@ -13,9 +13,9 @@ import torch
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.export.onnx import OPSET, Files, export_onnx
-from icmformer.inference.engine import THRESHOLD
 from icmformer.models import ClickNetwork, network_config
 from icmformer.weights import load
+from icmformer.weights.serving_defaults import THRESHOLD
 
 TOLERANCE = 1e-4
 """Largest difference of a logit that counts as the same network."""

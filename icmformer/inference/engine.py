@@ -33,13 +33,11 @@ from icmformer.models import ImageFeatures, network_config
 from icmformer.settings import Settings
 from icmformer.timings import Timings
 from icmformer.types import Box, Click, FloatMap, MaskResult
-from icmformer.weights import Weights, load
+from icmformer.weights import ServingDefaults, Weights, load
 
 T = TypeVar("T")
 log = logging.getLogger("icmformer")
 _ENTRIES = 4  # an image and ROIs of it that a feature cache should hold at the least
-THRESHOLD = 0.49
-"""Probability above which a pixel is in the mask, as published: the one place where it is written."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,7 @@ class Engine:
             raise ConfigError(f"clean_up must be a CleanUp, got {type(clean_up).__name__}")
         if not isinstance(ordered, bool | np.bool_):
             raise PromptError(f"clicks are ordered or not, True or False, got {type(ordered).__name__}")
-        timings = Timings()
+        timings, serving = Timings(), self.weights.serving
         with timings.stage("total"):
             with timings.stage("hash"):
                 loaded = image if isinstance(image, LoadedImage) else LoadedImage.from_array(image)
@@ -224,15 +222,14 @@ class Engine:
             prediction = self._predict(loaded, given, as_box(box), start, bool(ordered), timings)
             with timings.stage("resize"):
                 found = prediction.map
-                mask = found.over(THRESHOLD)
+                mask = found.over(serving.threshold)
                 sure = bool(mask.any())
                 if not sure and any(click.positive for click in given):
                     mask = best_part(found, given, height, width)
             if clean_up is not None:
                 with timings.stage("clean_up"):
                     mask = clean_up(mask, given)
-        sharpness = self.weights.serving.score_sharpness
-        score = expected_iou(prediction.patch, sharpness) if sure and mask.any() else 0.0
+        score = expected_iou(prediction.patch, serving) if sure and mask.any() else 0.0
         return MaskResult(mask, score, prediction.shown, dict(timings), found.full)
 
     def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
@@ -286,21 +283,21 @@ class Engine:
         return replay.ordered(pixels) if ordered else replay.unordered(pixels)
 
 
-def expected_iou(patch: FloatMap, sharpness: float) -> float:
-    """The IoU to expect of a mask if every probability, sharpened, is taken at its word.
+def expected_iou(patch: FloatMap, serving: ServingDefaults) -> float:
+    """The IoU to expect of a mask if every probability, sharpened, is that of the pixel to be on the object.
 
     Args:
         patch: Probabilities of the ROI.
-        sharpness: Factor on the log-odds against the threshold, the weights' own: networks trained with the normalised
-            focal loss are less sure than they could be, and far from the object many small probabilities add up.
+        serving: Its `score_sharpness` is a factor on the log-odds against its `threshold`: networks trained with the
+            normalised focal loss are underconfident, and far from the object many small probabilities add up.
 
     Returns:
         Expected intersection over expected union of {p > threshold} and the object, in [0, 1].
     """
-    inside = patch > THRESHOLD
+    inside = patch > serving.threshold
     known = np.clip(patch, 1e-6, 1 - 1e-6)
-    odds = known / (1 - known) * ((1 - THRESHOLD) / THRESHOLD)
-    sharpened = 1 - 1 / (1 + odds**sharpness)
+    odds = known / (1 - known) * ((1 - serving.threshold) / serving.threshold)
+    sharpened = 1 - 1 / (1 + odds**serving.score_sharpness)
     union = float(inside.sum()) + float(sharpened[~inside].sum())
     return float(sharpened[inside].sum()) / union if union else 0.0
 

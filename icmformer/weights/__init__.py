@@ -21,7 +21,7 @@ from icmformer.weights.search_path import (
     locate,
     search_path,
 )
-from icmformer.weights.serving_defaults import AS_PUBLISHED, MIN_CROP_SIZE, ServingDefaults
+from icmformer.weights.serving_defaults import AS_PUBLISHED, MIN_CROP_SIZE, THRESHOLD, ServingDefaults
 from icmformer.weights.store import FORMAT, Weights, load, save
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "MODEL_FILE",
     "RANDOM_PREFIX",
     "SUMS_FILE",
+    "THRESHOLD",
     "ServingDefaults",
     "Weights",
     "available",

@@ -10,6 +10,8 @@ from icmformer.errors import ConfigError
 
 MIN_CROP_SIZE = 200
 """Least side of an ROI, as published."""
+THRESHOLD = 0.49
+"""Probability above which a pixel is in the mask, as published: the one place where it is written."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class ServingDefaults:
             ROI and with the first prediction as the previous mask, before the mask is given.
         click_margin: Least distance in pixels of the network's input between a click and the input's edges: nearer ones
             are drawn so far inside. With the radius of the disks, none is cut off.
-        score_sharpness: How much surer than it says the network may be; see `expected_iou`. 1 takes it at its word;
-            `python -m training.calibrate` finds a network's own.
+        score_sharpness: Factor on the log-odds of pixels in the score of a mask; see `expected_iou`. 1 leaves
+            them as they are; `python -m training.calibrate` finds a network's own.
+        threshold: Probability above which a pixel is in the mask.
 
     Raises:
         ConfigError: A value that cannot be used; the text names it.
@@ -33,6 +36,7 @@ class ServingDefaults:
     refinement_pass: bool = False
     click_margin: int = 0
     score_sharpness: float = 1.0
+    threshold: float = THRESHOLD
 
     def __post_init__(self) -> None:
         if type(self.min_crop_size) is not int or self.min_crop_size < 1:
@@ -44,6 +48,8 @@ class ServingDefaults:
         sharpness = self.score_sharpness
         if isinstance(sharpness, bool) or not isinstance(sharpness, int | float) or not 0 < sharpness <= 100:
             raise ConfigError(f"score_sharpness must be a positive number, got {sharpness!r}")
+        if not isinstance(self.threshold, float) or not 0 < self.threshold < 1:
+            raise ConfigError(f"threshold must be a probability between 0 and 1, got {self.threshold!r}")
 
     @staticmethod
     def of(description: Mapping[str, Any]) -> ServingDefaults:

@@ -73,16 +73,16 @@ def test_where_nothing_at_all_is_found_it_is_a_spot():
     assert 40 < mask.sum() < 100
 
 
-def test_the_engine_replies_with_it(monkeypatch):
+def test_the_engine_replies_with_it():
     """And goes on from what the network said, not from the guess."""
     photo = LoadedImage.from_array(data.chelsea())
     plain = engine(of="starter")
     expected = plain.segment(photo, [Click(170.5, 120.5), Click(60.5, 60.5, False)])
-    monkeypatch.setattr("icmformer.inference.engine.THRESHOLD", 0.999999)
-    guessed = plain.segment(photo, [Click(170.5, 120.5)])
+    strict = engine(of="starter", threshold=0.999999)
+    guessed = strict.segment(photo, [Click(170.5, 120.5)])
     assert guessed.mask[120, 170]
     assert guessed.score == 0
     assert guessed.mask.mean() < 0.9
-    later = plain.segment(photo, [Click(170.5, 120.5), Click(60.5, 60.5, False)])
+    later = strict.segment(photo, [Click(170.5, 120.5), Click(60.5, 60.5, False)])
     np.testing.assert_array_equal(later.probability, expected.probability)
-    assert not plain.segment(photo, [Click(60.5, 60.5, False)]).mask.any()  # nothing is asked for
+    assert not strict.segment(photo, [Click(60.5, 60.5, False)]).mask.any()  # nothing is asked for

@@ -8,8 +8,10 @@ from skimage import data
 from icmformer import Caches, Click, LoadedImage, weights
 from icmformer.inference.engine import expected_iou
 from icmformer.inference.roi import PixelClick
+from icmformer.weights import AS_PUBLISHED, ServingDefaults
 from tests.engines import engine
 
+SHARP = ServingDefaults(score_sharpness=2.5)
 CLICK = Click(200.5, 120.5)
 
 
@@ -25,7 +27,7 @@ def test_scores_are_sharpened_as_the_weights_say(photo, sharpness):
     result = asked.segment(photo, [CLICK])
     click = PixelClick(*CLICK.pixel(*photo.shape[:2]), True)
     patch = asked.predictor.step(LoadedImage.from_array(photo), None, [click]).patch
-    assert result.score == expected_iou(patch, sharpness)
+    assert result.score == expected_iou(patch, ServingDefaults(score_sharpness=sharpness))
     assert result.score != engine(score_sharpness=4.0, refinement_pass=False).segment(photo, [CLICK]).score
 
 
@@ -40,10 +42,10 @@ def test_the_score_is_the_expected_iou():
     for sharpness in (1.0, 2.5):
         sure, unsure = odds**sharpness / (1 + odds**sharpness)
         expected = (1 + sure) / (2 + unsure)
-        assert expected_iou(patch, sharpness) == pytest.approx(expected, abs=1e-4)
-    assert expected_iou(patch, 2.5) > expected_iou(patch, 1.0)
-    assert expected_iou(np.zeros((3, 3), np.float32), 2.5) == 0
-    assert expected_iou(np.ones((3, 3), np.float32), 2.5) == pytest.approx(1, abs=1e-6)
+        assert expected_iou(patch, ServingDefaults(score_sharpness=sharpness)) == pytest.approx(expected, abs=1e-4)
+    assert expected_iou(patch, SHARP) > expected_iou(patch, AS_PUBLISHED)
+    assert expected_iou(np.zeros((3, 3), np.float32), SHARP) == 0
+    assert expected_iou(np.ones((3, 3), np.float32), SHARP) == pytest.approx(1, abs=1e-6)
 
 
 def test_a_guess_scores_nothing(monkeypatch):
@@ -53,7 +55,7 @@ def test_a_guess_scores_nothing(monkeypatch):
     asked = engine("fast", Caches(), of="starter")
     monkeypatch.setattr(asked.backend, "decode", lambda *_: patch.logit())
     result = asked.segment(np.zeros((2, 2, 3), np.uint8), [Click(0.5, 0.5)])
-    assert expected_iou(patch.numpy(), 2.5) > 0
+    assert expected_iou(patch.numpy(), SHARP) > 0
     assert result.probability.max() < 0.49
     assert result.mask[0, 0]
     assert result.score == 0

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu
 
+from icmformer.weights import ServingDefaults
 from training.calibrate import main
 from training.evaluation.calibration import lower_chance, tables
 
@@ -9,7 +10,7 @@ from training.evaluation.calibration import lower_chance, tables
 def test_the_tables_are_those_of_hand_made_masks():
     sure, unsure = np.full((8, 8), 0.02, np.float16), np.full((8, 8), 0.3, np.float16)
     sure[2:6, 2:6] = unsure[2:6, 2:6] = 0.98
-    told = tables([sure, unsure], np.array([0.95, 0.35]), 2.5)
+    told = tables([sure, unsure], np.array([0.95, 0.35]), ServingDefaults(score_sharpness=2.5))
     rows = [line.split() for line in told.splitlines()]
     assert rows[0][:2] == ["2", "masks,"]
     one = next(row for row in rows if row[0] == "1.0")

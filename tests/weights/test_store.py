@@ -199,6 +199,8 @@ def resum(folder):
         ({"score_sharpness": 0}, "score_sharpness must be a positive number"),
         ({"score_sharpness": float("nan")}, "score_sharpness must be"),
         ({"score_sharpness": True}, "score_sharpness must be"),
+        ({"threshold": 1.0}, "threshold must be a probability"),
+        ({"threshold": 1}, "threshold must be a probability"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(native, change, text):
@@ -264,7 +266,13 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
     assert other.sha256 == weights.load(native).sha256
     assert other.identity != weights.load(native).identity
     assert weights.load(native).serving == AS_PUBLISHED == ServingDefaults(200, False, 0, 1.0)
-    changes = ({"min_crop_size": 60}, {"refinement_pass": True}, {"click_margin": 5}, {"score_sharpness": 2.5})
+    changes = (
+        {"min_crop_size": 60},
+        {"refinement_pass": True},
+        {"click_margin": 5},
+        {"score_sharpness": 2.5},
+        {"threshold": 0.6},
+    )
     served = [ServingDefaults(**change) for change in changes]
     others = [
         weights.load(weights.save(tmp_path / str(n), NAME, network.state_dict(), "mine", serving=one))

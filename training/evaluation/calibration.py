@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +15,7 @@ from icmformer.errors import ConfigError
 from icmformer.inference.engine import expected_iou
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
+from icmformer.weights import ServingDefaults
 from training.evaluation.benchmarks import EvalObject
 from training.evaluation.protocol import Stepwise, simulate
 
@@ -46,7 +48,7 @@ def calibrate(engine: Engine, objects: Sequence[EvalObject], clicks: int = 4) ->
             patches.append(steps.prediction.patch.astype(np.float16))
 
         ious += simulate(steps, truth, target_iou=None, max_clicks=clicks, observe=keep).ious
-    return tables(patches, np.array(ious), engine.weights.serving.score_sharpness)
+    return tables(patches, np.array(ious), engine.weights.serving)
 
 
 def lower_chance(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
@@ -58,18 +60,20 @@ def lower_chance(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:
     return float(((pairs < 0) + (pairs == 0) / 2).mean()) if pairs.size else float("nan")
 
 
-def tables(patches: list[HalfMap], ious: NDArray[np.float64], chosen: float) -> str:
-    """The two tables as text; `chosen` is the weights' own sharpness."""
+def tables(patches: list[HalfMap], ious: NDArray[np.float64], serving: ServingDefaults) -> str:
+    """The two tables as text; the weights' own sharpness is marked."""
     lines = [
         f"{len(ious)} masks, mean IoU {ious.mean():.3f}",
         f"{'sharpness':>10} {'mean score':>11} {'error':>7} {'correlation':>12}",
     ]
     for sharpness in _SHARPNESSES:
-        scores = np.array([expected_iou(p.astype(np.float32), sharpness) for p in patches])
-        mark = " *" if sharpness == chosen else ""
+        scores = np.array(
+            [expected_iou(p.astype(np.float32), replace(serving, score_sharpness=sharpness)) for p in patches]
+        )
+        mark = " *" if sharpness == serving.score_sharpness else ""
         told = f"{sharpness:>10} {scores.mean():>11.3f} {abs(scores - ious).mean():>7.3f}"
         lines.append(f"{told} {np.corrcoef(scores, ious)[0, 1]:>12.3f}{mark}")
-    scores = np.array([expected_iou(p.astype(np.float32), chosen) for p in patches])
+    scores = np.array([expected_iou(p.astype(np.float32), serving) for p in patches])
     bad = ious < _BAD
     if 0 < bad.sum() < len(bad):
         chance = lower_chance(scores, bad)

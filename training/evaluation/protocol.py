@@ -22,11 +22,11 @@ from icmformer import Box, Click, Engine
 from icmformer.errors import ConfigError
 from icmformer.images.reading import LoadedImage
 from icmformer.inference.backends.base import CallableBackend
-from icmformer.inference.engine import THRESHOLD
 from icmformer.inference.predictor import Prediction, Predictor
 from icmformer.inference.roi import ROI, PixelClick, ZoomSettings, bounding_box, whole
 from icmformer.serving.client import Ask, ServedImage
 from icmformer.types import BoolMask, FloatMap
+from icmformer.weights.serving_defaults import THRESHOLD
 from training.evaluation.benchmarks import Truth
 from training.evaluation.noc import MAX_CLICKS
 from training.simulated_annotator import SimulatedAnnotator

@@ -24,6 +24,7 @@ from icmformer.inference.profiles import find_device, find_runtime
 from icmformer.serving.client import asker
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
+from icmformer.weights import THRESHOLD
 from training.evaluation.benchmarks import EvalObject, Truth, load_benchmark
 from training.evaluation.noc import click_count
 from training.evaluation.object_results import Header, ObjectLog, ObjectResult
@@ -157,6 +158,7 @@ class _Worker:
         session = simulate(
             self._predict(image, truth),
             truth,
+            threshold=THRESHOLD if settings.server else self._engine.weights.serving.threshold,
             target_iou=settings.target_iou,
             initial_mask=initial_mask,
             observe=strip.add if strip else None,

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from icmformer.errors import ConfigError
@@ -23,7 +22,9 @@ from training.finetuning.readers.detect import read_annotations
 from training.finetuning.report import write_report
 from training.finetuning.settings import FinetuneSettings
 from training.finetuning.split import Split, prepare
-from training.train import main as train
+from training.loop.checkpoints import CHECKPOINT, read_checkpoint
+from training.loop.config import load_config
+from training.loop.run import RunOptions, train
 
 LEAST_SHARE = 0.0001
 """Share of the input a target covers at least: a team's objects are trained on however small they are."""
@@ -144,19 +145,18 @@ def _trained(settings: FinetuneSettings, config: Mapping[str, Any]) -> Mapping[s
     """
     file, run = settings.out / "config.yaml", settings.out / "run"
     file.write_text(yaml.safe_dump(dict(config), sort_keys=False))
-    command = [str(file), "--data-root", str(settings.data), "--out", str(run), "--start", settings.weights]
-    command += ["--device", settings.devices[0], "--workers", str(settings.workers), "--save-minutes", "2"]
-    if settings.threads:
-        command += ["--threads", str(settings.threads)]
-    status = train(command)
-    if status == 130:
+    options = RunOptions(
+        data_root=settings.data,
+        out=run,
+        start=settings.weights,
+        device=settings.devices[0],
+        threads=settings.threads,
+        workers=settings.workers,
+        save_minutes=2,
+    )
+    if not train(load_config(file), options).finished:
         raise KeyboardInterrupt
-    if status:
-        raise ConfigError("the training failed, see above")
-    checkpoint = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    state: dict[str, Any] = checkpoint["state"]
-    if state["seen"] + config["batch"] <= config["samples"]:
-        raise KeyboardInterrupt
+    state: dict[str, Any] = read_checkpoint(run / CHECKPOINT)["state"]
     return state
 
 

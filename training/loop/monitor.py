@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from icmformer import Click
 from icmformer.images.masks import overlay
-from icmformer.inference.engine import THRESHOLD
+from icmformer.weights.serving_defaults import THRESHOLD
 from training.loop.trainer import StepResult
 
 SHOWN = 4

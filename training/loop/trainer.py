@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from icmformer.errors import IcmformerError, TrainingError, WeightsError
-from icmformer.inference.engine import THRESHOLD
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
+from icmformer.weights.serving_defaults import THRESHOLD
 from training.loop.clicks import add_click, used_slots
 from training.loop.config import Stage, TrainConfig, stages
 from training.loop.gradient_checkpointing import checkpoint_blocks
