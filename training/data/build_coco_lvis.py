@@ -27,7 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command import exit_status
+from training.command_line import exit_status
 from training.data.coco_lvis.community import Community
 from training.data.coco_lvis.originals import Instances, Panoptic
 from training.data.coco_lvis.rules import Object, combine

@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command import exit_status
+from training.command_line import exit_status
 
 _BLOCK = 1 << 20
 
