@@ -33,7 +33,7 @@ def check(report: Report, environment: Mapping[str, str], project: int | None) -
     report.check(
         "label studio settings",
         studio.settings,
-        advice="mend or unset that variable; docs/label_studio.md has them all",
+        advice="correct or unset that variable; docs/label_studio.md has them all",
     )
     if not (environment.get("LABEL_STUDIO_URL") or environment.get("LABEL_STUDIO_HOST")):
         without = skipped if project is None else failed

@@ -47,7 +47,7 @@ _UNREACHABLE = re.compile(r"host='([^']*)', port=(\d+)")
 def check(report: Report, environment: Mapping[str, str]) -> None:
     """Checks CVAT, where its address is given."""
     cvat = _Cvat(environment)
-    report.check("cvat settings", cvat.settings, advice="mend or unset that variable; docs/cvat.md has them all")
+    report.check("cvat settings", cvat.settings, advice="correct or unset that variable; docs/cvat.md has them all")
     if not cvat.url:
         advice = "to check it set CVAT_HOST, or give --cvat URL"
         return report.check("cvat", lambda: skipped("no address given", advice))

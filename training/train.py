@@ -28,7 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the shards and folders it names")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument(
-        "--dry-run", action="store_true", help="check network, data and schedule, tell the cost; no more"
+        "--dry-run",
+        action="store_true",
+        help="check network, data and schedule and estimate the cost, without training",
     )
     parser.add_argument("--tflops", type=float, default=150, help="sustained, for the cost of --dry-run (150)")
     parser.add_argument("--start", help="weights to begin with: a backbone's file, or a name or path of weights")
@@ -40,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--profile-steps", type=int, default=0, metavar="N", help="record N steps: RUN/profile.txt and profile.json"
     )
-    parser.add_argument("--time-budget", type=float, metavar="MIN", help="save and stop after so many minutes")
+    parser.add_argument("--time-budget", type=float, metavar="MIN", help="save and stop after this many minutes")
     parser.add_argument("--save-minutes", type=float, default=5, metavar="MIN", help="between checkpoints (5)")
     return parser
 

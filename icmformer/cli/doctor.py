@@ -35,7 +35,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--weights", help="name or path (ICMFORMER_WEIGHTS, else starter)")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (ICMFORMER_DEVICE, else auto)")
     parser.add_argument("--label-studio", metavar="URL", help="Label Studio's address (LABEL_STUDIO_URL)")
-    parser.add_argument("--project", type=int, metavar="ID", help="number of a Label Studio project to look at")
+    parser.add_argument("--project", type=int, metavar="ID", help="number of a Label Studio project to check")
     parser.add_argument("--cvat", metavar="URL", help="CVAT's address (CVAT_HOST)")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.set_defaults(run=_run)

@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
     (args.output / "export.json").write_text(json.dumps(about, indent=2) + "\n")
     print(f"{files.encode}, {files.decode}: {args.batch} x {side} x {side} pixels, opset {OPSET}")
     if difference is None:
-        print("not compared with torch: pip install 'icmformer[cpu]' brings a runtime for it")
+        print("not compared with torch: pip install 'icmformer[cpu]' installs OpenVINO, which it needs")
         return 0
     print(f"largest difference of a logit from torch's: {difference:.1e} (OpenVINO, fp32)")
     if difference > TOLERANCE:

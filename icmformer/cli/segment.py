@@ -63,7 +63,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--profile",
         choices=list(PROFILES),
-        help="exact: as published; fast: no mirrored pass, lower precision (ICMFORMER_PROFILE, else fast)",
+        help="exact: as published; fast: no flip, lower precision (ICMFORMER_PROFILE, else fast)",
     )
     parser.add_argument(
         "--runtime",
@@ -151,9 +151,9 @@ def _ask_server(args: argparse.Namespace, image: LoadedImage, box: Box | None) -
     unknown = ("mask", "weights", "device", "profile", "runtime", "unordered", "keep_clicked", "fill_holes", "min_area")
     for name in (*unknown, "json"):
         if getattr(args, name):
-            raise ConfigError(f"--{name.replace('_', '-')} does not go with --server: CVAT has nothing like it")
+            raise ConfigError(f"--{name.replace('_', '-')} cannot be combined with --server: CVAT has no such option")
     if not args.clicks and box is None:
-        raise PromptError("nothing to go by: give at least one click, or a box")
+        raise PromptError("the prompt is empty: give at least one click, or a box")
     mask = ServedImage(image, asker(args.server)).segment(args.clicks, box)
     write_mask(args.output, mask)
     if args.overlay:

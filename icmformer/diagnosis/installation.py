@@ -117,7 +117,7 @@ def openvino(runtime: str, device: str) -> Finding:
     if importlib.util.find_spec("openvino") is None:
         if runtime == "openvino":
             return failed("it was asked for and is not installed", f"{get}, {leave}")
-        return warning("not installed: torch is used, two to three times as slow on a CPU", get)
+        return warning("not installed: torch is used, two to three times slower on a CPU", get)
     if error := import_error("openvino"):
         return failed(f"installed, and cannot be imported ({error})", f"{_AGAIN} openvino, {leave}")
     text = installed("openvino") or "of unknown version"

@@ -27,7 +27,7 @@ def check(report: Report, environment: Mapping[str, str], weights: str | None, d
         "settings",
         served.read_settings,
         ["packages", "torch"],
-        "mend or unset that variable; docs/settings.md has them all",
+        "correct or unset that variable; docs/settings.md has them all",
     )
     report.check("cache folder", lambda: machine.cache_folder(served.settings.cache_dir), ["settings"])
     report.check("device", served.find_device, ["settings"])
@@ -59,7 +59,7 @@ def unknown_variables(environment: Mapping[str, str], known: Iterable[str]) -> F
     told = ", ".join(f"{name} (meant {PREFIX}{close[name][0]}?)" if close[name] else name for name in strange)
     return warning(
         f"set, and no setting: {told}",
-        "mend the name, or unset it; docs/settings.md, label_studio.md and cvat.md have them all",
+        "correct the name, or unset it; docs/settings.md, label_studio.md and cvat.md have them all",
     )
 
 
@@ -152,5 +152,5 @@ class _Served:
         facts: dict[str, Fact] = {"iou": round(overlap, 3), "ms": round(milliseconds, 1), "runtime": engine.runtime}
         trained = self._weights.path is not None
         if trained and overlap < _GOOD_OVERLAP:
-            return warning(text, "these weights miss what is easy: are they trained? try --weights starter", **facts)
+            return warning(text, "these weights miss an easy object: are they trained? try --weights starter", **facts)
         return ok(text, **facts)

@@ -262,7 +262,9 @@ def _check_scans(data: bytes) -> None:
         if marker == _START_OF_SCAN:
             scans += 1
             if scans > _MOST_SCANS:
-                raise ImageTooLargeError(f"the JPEG file has more than {_MOST_SCANS} scans; store it anew")
+                raise ImageTooLargeError(
+                    f"the JPEG file has more than {_MOST_SCANS} scans; save it again as a baseline JPEG or PNG"
+                )
         position += int.from_bytes(data[position : position + 2], "big")  # the segment; a scan's own data follow
 
 
@@ -273,5 +275,5 @@ def _decode_what_there_is(data: bytes, max_pixels: int, shown_by: ShownBy, error
         done = subprocess.run(command, input=data, capture_output=True, timeout=60, check=True)
     except subprocess.SubprocessError:
         raise TruncatedImageError(f"{error}; nothing of it can be recovered") from error
-    warnings.warn(f"opened as far as it goes: {error}", TruncatedImageWarning, stacklevel=3)
+    warnings.warn(f"opened as far as it could be decoded: {error}", TruncatedImageWarning, stacklevel=3)
     return decode_image(done.stdout, max_pixels, shown_by=shown_by)

@@ -206,7 +206,7 @@ class Engine:
         Raises:
             ImageError: Not an RGB image.
             PromptError: Nothing to go by, or a prompt that does not fit the image.
-            ConfigError: `clean_up` is no CleanUp.
+            ConfigError: `clean_up` is not a CleanUp.
         """
         if not isinstance(clean_up, CleanUp | None):
             raise ConfigError(f"clean_up must be a CleanUp, got {type(clean_up).__name__}")
@@ -268,7 +268,7 @@ class Engine:
         pixels = tuple(PixelClick(*c.pixel(height, width), c.positive) for c in clicks)
         if mask is None and box is None:
             if not clicks:
-                raise PromptError("nothing to go by: give at least one click, or a box")
+                raise PromptError("the prompt is empty: give at least one click, or a box")
             if not any(c.positive for c in clicks):
                 return Prediction.given(np.zeros((height, width), np.float32))
         elif box is None and not clicks:

@@ -62,8 +62,8 @@ def test_a_photos_set_and_whether_it_was_ever_trained_on_are_groups():
     truth = a_mask(10, 10, slice(0, 5), slice(0, 5))
     told = [groups_of(ShardObject("x", None, None, "labels", 1, 0, name), truth) for name in ("solar", "coco")]
     assert [groups["kind of set"] for groups in told] == [
-        "never trained on by a recipe here",
-        "trained on, but for these photos",
+        "whole set held out",
+        "set trained on, except these photos",
     ]
     assert [groups["set"] for groups in told] == ["solar", "coco"]
 

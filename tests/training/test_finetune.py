@@ -181,7 +181,7 @@ def test_what_outlines_nothing_is_counted_and_left_out(quick, tmp_path, capsys):
     assert main([*options, "--samples", "8"]) in (0, NOT_PROMOTED)
     told = capsys.readouterr().out
     assert "2 photos with 2 objects to train on, 1 with 1 held out" in told
-    assert "skipped, since they outline nothing: 4 x box" in told
+    assert "skipped, without an outline: 4 x box" in told
     assert "4 x box" in page_of(tmp_path / "run")
 
 

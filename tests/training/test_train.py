@@ -189,7 +189,7 @@ def test_a_signal_to_all_of_a_run_saves_and_says_so(command, number):
     told, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "saved after" in told
-    assert "of 4,000 samples; the same command goes on" in told
+    assert "of 4,000 samples; run the same command again to continue" in told
     assert "Traceback" not in errors
     assert torch.load(out / "checkpoint.pt", weights_only=True)["state"]["seen"] == max(log_of(out))
 

@@ -155,7 +155,7 @@ def verify(path: Path, source: Source) -> str:
     size = path.stat().st_size
     if source.size is not None and size != source.size:
         short = "cut short" if size < source.size else "of another size"
-        raise ConfigError(f"{path} is {short}: {size:,} bytes, published are {source.size:,}; fetch it again")
+        raise ConfigError(f"{path} is {short}: {size:,} bytes, published ones are {source.size:,}; fetch it again")
     kind, _, expected = (source.digest or "sha256:").partition(":")
     actual = _digest(path, kind)
     if source.digest:
@@ -310,7 +310,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(metavar="ACTION")
-    check = actions.add_parser("check", help="compare files with what was published")
+    check = actions.add_parser("check", help="compare files with their published checksums")
     check.add_argument(
         "folder", type=Path, metavar="DIR", help="where they are; those of the list that are there are checked"
     )

@@ -72,4 +72,4 @@ def open_shard(path: Path, include_held_out: bool = False) -> Shard:
     try:
         return Shard(path, include_held_out)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ConfigError(f"{path} is no shard of images ({error})") from error
+        raise ConfigError(f"{path} is not a shard of images ({error})") from error

@@ -37,7 +37,7 @@ def open_images(root: Path, names: Sequence[str]) -> Images:
     """
     images = Images([_open(root / name) for name in names])
     if not any(record.labels for record in images.records):
-        raise ConfigError(f"there is not one labelled image to train on in {', '.join(names)} of {root}")
+        raise ConfigError(f"there is no labelled image to train on in {', '.join(names)} of {root}")
     return images
 
 

@@ -57,7 +57,7 @@ class ObjectLog:
         first = {"run": dict(header)}
         if before and json.dumps(before[0]) != json.dumps(first):
             raise ConfigError(
-                f"{self._path} holds another run (other weights, data or settings); give another --out or delete it"
+                f"{self._path} holds another run (different weights, data or settings); give another --out or delete it"
             )
         self.results: dict[str, ObjectResult] = {result["name"]: result for result in before[1:]}
         self._path.write_text("".join(json.dumps(line) + "\n" for line in [first, *before[1:]]))

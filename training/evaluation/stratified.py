@@ -48,7 +48,7 @@ def groups_of(item: EvalObject, truth: Truth) -> Groups:
         "pieces": "one" if (areas >= _LEAST_PIECE * area).sum() == 1 else "several",
     }
     if isinstance(item, ShardObject):
-        kind = "never trained on by a recipe here" if item.set in HELD_OUT_SETS else "trained on, but for these photos"
+        kind = "whole set held out" if item.set in HELD_OUT_SETS else "set trained on, except these photos"
         return {"kind of set": kind, "set": item.set, **found}
     return found
 

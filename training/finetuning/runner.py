@@ -57,9 +57,9 @@ def finetune(settings: FinetuneSettings) -> bool:
         flush=True,
     )
     if split.skipped:
-        print(f"skipped, since they outline nothing: {split.skipped}")
+        print(f"skipped, without an outline: {split.skipped}")
     if not split.train_objects or not split.held_objects:
-        raise ConfigError("one of the two parts holds no object; annotate more photos, or change --held-out")
+        raise ConfigError("one of the two parts has no object; annotate more photos, or change --held-out")
     doubt = gate.doubt(split, settings)
     if doubt:
         print(f"warning: {doubt}", file=sys.stderr)
@@ -83,7 +83,7 @@ def finetune(settings: FinetuneSettings) -> bool:
     print(f"\nclicks to 90% IoU: {noc90(before):.2f} before, {noc90(after):.2f} after ({change:+.0f}%)")
     print(f"promoted: {made}" if promoted else f"NOT promoted, no better than {settings.weights}; kept as {made}")
     if promoted and settings.install:
-        print(f"servers and commands know them as {gate.install(made)}")
+        print(f"servers and commands find them by the name {gate.install(made)}")
     print(f"report: {report}")
     return promoted
 
@@ -199,7 +199,7 @@ def _facts(settings: FinetuneSettings, split: Split, tried: Mapping[int, Results
         "held out": f"{split.held_images} photos, {split.held_objects} objects, at most {settings.objects} evaluated",
         "learning rate, batch": f"{settings.lr:g}, {settings.batch}",
         "profile of the evaluation": settings.profile,
-        "skipped, since they outline nothing": split.skipped,
+        "skipped, without an outline": split.skipped,
         "photos' long side": f"{split.long_side} pixels (median)",
         **{f"clicks zooming in to {crop} pixels": f"{noc90(results):.2f}" for crop, results in tried.items()},
         "mind": doubt,

@@ -80,7 +80,7 @@ class FinetuneSettings:
         known = json.loads(mark.read_text())
         other = ", ".join(sorted(key for key, value in deciding.items() if value != known.get(key)))
         if other:
-            raise ConfigError(f"{self.out} holds another run (other {other}); give another --out, or delete it")
+            raise ConfigError(f"{self.out} holds another run (different {other}); give another --out, or delete it")
 
 
 def _digest(path: Path) -> str:

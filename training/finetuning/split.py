@@ -58,10 +58,12 @@ def prepare(images: Iterable[AnnotatedImage], out: Path, share: float) -> Split:
         if not image.labels.any():
             continue
         if image.name in found:
-            raise ConfigError(f"several photos are called {image.name}; give them names of their own")
+            raise ConfigError(f"several photos are called {image.name}; give them different names")
         found[image.name] = _write(image, every)
     if len(found) < 2:
-        raise ConfigError(f"{len(found)} annotated photos are too few: one trains, the other tells the gain")
+        raise ConfigError(
+            f"{len(found)} annotated photos are too few: one part is for training, one for measuring the gain"
+        )
     order = sorted(found, key=lambda name: found[name][0])
     held = set(order[: min(max(1, round(share * len(found))), len(found) - 1)])
     for name in found:

@@ -106,7 +106,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return {"state": content["state"], "config": dict(content["config"]), "best": float(content["best"])}
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path} is no checkpoint of a training run: {error}") from error
+        raise WeightsError(f"{path} is not a checkpoint of a training run: {error}") from error
 
 
 def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:

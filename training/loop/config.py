@@ -221,7 +221,7 @@ def stages(config: TrainConfig) -> list[Stage]:
 def _stage(config: TrainConfig, start: int, until: int, where: str) -> Stage:
     warm = config.optim.warmup_samples
     if warm > until - start:
-        raise ConfigError(f"{where}.warmup_samples ({warm:,}) are more than the {until - start:,} samples it is for")
+        raise ConfigError(f"{where}.warmup_samples ({warm:,}) are more than the {until - start:,} samples of its stage")
     return Stage(config, start, until)
 
 

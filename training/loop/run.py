@@ -119,7 +119,7 @@ class Run:
             print(f"saved after {trainer.seen:,} samples: {out / CHECKPOINT}")
         finished = not trainer.next_stage()
         if first and not finished:
-            print(f"stopped at {trainer.seen:,} of {config.samples:,} samples; the same command goes on")
+            print(f"stopped at {trainer.seen:,} of {config.samples:,} samples; run the same command again to continue")
         return RunResult(finished, self.signalled)
 
     def _begin(self) -> None:

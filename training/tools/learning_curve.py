@@ -89,7 +89,7 @@ def _rows(run: Path) -> list[dict[str, Any]]:
         if not rows:
             raise ValueError("it is empty")
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{log} is no log of a training run ({type(error).__name__}: {error})") from error
+        raise ConfigError(f"{log} is not a log of a training run ({type(error).__name__}: {error})") from error
     return rows
 
 

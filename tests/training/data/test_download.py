@@ -157,7 +157,7 @@ def test_a_folder_is_checked_file_by_file(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert "WRONG  " in told
-    assert "val2017.zip is cut short: 22 bytes, published are 815,585,330" in told
+    assert "val2017.zip is cut short: 22 bytes, published ones are 815,585,330" in told
     assert f"ok     {tmp_path / 'GrabCut.zip'}" in told
     assert main(["check", str(tmp_path), "DAVIS.zip"]) == 1
     assert "is missing" in capsys.readouterr().out

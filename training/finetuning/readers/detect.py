@@ -86,7 +86,7 @@ def _read_file(path: Path, finder: ImageFinder) -> Iterator[AnnotatedImage]:
 def _parsed(path: Path) -> ElementTree.Element:
     text = path.read_text()
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise AnnotationError(f"{path} declares entities, which no export does")
+        raise AnnotationError(f"{path} declares entities, which exports do not")
     return ElementTree.fromstring(text)
 
 
@@ -126,5 +126,5 @@ def _extract(archive: Path, folder: Path) -> None:
             raise AnnotationError(f"{archive} unpacks to {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f}")
         for entry in file.infolist():
             if Path(entry.filename).is_absolute() or ".." in Path(entry.filename).parts:
-                raise AnnotationError(f"{archive} holds {entry.filename!r}, which leads out of its folder")
+                raise AnnotationError(f"{archive} holds {entry.filename!r}, which lies outside its folder")
         file.extractall(folder)
