@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="of the jittered clicks' randomness (0)")
     parser.add_argument(
-        "--second-look",
+        "--refinement-pass",
         choices=["yes", "no"],
         help="whether a first click gets a coarse-to-fine refinement pass (default: as the weights' config says)",
     )
@@ -90,11 +90,11 @@ def _settings(args: argparse.Namespace) -> EvaluationSettings:
     if args.seed is not None and not args.click_spread:
         raise ConfigError("--seed goes with --click-spread")
     if args.server and (
-        args.as_served or args.box or args.mode != "auto" or args.weights or args.profile or args.second_look
+        args.as_served or args.box or args.mode != "auto" or args.weights or args.profile or args.refinement_pass
     ):
         raise ConfigError(
             "--server has settings of its own; leave out --weights, --profile, --as-served, --box, --mode and "
-            "--second-look"
+            "--refinement-pass"
         )
     return EvaluationSettings(
         dataset=args.dataset,
@@ -110,7 +110,7 @@ def _settings(args: argparse.Namespace) -> EvaluationSettings:
         server=args.server,
         click_spread=args.click_spread,
         seed=args.seed or 0,
-        refinement_pass={"yes": True, "no": False}.get(args.second_look),
+        refinement_pass={"yes": True, "no": False}.get(args.refinement_pass),
     )
 
 

@@ -55,14 +55,14 @@ class ZoomSettings:
         skip_clicks: With up to so many clicks the whole image is seen at its own size; -1: it is always resized.
         target_size: (rows, columns) of the network's input, aspect not kept; or the long side, aspect kept.
         expansion_ratio: ROI side over the mask's side.
-        recompute_iou: A new ROI replaces the old one when their overlap falls below this.
+        least_overlap: A new ROI replaces the old one when their overlap falls below this.
         mask_threshold: Probability above which the previous mask counts for the ROI.
     """
 
     skip_clicks: int = -1
     target_size: tuple[int, int] | int = (448, 448)
     expansion_ratio: float = 1.4
-    recompute_iou: float = 0.5
+    least_overlap: float = 0.5
     mask_threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ def choose_roi(
         return None
     else:
         candidate = whole(*size)
-    return kept if kept is not None and keeps(kept, candidate, clicks, zoom.recompute_iou) else candidate
+    return kept if kept is not None and keeps(kept, candidate, clicks, zoom.least_overlap) else candidate
 
 
 def expand(box: ROI, size: tuple[int, int], ratio: float, least: int) -> ROI:
@@ -150,7 +150,7 @@ def object_roi(box: ROI, clicks: Sequence[PixelClick], size: tuple[int, int], ra
     return expand(box, size, ratio, least)
 
 
-def keeps(roi: ROI, candidate: ROI, clicks: Sequence[PixelClick], recompute_iou: float) -> bool:
+def keeps(roi: ROI, candidate: ROI, clicks: Sequence[PixelClick], least_overlap: float) -> bool:
     """Whether the old ROI stays: all positive clicks lie well inside it, and the candidate overlaps it enough."""
     for click in clicks:
         if click.positive and not (
@@ -159,7 +159,7 @@ def keeps(roi: ROI, candidate: ROI, clicks: Sequence[PixelClick], recompute_iou:
             return False
     rows = _segment_iou((roi.row_min, roi.row_max), (candidate.row_min, candidate.row_max))
     columns = _segment_iou((roi.column_min, roi.column_max), (candidate.column_min, candidate.column_max))
-    return rows * columns >= recompute_iou
+    return rows * columns >= least_overlap
 
 
 def _segment_iou(a: tuple[int, int], b: tuple[int, int]) -> float:

@@ -244,7 +244,7 @@ def test_the_refinement_pass_is_made_or_not_whatever_the_weights_say(tmp_path, r
         write(tmp_path / folder / "disk.png", image if folder == "images" else disk)
     told = {}
     for wish in ("yes", "no"):
-        told[wish] = run(tmp_path, tmp_path / wish, "--second-look", wish, "--profile", "fast", weights=TRAINED)
+        told[wish] = run(tmp_path, tmp_path / wish, "--refinement-pass", wish, "--profile", "fast", weights=TRAINED)
         assert told[wish]["refinement_pass"] is (wish == "yes")
     assert told["yes"]["miou_at_1"] > told["no"]["miou_at_1"] + 0.01
 
