@@ -33,7 +33,7 @@ _SHARES = {"under 1%": 0.01, "1% to 5%": 0.05, "5% to 20%": 0.2, "over 20%": 1.0
 """Name -> the share of the photo that it ends at."""
 _LEAST_PIECE = 0.01
 
-_EVALUATIONS = {"identity", "dataset", "root", "limit", "profile", "size", "served", "passes", "box", "target_iou"}
+_EVALUATIONS = {"identity", "dataset", "root", "limit", "profile", "size", "served", "box", "target_iou"}
 """What an evaluation says of itself, among other things."""
 
 Groups = Mapping[str, str]

@@ -90,7 +90,6 @@ def _measure(path: str, name: str, args: argparse.Namespace, out: Path) -> dict[
         size=(side, side),
         target_iou=None,
         served=None,
-        passes=None,
         box=None,
         limit=args.objects,
     )
