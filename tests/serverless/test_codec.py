@@ -165,7 +165,7 @@ def test_any_text_is_parsed_or_refused(data):
 def test_parts_are_off_and_do_not_go_with_the_form_that_holds_one_mask():
     assert not FunctionSettings.from_environment({}).parts
     assert FunctionSettings.from_environment({"ICMFORMER_CVAT_PARTS": "1"}).parts
-    with pytest.raises(ConfigError, match="ICMFORMER_CVAT_PARTS=1 does not go with ICMFORMER_CVAT_REPLY=mask"):
+    with pytest.raises(ConfigError, match="ICMFORMER_CVAT_PARTS=1 cannot be combined with ICMFORMER_CVAT_REPLY=mask"):
         FunctionSettings.from_environment({"ICMFORMER_CVAT_PARTS": "1", "ICMFORMER_CVAT_REPLY": "mask"})
     with pytest.raises(ConfigError, match="ICMFORMER_CVAT_PARTS must be 0 or 1"):
         FunctionSettings.from_environment({"ICMFORMER_CVAT_PARTS": "all"})

@@ -137,7 +137,7 @@ def test_the_command_line_asks_a_function(function, tmp_path, fast, capsys):
     for options, text in (
         (["--click", "9000,1"], "answered 400"),
         ([], "nothing to go by"),
-        (["--click", "1,1", "--profile", "exact"], "--profile does not go with --server"),
+        (["--click", "1,1", "--profile", "exact"], "--profile cannot be combined with --server"),
     ):
         assert icmformer_command(["segment", str(photo), *options, "--server", function.url, "-o", str(mask)]) == 2
         assert text in capsys.readouterr().err

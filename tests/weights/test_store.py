@@ -280,7 +280,7 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
     ]
     assert [one.serving for one in others] == served
     assert {one.sha256 for one in others} == {weights.load(native).sha256}
-    assert len({one.identity for one in (*others, weights.load(native))}) == 5
+    assert len({one.identity for one in (*others, weights.load(native))}) == 6
 
 
 @pytest.mark.parametrize("content", [{1: torch.ones(1)}, [1, 2], {"state_dict": {}}, {"state_dict": {"a": 1}}, 7])
