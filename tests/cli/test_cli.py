@@ -88,7 +88,7 @@ def test_segment_prints_json_with_polygons_of_the_mask(picture, photo, tmp_path,
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ([], "nothing to go by"),
+        ([], "the prompt is empty"),
         (["--click", "9999,5"], "outside the image of 451 x 300"),
         (["--click", "5,5", "--weights", "nowhere"], "no weights 'nowhere'"),
         (["--click", "5,5", "--device", "cuda:77"], "not there"),

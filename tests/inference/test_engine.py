@@ -277,7 +277,7 @@ def test_a_box_costs_one_step_and_each_click_one_more(photo, clicks, steps, monk
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({}, "nothing to go by"),
+        ({}, "the prompt is empty"),
         ({"clicks": [Click(1000, 10)]}, "outside the image"),
         ({"box": Box(900, 900, 950, 950)}, "outside the image"),
         ({"clicks": CLICKS, "previous_mask": np.zeros((5, 5), bool)}, "shape"),

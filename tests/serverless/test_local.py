@@ -136,7 +136,7 @@ def test_the_command_line_asks_a_function(function, tmp_path, fast, capsys):
     assert f"{expected.sum():,} pixels" in capsys.readouterr().out
     for options, text in (
         (["--click", "9000,1"], "answered 400"),
-        ([], "nothing to go by"),
+        ([], "the prompt is empty"),
         (["--click", "1,1", "--profile", "exact"], "--profile cannot be combined with --server"),
     ):
         assert icmformer_command(["segment", str(photo), *options, "--server", function.url, "-o", str(mask)]) == 2

@@ -78,4 +78,4 @@ def test_folders_without_a_log_are_refused(runs, tmp_path, capsys):
     for odd in ({"seen": 1}, step, {**step, "validation": validation}, {**step, "validation": 3}, [1]):
         (tmp_path / "log.jsonl").write_text(json.dumps(odd) + "\n")
         assert main([str(tmp_path)]) == 2
-        assert "no log of a training run" in capsys.readouterr().err
+        assert "not a log of a training run" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_masks_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"x\.mat"):
         load_benchmark("SBD", tmp_path)
     (tmp_path / "text.zip").write_text("no shard")
-    with pytest.raises(ConfigError, match="no shard"):
+    with pytest.raises(ConfigError, match="not a shard"):
         load_benchmark("shard", tmp_path / "text.zip")
 
 

@@ -286,7 +286,7 @@ def test_what_is_no_export_is_told(photos, name, content, text):
 def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as file:
         file.writestr("../outside.json", "[]")
-    with pytest.raises(AnnotationError, match="leads out"):
+    with pytest.raises(AnnotationError, match="lies outside"):
         list(read_annotations(tmp_path / "bad.zip", unpack=tmp_path / "in"))
     assert not (tmp_path / "outside.json").exists()
 

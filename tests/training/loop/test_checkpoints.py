@@ -38,7 +38,7 @@ def test_resuming_is_exact(tiny_config, shard_root, tmp_path):
 
 def test_what_is_no_checkpoint_of_this_network_is_refused(tiny_config, tmp_path):
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(WeightsError, match="no checkpoint"):
+    with pytest.raises(WeightsError, match="not a checkpoint"):
         load_checkpoint(Trainer(tiny_config, torch.device("cpu")), tmp_path / "text.pt")
     saved(Trainer(tiny_config, torch.device("cpu")), tmp_path / "tiny.pt")
     wider = parse_config({**TINY_RUN, "network": {**TINY_RUN["network"], "embed_dim": 32}})

@@ -128,7 +128,7 @@ def test_what_cannot_be_trained_on_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"no shard .*none\.zip"):
         open_images(tmp_path, ["none.zip"])
     (tmp_path / "text.zip").write_text("no archive")
-    with pytest.raises(ConfigError, match=r"text\.zip is no shard"):
+    with pytest.raises(ConfigError, match=r"text\.zip is not a shard"):
         open_images(tmp_path, ["text.zip"])
     with pytest.raises(ConfigError, match="there is no folder"):
         open_images(tmp_path, ["nothing"])
@@ -158,5 +158,5 @@ def test_large_images_are_averaged_not_sampled():
 
 def test_a_set_without_any_object_is_refused_before_training_waits_for_one(tmp_path, tiny_config):
     write_pair(tmp_path / "blank", "a", np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), np.uint8))
-    with pytest.raises(ConfigError, match="not one labelled image"):
+    with pytest.raises(ConfigError, match="no labelled image"):
         open_images(tmp_path, ["blank"])
