@@ -1,8 +1,8 @@
 """Settings from the environment: one frozen object, read once where a program starts, and handed on from there.
 
-Each field carries the name of its variable, how its text is read, and what it means; a server's own settings extend
-`Settings` by further fields of the kind (`serverless/settings.py`, `ls_backend/settings.py`). docs/settings.md lists
-the variables for users.
+Each field carries the name of its variable and how its text is read; a server's own settings extend
+`Settings` by further fields of the kind (`serverless/settings.py`, `ls_backend/settings.py`). What each means is
+in docs/settings.md, docs/cvat.md and docs/label_studio.md, whose tables a test holds to these fields.
 """
 
 from __future__ import annotations
@@ -23,25 +23,24 @@ T = TypeVar("T")
 Word = TypeVar("Word", bound=str)
 
 
-def variable(name: str, default: T, read: Callable[[str, str], T], meaning: str) -> T:
+def variable(name: str, default: T, read: Callable[[str, str], T]) -> T:
     """A field that is read from a variable of the environment; the default where that is empty or not set.
 
     Args:
         name: The variable; several, of which the first that is set counts, are separated by blanks.
         default: Without one.
         read: Makes the value of a variable's name and its text, or raises `ConfigError`.
-        meaning: For people.
     """
 
     def of(env: Mapping[str, str]) -> T:
         return next((read(one, env[one]) for one in name.split() if env.get(one, "").strip()), default)
 
-    return computed(name, of, meaning, default)
+    return computed(name, of, default)
 
 
-def computed(names: str, of: Callable[[Mapping[str, str]], T], meaning: str, default: T | Any = MISSING) -> T:
+def computed(names: str, of: Callable[[Mapping[str, str]], T], default: T | Any = MISSING) -> T:
     """A field that is worked out from the whole environment; see `variable`."""
-    about = {"names": names.split(), "of": of, "meaning": meaning}
+    about = {"names": names.split(), "of": of}
     if default is MISSING:
         return field(default_factory=lambda: of(os.environ), metadata=about)
     return field(default=default, metadata=about)
@@ -110,26 +109,20 @@ def _cache_dir(env: Mapping[str, str]) -> Path:
 class Settings:
     """What every program here goes by."""
 
-    weights: str = variable("ICMFORMER_WEIGHTS", "starter", text, "name or path of the weights")
-    weights_path: tuple[Path, ...] = variable(
-        "ICMFORMER_WEIGHTS_PATH", (), listed(os.pathsep, path), "folders searched for weights by name, as in PATH"
-    )
-    cache_dir: Path = computed("ICMFORMER_CACHE_DIR", _cache_dir, "folder for downloaded and converted files")
-    device: str = variable("ICMFORMER_DEVICE", "auto", text, "auto, cpu, cuda or cuda:N; auto takes a GPU if any")
-    profile: str = variable("ICMFORMER_PROFILE", "fast", text, "exact or fast")
-    runtime: str = variable(
-        "ICMFORMER_RUNTIME", "auto", text, "auto, torch or openvino; auto is OpenVINO on a CPU where it is installed"
-    )
-    threads: int = variable("ICMFORMER_THREADS", 0, whole(0, 1024), "CPU threads of the network, 0 for torch's choice")
-    batch: int = variable("ICMFORMER_BATCH", 1, whole(1, 64), "requests that the torch runtime decodes in one pass")
-    compile: bool = variable("ICMFORMER_COMPILE", False, flag, "1 compiles the network at start (torch runtime)")
-    max_pixels: int = variable("ICMFORMER_MAX_PIXELS", 100_000_000, whole(1, PIXEL_LIMIT), "largest image opened")
-    image_cache_mb: int = variable("ICMFORMER_IMAGE_CACHE_MB", 160, whole(0, 1_000_000), "decoded images kept")
-    feature_cache_mb: int = variable("ICMFORMER_FEATURE_CACHE_MB", 128, whole(0, 1_000_000), "image features kept")
-    state_cache_mb: int = variable(
-        "ICMFORMER_STATE_CACHE_MB", 48, whole(0, 1_000_000), "predictions of unfinished objects kept"
-    )
-    click_log: Path | None = variable("ICMFORMER_CLICK_LOG", None, path, "file that servers log clicks to")
+    weights: str = variable("ICMFORMER_WEIGHTS", "starter", text)
+    weights_path: tuple[Path, ...] = variable("ICMFORMER_WEIGHTS_PATH", (), listed(os.pathsep, path))
+    cache_dir: Path = computed("ICMFORMER_CACHE_DIR", _cache_dir)
+    device: str = variable("ICMFORMER_DEVICE", "auto", text)
+    profile: str = variable("ICMFORMER_PROFILE", "fast", text)
+    runtime: str = variable("ICMFORMER_RUNTIME", "auto", text)
+    threads: int = variable("ICMFORMER_THREADS", 0, whole(0, 1024))
+    batch: int = variable("ICMFORMER_BATCH", 1, whole(1, 64))
+    compile: bool = variable("ICMFORMER_COMPILE", False, flag)
+    max_pixels: int = variable("ICMFORMER_MAX_PIXELS", 100_000_000, whole(1, PIXEL_LIMIT))
+    image_cache_mb: int = variable("ICMFORMER_IMAGE_CACHE_MB", 160, whole(0, 1_000_000))
+    feature_cache_mb: int = variable("ICMFORMER_FEATURE_CACHE_MB", 128, whole(0, 1_000_000))
+    state_cache_mb: int = variable("ICMFORMER_STATE_CACHE_MB", 48, whole(0, 1_000_000))
+    click_log: Path | None = variable("ICMFORMER_CLICK_LOG", None, path)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

@@ -57,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.check:
             return _check(settings)
         if not settings.weights.startswith(RANDOM_PREFIX):
-            locate(settings.weights)  # told here in one line; loading is the worker's: threads do not survive a fork
+            locate(
+                settings.weights, settings
+            )  # told here in one line; loading is the worker's: threads do not survive a fork
         _try_port(args.host, port)
     except IcmformerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -109,7 +111,7 @@ def _try_port(host: str, port: int) -> None:
 
 
 def _check(settings: BackendSettings) -> int:
-    print(f"weights         {load(settings.weights).name}")
+    print(f"weights         {load(settings.weights, settings).name}")
     if not settings.url:
         raise ConfigError("LABEL_STUDIO_URL is not set")
     studio = LabelStudio.from_settings(settings, limit=1 << 20)

@@ -113,12 +113,13 @@ class Backend:
         facts = {"facts": outcome.log_line()}
         if outcome.error:
             level = logging.ERROR if outcome.fault else logging.WARNING
-            log.log(level, "%s: %s", outcome.kind, outcome.error, exc_info=outcome.fault, extra=facts)
+            told = repr(outcome.fault) if outcome.fault else outcome.error
+            log.log(level, "%s: %s", outcome.kind, told, exc_info=outcome.fault, extra=facts)
         elif outcome.size is not None:
             log.info(
                 "task %s: %d clicks%s, %s, %s",
                 outcome.facts["task"],
-                outcome.positive + outcome.negative,
+                outcome.facts["clicks"],
                 " and a box" if outcome.boxes else "",
                 f"score {outcome.score:.2f}" if outcome.kind == "mask" else "empty mask",
                 ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in outcome.timings.items() if "." not in stage),

@@ -58,9 +58,12 @@ class ICMFormerModel(LabelStudioMLBase):  # type: ignore[misc]
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **kwargs: Any
     ) -> ModelResponse:
-        """Answers as `/predict` does; a bad request, which the runtime has no status for, is answered by nothing."""
+        """Answers as `/predict` does; a bad request, which the runtime has no status for, gets an empty reply."""
         body = {"tasks": tasks, "label_config": self.label_config, "params": {"context": context}}
-        reply = _backend().predict(body).reply or {"results": []}
+        outcome = _backend().predict(body)
+        if outcome.fault is not None:
+            raise RuntimeError(outcome.error) from outcome.fault
+        reply = outcome.reply or {"results": []}
         return ModelResponse(predictions=reply["results"], model_version=_backend().model_version)
 
     def fit(self, event: str, data: Any, **kwargs: Any) -> dict[str, str]:

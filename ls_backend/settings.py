@@ -54,39 +54,23 @@ def _level(name: str, given: str) -> int:
 class BackendSettings(Settings):
     """What the backend goes by."""
 
-    url: str = variable(
-        "LABEL_STUDIO_URL LABEL_STUDIO_HOST", "", _url, "Label Studio's address as this backend reaches it"
-    )
-    api_key: str = variable(
-        "LABEL_STUDIO_API_KEY", "", _token, "legacy or personal access token, sent to that address only"
-    )
-    aliases: tuple[Site, ...] = variable(
-        "LABEL_STUDIO_ALIASES", (), listed(",", _site), "other addresses of Label Studio that tasks may name"
-    )
-    user: str = variable("BASIC_AUTH_USER", "", text, "asked of every caller, except for /health, /ready and /webhook")
-    password: str = variable("BASIC_AUTH_PASS", "", text, "goes with it")
-    allowed_hosts: tuple[str, ...] = variable(
-        "ICMFORMER_ALLOWED_HOSTS", (), listed(",", _host), "other hosts for images; *.example.org, * for all public"
-    )
-    proxies: Proxies = computed(
-        "http_proxy https_proxy all_proxy no_proxy", Proxies.from_environment, "proxies for public hosts", DIRECT
-    )
-    max_image_bytes: int = variable(
-        "ICMFORMER_MAX_IMAGE_MB", 100 << 20, whole(1, 4096, _MB), "largest image file fetched"
-    )
-    max_body_bytes: int = variable("ICMFORMER_MAX_BODY_MB", 64 << 20, whole(1, 4096, _MB), "largest request body")
-    fetch_seconds: int = variable("ICMFORMER_FETCH_SECONDS", 30, whole(1, 90), "time for fetching an image")
-    file_cache_bytes: int = variable(
-        "ICMFORMER_FILE_CACHE_MB", 1024 << 20, whole(0, 1_000_000, _MB), "fetched files kept in the cache folder"
-    )
-    concurrency: int = variable("ICMFORMER_CONCURRENCY", 1, whole(1, 64), "requests that the network works on at once")
-    queue: int = variable("ICMFORMER_QUEUE", 32, whole(0, 10_000), "requests that may wait for it")
-    queue_seconds: int = variable(
-        "ICMFORMER_QUEUE_SECONDS", 20, whole(1, 90), "how long they wait before they are answered 503"
-    )
-    polygon_points: int = variable("ICMFORMER_POLYGON_POINTS", 200, whole(4, 100_000), "most points of a polygon")
-    log_level: int = variable("LOG_LEVEL", logging.INFO, _level, "DEBUG, INFO, WARNING or ERROR")
-    log_format: LogFormat = variable("LOG_FORMAT", "text", one_of("text", "json"), "text or json")
+    url: str = variable("LABEL_STUDIO_URL LABEL_STUDIO_HOST", "", _url)
+    api_key: str = variable("LABEL_STUDIO_API_KEY", "", _token)
+    aliases: tuple[Site, ...] = variable("LABEL_STUDIO_ALIASES", (), listed(",", _site))
+    user: str = variable("BASIC_AUTH_USER", "", text)
+    password: str = variable("BASIC_AUTH_PASS", "", text)
+    allowed_hosts: tuple[str, ...] = variable("ICMFORMER_ALLOWED_HOSTS", (), listed(",", _host))
+    proxies: Proxies = computed("http_proxy https_proxy all_proxy no_proxy", Proxies.from_environment, DIRECT)
+    max_image_bytes: int = variable("ICMFORMER_MAX_IMAGE_MB", 100 << 20, whole(1, 4096, _MB))
+    max_body_bytes: int = variable("ICMFORMER_MAX_BODY_MB", 64 << 20, whole(1, 4096, _MB))
+    fetch_seconds: int = variable("ICMFORMER_FETCH_SECONDS", 30, whole(1, 90))
+    file_cache_bytes: int = variable("ICMFORMER_FILE_CACHE_MB", 1024 << 20, whole(0, 1_000_000, _MB))
+    concurrency: int = variable("ICMFORMER_CONCURRENCY", 1, whole(1, 64))
+    queue: int = variable("ICMFORMER_QUEUE", 32, whole(0, 10_000))
+    queue_seconds: int = variable("ICMFORMER_QUEUE_SECONDS", 20, whole(1, 90))
+    polygon_points: int = variable("ICMFORMER_POLYGON_POINTS", 200, whole(4, 100_000))
+    log_level: int = variable("LOG_LEVEL", logging.INFO, _level)
+    log_format: LogFormat = variable("LOG_FORMAT", "text", one_of("text", "json"))
 
     def __post_init__(self) -> None:
         if self.api_key and not self.url:

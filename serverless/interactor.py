@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icmformer import CleanUp, Engine, LoadedImage
 from icmformer.images.reading import content_digest
 from icmformer.inference.cache import ByteLRU, Cache
+from icmformer.serving.click_log import ClickLog
 from icmformer.serving.core import ServingCore, SourceImage, load_engine
 from icmformer.serving.errors import NothingFoundError
 from icmformer.serving.queue import Turn
@@ -14,6 +15,9 @@ from icmformer.types import MaskResult
 from serverless import codec
 from serverless.codec import CVATRequest
 from serverless.settings import FunctionSettings
+
+if TYPE_CHECKING:
+    from icmformer.serving.metrics import Metrics
 
 
 class CVATCodec:
@@ -60,17 +64,13 @@ class CVATCodec:
 Interactor = ServingCore[CVATRequest, bytes]
 
 
-def make_interactor(engine: Engine, cvat: CVATCodec, **counted: Any) -> Interactor:
-    """The serving core with CVAT's codec.
-
-    Args:
-        engine: Ready to segment.
-        cvat: The codec.
-        counted: `click_log` and `metrics` of the core.
-    """
+def make_interactor(
+    engine: Engine, cvat: CVATCodec, metrics: Metrics | None = None, click_log: ClickLog | None = None
+) -> Interactor:
+    """The serving core with CVAT's codec, see `ServingCore`."""
     weights = engine.weights
     model = f"{weights.name} {weights.sha256[:8]} {engine.profile.name} {engine.device}"
-    return ServingCore(engine, cvat, model, **counted)
+    return ServingCore(engine, cvat, model, click_log=click_log, metrics=metrics)
 
 
 def load(settings: FunctionSettings) -> Interactor:

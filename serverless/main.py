@@ -11,7 +11,6 @@ import json
 import time
 import traceback
 import warnings
-from typing import Any
 
 from nuclio_sdk import Context, Event, Response
 
@@ -20,6 +19,7 @@ from icmformer.errors import IcmformerError
 from icmformer.serving.click_log import ClickLog
 from icmformer.serving.core import Outcome, load_engine, refused
 from icmformer.serving.errors import NotReadyError
+from icmformer.serving.metrics import Metrics
 from icmformer.timings import server_timing
 from serverless.interactor import CVATCodec, Interactor, make_interactor
 from serverless.settings import FunctionSettings
@@ -51,14 +51,11 @@ def init_context(context: Context) -> None:
 
 def _interactor(context: Context, settings: FunctionSettings) -> Interactor:
     engine, cvat = load_engine(settings), CVATCodec(settings)
-    counted: dict[str, Any] = {}
     try:
-        from icmformer.serving.metrics import Metrics
-
-        counted = {"metrics": Metrics(engine, cvat.images), "click_log": ClickLog(settings.click_log)}
+        return make_interactor(engine, cvat, Metrics(engine, cvat.images), ClickLog(settings.click_log))
     except Exception as error:  # masks are worth more than figures of them
         context.logger.warn(f"there will be no metrics and no click log: {error}")
-    return make_interactor(engine, cvat, **counted)
+        return make_interactor(engine, cvat)
 
 
 def handler(context: Context, event: Event) -> Response:
@@ -100,5 +97,6 @@ def _log(context: Context, outcome: Outcome[bytes], request_id: str) -> None:
     if outcome.reply is not None:
         facts["bytes"] = len(outcome.reply)
     with contextlib.suppress(Exception):
-        text = f"{outcome.kind}: {outcome.error}" if outcome.error else "answered"
+        what = repr(outcome.fault) if outcome.fault else outcome.error
+        text = f"{outcome.kind}: {what}" if outcome.error else "answered"
         getattr(context.logger, f"{level}_with")(text, **facts)

@@ -23,16 +23,9 @@ def _clean_up(env: Mapping[str, str]) -> CleanUp:
 class FunctionSettings(Settings):
     """What the function goes by."""
 
-    reply: ReplyForm = variable(
-        "ICMFORMER_CVAT_REPLY", "shapes", one_of("shapes", "mask"), "shapes (CVAT 2.60 on) or mask (CVAT 2.3 to 2.59)"
-    )
-    parts: bool = variable("ICMFORMER_CVAT_PARTS", False, flag, "1 answers one shape for each connected part of a mask")
-    clean_up: CleanUp = computed(
-        f"{_KEEP_CLICKED} {_FILL_HOLES}",
-        _clean_up,
-        "1 keeps only the parts of a mask that were clicked on; holes of at most so many pixels are filled",
-        CleanUp(),
-    )
+    reply: ReplyForm = variable("ICMFORMER_CVAT_REPLY", "shapes", one_of("shapes", "mask"))
+    parts: bool = variable("ICMFORMER_CVAT_PARTS", False, flag)
+    clean_up: CleanUp = computed(f"{_KEEP_CLICKED} {_FILL_HOLES}", _clean_up, CleanUp())
 
     def __post_init__(self) -> None:
         if self.parts and self.reply == "mask":

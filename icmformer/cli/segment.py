@@ -123,12 +123,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.server:
         return _ask_server(args, image, box)
     previous = read_mask(args.mask, settings.max_pixels) if args.mask else None
-    engine = Engine.from_weights(
-        args.weights or settings.weights,
-        args.device or settings.device,
-        args.profile or settings.profile,
-        runtime=args.runtime or settings.runtime,
-    )
+    weights = args.weights or settings.weights
+    engine = Engine.from_weights(weights, args.device, args.profile, runtime=args.runtime, settings=settings)
     result = engine.segment(image, args.clicks, box, previous, ordered=not args.unordered, clean_up=clean_up)
     write_mask(args.output, result.mask)
     if args.overlay:

@@ -107,9 +107,9 @@ class _Served:
         advice = "`icmformer weights info` lists what there is; set ICMFORMER_WEIGHTS (--weights) to one"
         try:
             if not untrained:
-                locate(name)
+                locate(name, self.settings)
             advice = f"copy or fetch these weights again, then: icmformer weights verify {name}"
-            found = self._weights = load(name)
+            found = self._weights = load(name, self.settings)
         except WeightsError as error:
             return failed(str(error), advice)
         facts: dict[str, Fact] = {"name": found.name, "sha256": found.sha256}

@@ -159,7 +159,11 @@ class Engine:
 
         Args:
             path_or_name: See `icmformer.weights.load`.
-            device, profile, caches, runtime, settings: As for the engine.
+            device: As for the engine.
+            profile: As for the engine.
+            caches: As for the engine.
+            runtime: As for the engine.
+            settings: As for the engine.
 
         Raises:
             WeightsError: See `icmformer.weights.load`.

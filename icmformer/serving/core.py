@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 
-from icmformer.errors import IcmformerError
 from icmformer.geometry import CleanUp
 from icmformer.images.reading import LoadedImage
-from icmformer.inference.engine import Caches, Engine
+from icmformer.inference.engine import Engine
 from icmformer.serving.click_log import ClickLog
 from icmformer.serving.errors import SupersededError, status_of
 from icmformer.serving.queue import RequestQueue, Turn
@@ -146,7 +145,7 @@ class Outcome(Generic[Reply]):
         error: What is wrong, in a line; empty where nothing is.
         fault: The exception behind a fault of our own, for the log alone.
         timings: Milliseconds by stage, those of the engine as `segment.STAGE`.
-        positive, negative, boxes: What the request holds, as far as it could be read.
+        positive, negative, boxes: What the request holds; None where it could not be read.
         size: (height, width) of the image.
         image_kept: Whether it was decoded before.
         score: Of the mask.
@@ -161,9 +160,9 @@ class Outcome(Generic[Reply]):
     error: str = ""
     fault: Exception | None = None
     timings: Timings = field(default_factory=Timings)
-    positive: int = 0
-    negative: int = 0
-    boxes: int = 0
+    positive: int | None = None
+    negative: int | None = None
+    boxes: int | None = None
     size: tuple[int, int] | None = None
     image_kept: bool | None = None
     score: float | None = None
@@ -174,16 +173,17 @@ class Outcome(Generic[Reply]):
     @property
     def prompts(self) -> int:
         """Clicks and boxes of the request."""
-        return self.positive + self.negative + self.boxes
+        return (self.positive or 0) + (self.negative or 0) + (self.boxes or 0)
 
     def log_line(self) -> dict[str, Any]:
         """What there is to log."""
         known = {
             "status": self.status if self.error else None,
+            "kind": self.kind if self.error else None,
             "result": None if self.error else self.kind,
             "positive": self.positive,
             "negative": self.negative,
-            "box": bool(self.boxes),
+            "box": None if self.boxes is None else bool(self.boxes),
             "height": self.size and self.size[0],
             "width": self.size and self.size[1],
             "image_kept": self.image_kept,
@@ -231,21 +231,8 @@ class ServingCore(Generic[R, Reply]):
         start = time.perf_counter()
         outcome = Outcome[Reply](NOTHING_CLICKED)
         try:
-            with outcome.timings.stage("parse"):
-                request = self.codec.parse(body)
-            if request is not None:
-                outcome = replace(
-                    outcome,
-                    positive=request.positive,
-                    negative=request.negative,
-                    boxes=request.boxes,
-                    facts=request.facts(),
-                    logged=request.logged(),
-                )
-            if request is None or request.empty:
-                outcome = replace(outcome, reply=self.codec.no_mask())
-            else:
-                outcome = self._segmented(request, outcome)
+            for known in self._progress(body, outcome):
+                outcome = known
         except SupersededError:
             outcome = replace(outcome, kind=SUPERSEDED, reply=self.codec.no_mask())
         except Exception as error:
@@ -253,28 +240,42 @@ class ServingCore(Generic[R, Reply]):
         self._count(outcome, request_id, 1000 * (time.perf_counter() - start))
         return outcome
 
-    def _segmented(self, request: R, outcome: Outcome[Reply]) -> Outcome[Reply]:
+    def _progress(self, body: Any, outcome: Outcome[Reply]) -> Iterator[Outcome[Reply]]:
+        """What is known of a request after each stage; the last is its outcome."""
         codec, timings = self.codec, outcome.timings
-        # Each click of an object comes with those before it: who shares the group is clicking on the same object.
+        with timings.stage("parse"):
+            request = codec.parse(body)
+        if request is None:
+            yield replace(outcome, reply=codec.no_mask())
+            return
+        outcome = replace(
+            outcome,
+            positive=request.positive,
+            negative=request.negative,
+            boxes=request.boxes,
+            facts=request.facts(),
+            logged=request.logged(),
+        )
+        yield outcome
+        if request.empty:
+            yield replace(outcome, reply=codec.no_mask())
+            return
+        # Each click of an object comes with those before it: requests with the same group are about the same object.
         with self.queue.arrival(request.group) if self.queue else nullcontext() as turn:
             with timings.stage(codec.image_stage):
                 source = codec.image(request, turn)
             height, width = source.image.pixels.shape[:2]
+            outcome = replace(outcome, size=(height, width), image_kept=source.kept)
+            yield outcome
             clicks, box = request.prompt(height, width)
             with self._place(turn, timings), timings.stage("segment"):
                 result = self.segment(source.image, clicks, box)
         timings.within("segment", result.timings)
         with timings.stage("encode"):
             reply = codec.encode(request, result)
-        return replace(
-            outcome,
-            kind=MASK if result.mask.any() else EMPTY,
-            reply=reply,
-            size=(height, width),
-            image_kept=source.kept,
-            score=round(result.score, 3),
-            area=round(float(result.mask.mean()), 5),
-        )
+        kind = MASK if result.mask.any() else EMPTY
+        area = round(float(result.mask.mean()), 5)
+        yield replace(outcome, kind=kind, reply=reply, score=round(result.score, 3), area=area)
 
     def segment(self, image: LoadedImage, clicks: Sequence[Click], box: Box | None) -> MaskResult:
         """The engine's result for a tool's clicks.
@@ -298,7 +299,8 @@ class ServingCore(Generic[R, Reply]):
         if self.metrics and outcome.error:
             self.metrics.refused(outcome.kind)
         elif self.metrics:
-            self.metrics.prediction(outcome.kind, outcome.timings, outcome.prompts)
+            counts = outcome.kind != SUPERSEDED
+            self.metrics.prediction(outcome.kind, outcome.timings if counts else {}, outcome.prompts if counts else 0)
         if outcome.kind in (MASK, EMPTY):
             self.click_log.write(
                 "click",
@@ -319,9 +321,9 @@ class ServingCore(Generic[R, Reply]):
 def refused(error: Exception, outcome: Outcome[Reply]) -> Outcome[Reply]:
     """The outcome for an error, with what was known before; of a fault of our own the log alone says more."""
     status, kind = status_of(error)
-    if isinstance(error, IcmformerError):
-        return replace(outcome, status=status, kind=kind, error=" ".join(str(error).split()))
-    return replace(outcome, status=status, kind=kind, error="the server failed; its log says more", fault=error)
+    if status == 500:
+        return replace(outcome, status=status, kind=kind, error="the server failed; its log says more", fault=error)
+    return replace(outcome, status=status, kind=kind, error=" ".join(str(error).split()))
 
 
 def load_engine(settings: Settings) -> Engine:
@@ -332,8 +334,6 @@ def load_engine(settings: Settings) -> Engine:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    engine = Engine.from_weights(
-        settings.weights, settings.device, settings.profile, Caches.bounded(settings), settings.runtime, settings
-    )
+    engine = Engine.from_weights(settings.weights, settings=settings)
     engine.warm_up()
     return engine

@@ -43,7 +43,6 @@ log = logging.getLogger("icmformer.serving.metrics")
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 P = ParamSpec("P")
 
-_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 3, 10, 30)
 _CLICKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 50)
 _OF_A_PROCESS = re.compile(r"gauge_live\w*_(\d+)\.db")
@@ -75,7 +74,7 @@ class Metrics:
         ConfigError: The folder of PROMETHEUS_MULTIPROC_DIR cannot be used.
     """
 
-    content_type = _CONTENT_TYPE
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self, engine: Engine, images: Cache[Any]) -> None:
         self._told_fault = False

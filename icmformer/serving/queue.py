@@ -112,13 +112,14 @@ class RequestQueue:
         """A request's time from its arrival on, fetching its image included.
 
         Args:
-            group: Names the object that is being clicked on; requests of the same group that came before and have not
-                gone in yet are given up.
+            group: Names the object that is being clicked on, None where that is not known; requests of the same group
+                that came before and have not gone in yet are given up.
 
         Raises:
             BusyError: As many as may wait are here already.
         """
         turn = Turn(self._changed)
+        group = object() if group is None else group
         with self._changed:
             for older in self._turns.get(group, ()):
                 older.superseded = True

@@ -116,7 +116,6 @@ def test_what_asks_for_nothing_reaches_neither_image_nor_click_log(core, body, t
         (FetchError("x"), 502, "image not fetched"),
         (BusyError("x"), 503, "busy"),
         (NotReadyError("x"), 503, "not ready"),
-        (ConfigError("x"), 500, "internal error"),
     ],
 )
 def test_each_error_has_its_status_and_word(core, error, status, kind):
@@ -125,8 +124,8 @@ def test_each_error_has_its_status_and_word(core, error, status, kind):
     assert outcome.fault is None
 
 
-def test_a_fault_of_our_own_is_for_the_log_alone(core):
-    fault = ZeroDivisionError("a secret path")
+@pytest.mark.parametrize("fault", [ZeroDivisionError("a secret path"), ConfigError("a secret path")])
+def test_a_fault_of_our_own_is_for_the_log_alone(core, fault):
     outcome = core.respond(fault)
     assert (outcome.status, outcome.kind, outcome.fault) == (500, "internal error", fault)
     assert "secret" not in outcome.error
@@ -136,6 +135,8 @@ def test_what_was_read_before_an_error_is_told(core):
     outcome = core.respond(Asked((Click(1, 1), Click(9999, 5))))
     assert (outcome.status, outcome.kind, outcome.positive) == (400, "bad prompt", 2)
     assert "outside the image" in outcome.error
+    assert outcome.log_line().items() >= {"kind": "bad prompt", "width": 451, "image_kept": False}.items()
+    assert "positive" not in core.respond(RequestError("x")).log_line()
 
 
 def test_a_newer_request_of_the_object_supersedes_one_that_still_waits(core):
