@@ -118,9 +118,9 @@ class Backend:
         elif outcome.size is not None:
             log.info(
                 "task %s: %d clicks%s, %s, %s",
-                outcome.facts["task"],
-                outcome.facts["clicks"],
-                " and a box" if outcome.boxes else "",
+                outcome.request.facts["task"],
+                outcome.request.facts["clicks"],
+                " and a box" if outcome.request.boxes else "",
                 f"score {outcome.score:.2f}" if outcome.kind == "mask" else "empty mask",
                 ", ".join(f"{stage} {ms:.0f} ms" for stage, ms in outcome.timings.items() if "." not in stage),
                 extra=facts,

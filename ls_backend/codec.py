@@ -16,6 +16,7 @@ import numpy as np
 from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
 from icmformer.serving.errors import RequestError, UnusableImageError
+from icmformer.serving.requests import Summary
 from icmformer.types import BoolMask, Box, Click
 from ls_backend import rle
 from ls_backend.labelling_config import ImageTag, Output, read_config, some
@@ -91,31 +92,19 @@ class InteractiveRequest:
                 box = _box(mark, height, width)
         return tuple(clicks), box
 
-    @property
-    def positive(self) -> int:
-        return sum(mark.size is None and mark.positive for mark in self.marks)
+    empty = False
 
-    @property
-    def negative(self) -> int:
-        return sum(mark.size is None and not mark.positive for mark in self.marks)
-
-    @property
-    def boxes(self) -> int:
-        return sum(mark.size is not None for mark in self.marks)
-
-    @property
-    def empty(self) -> bool:
-        return False
-
-    @property
-    def group(self) -> tuple[str, str]:
-        return self.task, self.marks[0].id
-
-    def facts(self) -> dict[str, Any]:
-        return {"task": self.task, "clicks": self.positive + self.negative}
-
-    def logged(self) -> dict[str, Any]:
-        return {"region": self.region_id}
+    def summary(self) -> Summary:
+        """See `ClickRequest`."""
+        clicks = [mark.positive for mark in self.marks if mark.size is None]
+        return Summary(
+            positive=sum(clicks),
+            negative=len(clicks) - sum(clicks),
+            boxes=len(self.marks) - len(clicks),
+            group=(self.task, self.marks[0].id),
+            facts={"task": self.task, "clicks": len(clicks)},
+            logged={"region": self.region_id},
+        )
 
     @property
     def region_id(self) -> str:

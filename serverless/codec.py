@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.serving.errors import RequestError
+from icmformer.serving.requests import Summary
 from icmformer.types import BoolMask, Box, Click
 from serverless.rle import encode_mask
 
@@ -40,32 +41,14 @@ class CVATRequest:
     corners: tuple[float, float, float, float] | None
 
     @property
-    def positive(self) -> int:
-        return len(self.pos_points)
-
-    @property
-    def negative(self) -> int:
-        return len(self.neg_points)
-
-    @property
-    def boxes(self) -> int:
-        return int(self.corners is not None)
-
-    @property
     def empty(self) -> bool:
         """Whether nothing says where the object is: no box and no positive click."""
         return self.corners is None and not self.pos_points
 
-    @property
-    def group(self) -> None:
-        """CVAT does not tell which object a request is about."""
-        return None
-
-    def facts(self) -> dict[str, int]:
-        return {"image_bytes": len(self.image) * 3 // 4}
-
-    def logged(self) -> dict[str, int]:
-        return {}
+    def summary(self) -> Summary:
+        """See `ClickRequest`. CVAT does not tell which object a request is about."""
+        boxes, facts = int(self.corners is not None), {"image_bytes": len(self.image) * 3 // 4}
+        return Summary(len(self.pos_points), len(self.neg_points), boxes, facts=facts)
 
     def prompt(self, height: int, width: int) -> tuple[tuple[Click, ...], Box | None]:
         """Clicks, positive ones first, and box in an image of `height` x `width` pixels.

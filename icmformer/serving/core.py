@@ -6,7 +6,7 @@ A tool brings a `Codec`: what its requests look like, where its images come from
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -19,6 +19,7 @@ from icmformer.inference.engine import Engine
 from icmformer.serving.click_log import ClickLog
 from icmformer.serving.errors import SupersededError, status_of
 from icmformer.serving.queue import RequestQueue, Turn
+from icmformer.serving.requests import ClickRequest, Summary
 from icmformer.settings import Settings
 from icmformer.timings import Timings
 from icmformer.types import Box, Click, MaskResult
@@ -27,52 +28,6 @@ if TYPE_CHECKING:
     from icmformer.serving.metrics import Metrics
 
 MASK, EMPTY, NOTHING_CLICKED, SUPERSEDED = "mask", "empty", "nothing clicked", "superseded"
-
-
-class ClickRequest(Protocol):
-    """One object that an annotator is clicking on, in a tool's own coordinates."""
-
-    @property
-    def positive(self) -> int:
-        """Clicks on the object."""
-        ...
-
-    @property
-    def negative(self) -> int:
-        """Clicks off it."""
-        ...
-
-    @property
-    def boxes(self) -> int:
-        """Boxes around it."""
-        ...
-
-    @property
-    def group(self) -> Hashable:
-        """Names the object: a newer request of the same group supersedes those that still wait."""
-        ...
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing says where the object is, so that the image is not needed."""
-        ...
-
-    def prompt(self, height: int, width: int) -> tuple[tuple[Click, ...], Box | None]:
-        """Clicks and box in pixels of an image of `height` x `width`.
-
-        Raises:
-            RequestError: They do not fit the image.
-            PromptError: A box without area.
-        """
-        ...
-
-    def facts(self) -> Mapping[str, Any]:
-        """What the server's log says of it, beside its clicks."""
-        ...
-
-    def logged(self) -> Mapping[str, Any]:
-        """What the click log says of it, beside its clicks."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -145,13 +100,11 @@ class Outcome(Generic[Reply]):
         error: What is wrong, in a line; empty where nothing is.
         fault: The exception behind a fault of our own, for the log alone.
         timings: Milliseconds by stage, those of the engine as `segment.STAGE`.
-        positive, negative, boxes: What the request holds; None where it could not be read.
+        request: What the request holds.
         size: (height, width) of the image.
         image_kept: Whether it was decoded before.
         score: Of the mask.
         area: Of the mask, of the image's.
-        facts: Further ones for the server's log.
-        logged: Further ones for the click log.
     """
 
     kind: str
@@ -160,36 +113,28 @@ class Outcome(Generic[Reply]):
     error: str = ""
     fault: Exception | None = None
     timings: Timings = field(default_factory=Timings)
-    positive: int | None = None
-    negative: int | None = None
-    boxes: int | None = None
+    request: Summary = field(default_factory=Summary)
     size: tuple[int, int] | None = None
     image_kept: bool | None = None
     score: float | None = None
     area: float | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    logged: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def prompts(self) -> int:
-        """Clicks and boxes of the request."""
-        return (self.positive or 0) + (self.negative or 0) + (self.boxes or 0)
 
     def log_line(self) -> dict[str, Any]:
         """What there is to log."""
+        request = self.request
         known = {
             "status": self.status if self.error else None,
             "kind": self.kind if self.error else None,
             "result": None if self.error else self.kind,
-            "positive": self.positive,
-            "negative": self.negative,
-            "box": None if self.boxes is None else bool(self.boxes),
+            "positive": request.positive,
+            "negative": request.negative,
+            "box": None if request.boxes is None else bool(request.boxes),
             "height": self.size and self.size[0],
             "width": self.size and self.size[1],
             "image_kept": self.image_kept,
             "area": self.area,
             "score": self.score,
-            **self.facts,
+            **request.facts,
         }
         spent = {f"{stage}_ms": round(milliseconds, 1) for stage, milliseconds in self.timings.items()}
         return {name: value for name, value in known.items() if value is not None} | spent
@@ -248,20 +193,13 @@ class ServingCore(Generic[R, Reply]):
         if request is None:
             yield replace(outcome, reply=codec.no_mask())
             return
-        outcome = replace(
-            outcome,
-            positive=request.positive,
-            negative=request.negative,
-            boxes=request.boxes,
-            facts=request.facts(),
-            logged=request.logged(),
-        )
+        outcome = replace(outcome, request=request.summary())
         yield outcome
         if request.empty:
             yield replace(outcome, reply=codec.no_mask())
             return
         # Each click of an object comes with those before it: requests with the same group are about the same object.
-        with self.queue.arrival(request.group) if self.queue else nullcontext() as turn:
+        with self.queue.arrival(outcome.request.group) if self.queue else nullcontext() as turn:
             with timings.stage(codec.image_stage):
                 source = codec.image(request, turn)
             height, width = source.image.pixels.shape[:2]
@@ -300,21 +238,23 @@ class ServingCore(Generic[R, Reply]):
             self.metrics.refused(outcome.kind)
         elif self.metrics:
             counts = outcome.kind != SUPERSEDED
-            self.metrics.prediction(outcome.kind, outcome.timings if counts else {}, outcome.prompts if counts else 0)
+            self.metrics.prediction(
+                outcome.kind, outcome.timings if counts else {}, outcome.request.prompts if counts else 0
+            )
         if outcome.kind in (MASK, EMPTY):
             self.click_log.write(
                 "click",
                 self.codec.tool,
                 request=request_id,
                 result=outcome.kind,
-                positive=outcome.positive,
-                negative=outcome.negative,
-                box=bool(outcome.boxes),
+                positive=outcome.request.positive,
+                negative=outcome.request.negative,
+                box=bool(outcome.request.boxes),
                 area=outcome.area,
                 score=outcome.score,
                 milliseconds=round(milliseconds, 1),
                 model=self.model,
-                **outcome.logged,
+                **outcome.request.logged,
             )
 
 

@@ -42,6 +42,8 @@ TORCHLESS = (
     "icmformer/images/masks.py",
     "icmformer/images/reading.py",
     "ls_backend/addresses.py",
+    "icmformer/serving/errors.py",
+    "icmformer/serving/requests.py",
     "ls_backend/codec.py",
     "ls_backend/labelling_config.py",
     "ls_backend/config_tree.py",

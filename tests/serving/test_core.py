@@ -22,6 +22,7 @@ from icmformer.serving.errors import (
     UnusableImageError,
 )
 from icmformer.serving.queue import RequestQueue
+from icmformer.serving.requests import Summary
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,15 @@ class Asked:
     box: Box | None = None
     group: str = "an object"
 
-    positive = property(lambda self: sum(c.positive for c in self.clicks))
-    negative = property(lambda self: sum(not c.positive for c in self.clicks))
-    boxes = property(lambda self: int(self.box is not None))
     empty = property(lambda self: not self.clicks and self.box is None)
 
     def prompt(self, height, width):
         return self.clicks, self.box
 
-    def facts(self):
-        return {"task": 7}
-
-    def logged(self):
-        return {"region": "r1"}
+    def summary(self):
+        positive = sum(c.positive for c in self.clicks)
+        boxes = int(self.box is not None)
+        return Summary(positive, len(self.clicks) - positive, boxes, self.group, {"task": 7}, {"region": "r1"})
 
 
 @dataclass
@@ -86,7 +83,8 @@ def test_a_mask_is_the_engines_and_the_outcome_says_what_it_took(core, fast, pho
     expected = fast.segment(photo, clicks, ordered=ordered)
     np.testing.assert_array_equal(outcome.reply, expected.mask)
     assert (outcome.kind, outcome.status, outcome.error) == ("mask", 200, "")
-    assert (outcome.positive, outcome.negative, outcome.boxes, outcome.size) == (2, 1, 0, (300, 451))
+    assert outcome.size == (300, 451)
+    assert (outcome.request.positive, outcome.request.negative, outcome.request.boxes) == (2, 1, 0)
     assert outcome.score == pytest.approx(expected.score, abs=5e-4)
     assert [stage for stage in outcome.timings if "." not in stage] == ["parse", "fetch", "wait", "segment", "encode"]
     (line,) = read([tmp_path / "clicks.jsonl"])
@@ -133,7 +131,7 @@ def test_a_fault_of_our_own_is_for_the_log_alone(core, fault):
 
 def test_what_was_read_before_an_error_is_told(core):
     outcome = core.respond(Asked((Click(1, 1), Click(9999, 5))))
-    assert (outcome.status, outcome.kind, outcome.positive) == (400, "bad prompt", 2)
+    assert (outcome.status, outcome.kind, outcome.request.positive) == (400, "bad prompt", 2)
     assert "outside the image" in outcome.error
     assert outcome.log_line().items() >= {"kind": "bad prompt", "width": 451, "image_kept": False}.items()
     assert "positive" not in core.respond(RequestError("x")).log_line()
