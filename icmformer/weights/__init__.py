@@ -3,7 +3,7 @@
 The native form is a folder:
 
     config.json        {"format": 3, "name": ..., "network": {...}, "min_crop_size": 200, "refinement_pass": false,
-                       "click_margin": 0, "score_sharpness": 1.0, "about": {...}}
+                       "click_margin": 0, "score_sharpness": 1.0, "threshold": 0.49, "about": {...}}
     model.safetensors  the state dict, stored as `icmformer.weights.quantise` says: fp32, fp16 or int8
     SHA256SUMS         of both, as `sha256sum -c` reads it
 
