@@ -79,7 +79,7 @@ def read_page(text: str) -> Tag:
             depth += 1 if event == "start" else -1
             if depth > _DEEPEST:
                 raise RequestError(f"the labelling config has more than {_DEEPEST} tags within each other")
-    except (ElementTree.ParseError, ValueError) as error:  # ValueError: half a character
+    except (ElementTree.ParseError, ValueError) as error:  # ValueError: an unpaired surrogate
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"the labelling config is not XML: {error}") from error

@@ -102,7 +102,7 @@ class Metrics:
         self._requests = Counter("icmformer_requests", "Requests answered", ["route", "status"], **made)
         self._seconds = Histogram("icmformer_request_seconds", "Time of a request", ["route"], **timed)
         self._errors = Counter("icmformer_errors", "Requests refused or failed", ["kind"], **made)
-        for kind in ERROR_KINDS:  # told as 0 before the first
+        for kind in ERROR_KINDS:  # so that each is 0 before the first error
             self._errors.labels(kind)
         self._predictions = Counter("icmformer_predictions", "Predictions by outcome", ["kind"], **made)
         self._stages = Histogram("icmformer_stage_seconds", "Time of a prediction by stage", ["stage"], **timed)
