@@ -8,7 +8,8 @@
 | 32 bits, whole numbers | scaled by least and largest value | times 256 over the largest value | not shown |
 | floating point | scaled by least and largest value | cut to 0..255 | not shown |
 
-What a tool does not show is taken as plain. Label Studio's page has a dark theme, too; requests do not say which is used.
+What a tool does not show is taken as plain. Label Studio's page also has a dark theme; requests do not say which is
+used.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ current_request: ContextVar[str] = ContextVar("current_request", default="")
 
 @contextmanager
 def shared_metrics(workers: int) -> Iterator[None]:
-    """Gives several processes, started within, a folder to count into, so that any of them reports the figures of all."""
+    """Gives processes started within a folder to count into, so that any of them reports the figures of all."""
     name = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own, read when it is imported
     if workers == 1 or os.environ.get(name):
         yield
