@@ -68,12 +68,13 @@ def draw_hard_cases(
         raise ConfigError("--count and --clicks start at 1")
     header, evaluated = evaluated_objects(folder, _TARGET_IOU)
     engine = _engine(folder, header, weights)
+    threshold = engine.weights.serving.threshold
     tiles, others = [], 0
     for item, result in tqdm(hardest(evaluated, count), unit="object"):
         image, truth = item.load()
         made = [PixelClick(*click) for click in result["clicks"][:clicks]]
         predict = as_served(engine, image, header["served"] or "ordered")
-        session = simulate(predict, truth, target_iou=None, annotator=ScriptedAnnotator(truth, made))
+        session = simulate(predict, truth, threshold, None, annotator=ScriptedAnnotator(truth, made))
         points = pixel_middles(made)
         rows, columns = close_up(truth, session.mask, points)
         shifted = [Click(c.x - columns.start, c.y - rows.start, c.positive) for c in points]
