@@ -11,10 +11,9 @@ from PIL import Image
 
 from icmformer.errors import ConfigError
 from icmformer.images.reading import read_image
+from training.data.objects import IGNORE
 from training.data.records import ImageRecord
 
-IGNORE = 255
-_MOST_OBJECTS = 254
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 

@@ -51,8 +51,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # This imports torch._dynamo, as DistributedDataParallel would: imported while the group exists, that holds the group
-    # for ever (torch 2.13).
+    # Imports torch._dynamo, as DistributedDataParallel would while the group exists, which held it for ever (torch 2.13).
     torch.compiler.reset()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

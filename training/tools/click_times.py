@@ -1,9 +1,4 @@
-"""What a click costs, as ratios to the published path measured in the same run.
-
-The published path runs the whole network on the crop and its mirror image in fp32 and keeps nothing. A later click is
-the third on an object whose ROI stays, caches warm; a new object is the first click on another object of an image that
-was clicked on before; a first click is one on an image never seen. Times are medians of one process.
-"""
+"""Measures what clicks cost, for `training.bench`, which says what is measured."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Is the training sound? Trains a tiny network on five images until it knows them.
-
-The images are scikit-image's, their outlines drawn by hand.
-"""
+"""Trains a tiny network on five images, for `training.overfit`."""
 
 from __future__ import annotations
 
