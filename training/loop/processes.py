@@ -51,7 +51,7 @@ def joined(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # Imports torch._dynamo, as DistributedDataParallel would while the group exists, which held it for ever (torch 2.13).
+    # Imports torch._dynamo, as DistributedDataParallel would while the group exists, holding it for ever (torch 2.13).
     torch.compiler.reset()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
