@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from icmformer import Engine
 from icmformer.errors import IcmformerError
@@ -20,6 +22,12 @@ def command_parser(name: str, description: str | None) -> argparse.ArgumentParse
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The options that are fields of a dataclass by the same name, where they were given or have a default."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in vars(args).items() if name in names and value is not None}
 
 
 def positive(text: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from icmformer.errors import ConfigError
 from icmformer.inference.profiles import PROFILES, RUNTIMES
-from training.command_line import add_dataset, add_processes, command_parser, exit_status
+from training.command_line import add_dataset, add_processes, command_parser, exit_status, given
 from training.evaluation.protocol import trace
 from training.evaluation.report import print_table
 from training.evaluation.runner import evaluate
@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target-iou", type=float, default=0.9, metavar="IOU", help="stop an object there (0.9)")
     parser.add_argument(
         "--as-served",
+        dest="order",
         choices=["ordered", "unordered"],
         help="stateless, as Label Studio (ordered) or CVAT (unordered) call it, at the weights' input size",
     )
@@ -90,28 +91,18 @@ def _settings(args: argparse.Namespace) -> EvaluationSettings:
     if args.seed is not None and not args.click_spread:
         raise ConfigError("--seed goes with --click-spread")
     if args.server and (
-        args.as_served or args.box or args.mode != "auto" or args.weights or args.profile or args.refinement_pass
+        args.order or args.box or args.mode != "auto" or args.weights or args.profile or args.refinement_pass
     ):
         raise ConfigError(
             "--server has settings of its own; leave out --weights, --profile, --as-served, --box, --mode and "
             "--refinement-pass"
         )
-    return EvaluationSettings(
-        dataset=args.dataset,
-        root=args.root,
-        weights=args.weights or "starter",
-        profile=args.profile or "exact",
-        runtime=args.runtime,
-        mode=args.mode,
-        target_iou=None if args.all_clicks else args.target_iou,
-        order=args.as_served,
-        box=args.box,
-        limit=args.limit,
-        server=args.server,
-        click_spread=args.click_spread,
-        seed=args.seed or 0,
-        refinement_pass={"yes": True, "no": False}.get(args.refinement_pass),
-    )
+    settings = given(args, EvaluationSettings)
+    if args.all_clicks:
+        settings["target_iou"] = None
+    if args.refinement_pass:
+        settings["refinement_pass"] = args.refinement_pass == "yes"
+    return EvaluationSettings(**settings)
 
 
 if __name__ == "__main__":

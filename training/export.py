@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from icmformer.weights.quantise import STORED
-from training.command_line import exit_status
+from training.command_line import command_parser, exit_status
 from training.loop.checkpoints import CHECKPOINT, export
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser = command_parser("export", __doc__)
     parser.add_argument("run", type=Path, help="run folder, or a checkpoint in it")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--name", help="the weights' name (the output folder's)")

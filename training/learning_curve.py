@@ -10,17 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command_line import exit_status, new_file, positive
+from training.command_line import command_parser, exit_status, new_file, positive
 from training.tools.learning_curve import as_markdown, read, save_picture, save_table
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.learning_curve",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("learning_curve", __doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, in order")
     parser.add_argument("--csv", type=new_file(".csv"), help="table to write")
     parser.add_argument("--picture", type=new_file(".png"), help="picture to write")

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command_line import exit_status
+from training.command_line import command_parser, exit_status
 from training.tools.overfit import overfit
 
 ENOUGH = 0.95
@@ -22,9 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 where an IoU over 0.95 is reached everywhere, 1 where not; 2 for a mistake, 130 for Ctrl-C.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m training.overfit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("overfit", __doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/overfit"), help="folder for everything (runs/overfit)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     args = parser.parse_args(argv)

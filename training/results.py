@@ -28,10 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def work() -> None:
-        devices = args.device.split(",")
-        evaluate_benchmarks(
-            args.data, args.out, args.sets, args.weights, args.profile, args.all_clicks, args.limit, devices, args.jobs
-        )
+        options = vars(args)
+        evaluate_benchmarks(devices=options.pop("device").split(","), **options)
 
     return exit_status(work, f"stopped; run the same command to go on: {args.out}")
 

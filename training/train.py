@@ -8,12 +8,11 @@ machines: `torchrun --nproc-per-node N -m training.train ...`.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
 from icmformer.errors import ConfigError
-from training.command_line import exit_status
+from training.command_line import command_parser, exit_status, given
 from training.loop.config import load_config
 from training.loop.plan import plan
 from training.loop.processes import world_size
@@ -21,9 +20,7 @@ from training.loop.run import RunOptions, train
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("train", __doc__)
     parser.add_argument("config", type=Path, help="YAML config, see training/configs")
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the shards and folders it names")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder")
@@ -68,8 +65,7 @@ def _train(args: argparse.Namespace) -> int:
         if missing:
             raise missing
         return 0
-    known = {field.name for field in dataclasses.fields(RunOptions)}
-    result = train(config, RunOptions(**{name: value for name, value in vars(args).items() if name in known}))
+    result = train(config, RunOptions(**given(args, RunOptions)))
     return 130 if result.signalled and world_size() == 1 else 0
 
 

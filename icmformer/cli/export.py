@@ -15,7 +15,6 @@ from icmformer.errors import ConfigError, IcmformerError
 from icmformer.export.onnx import OPSET, Files, export_onnx
 from icmformer.models import ClickNetwork, network_config
 from icmformer.weights import load
-from icmformer.weights.serving_defaults import THRESHOLD
 
 TOLERANCE = 1e-4
 """Largest difference of a logit that counts as the same network."""
@@ -64,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
             "5 pixels of a positive click, 1 within 5 pixels of a negative click",
             "feature_N": "decode.onnx: the outputs of encode.onnx, by name",
         },
-        "output": f"logits (batch, 1, height, width); the mask is sigmoid(logits) > {THRESHOLD}",
+        "output": f"logits (batch, 1, height, width); the mask is sigmoid(logits) > {weights.serving.threshold}",
         **weights.serving.as_mapping(),
         "largest_difference_of_a_logit": difference,
     }

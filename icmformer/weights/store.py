@@ -56,7 +56,8 @@ class Weights:
     @property
     def identity(self) -> str:
         """Names network, values and how they are served: equal only where all are."""
-        facts = json.dumps([self.sha256, self.config, self.serving.as_mapping()], sort_keys=True)
+        own = dict(self.serving.as_mapping().items() - AS_PUBLISHED.as_mapping().items())  # a new field changes no name
+        facts = json.dumps([self.sha256, self.config, own], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 
     def build(self, copy: bool = True) -> ClickNetwork:

@@ -30,9 +30,9 @@ LAYERS = {
     "cli": 9,
     "__main__": 10,
 }
-ROOMS = {"data": 0, "simulated_annotator": 0, "evaluation": 1, "loop": 2, "finetuning": 3}
-"""Of `training`: a room imports those below it. Commands, tools among them, import any room, and no room a command."""
-COMMANDS = 4
+ROOMS = {"data": 0, "simulated_annotator": 0, "evaluation": 1, "loop": 2, "finetuning": 3, "tools": 4}
+"""Of `training`: a room imports those below it. Commands import any room, and no room a command."""
+COMMANDS = 5
 TORCHLESS = (
     "icmformer/types.py",
     "icmformer/errors.py",

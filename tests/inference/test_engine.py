@@ -87,7 +87,7 @@ def test_the_order_between_the_kinds_matters_only_when_it_is_known(photo, exact)
 def replayed_alike(engine, image, truth):
     """Of clicks made where the mask was wrong, up to 90% IoU: which counts of them give the same reply without their
     mutual order, and which when positive ones simply come first."""
-    played = simulate(Stepwise(engine.predictor, image), truth, target_iou=0.9, max_clicks=6)
+    played = simulate(Stepwise(engine.predictor, image), truth, engine.weights.serving.threshold, max_clicks=6)
     clicks = [Click(c.column + 0.5, c.row + 0.5, c.positive) for c in played.clicks]
     found, positive_first = [], []
     for count in range(1, len(clicks) + 1):

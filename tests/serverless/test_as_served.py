@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from icmformer.weights import THRESHOLD
 from tests.conftest import TRAINED
 from tests.serverless.conftest import call
 from training.evaluation.benchmarks import load_benchmark
@@ -19,10 +20,11 @@ def test_grabcut_takes_the_protocols_clicks_and_a_cold_workers_masks_are_a_warm_
     served, ordered = [], []
     for item in load_benchmark("GrabCut", shared / "data" / "eval" / "GrabCut"):
         image, truth = item.load()
-        sessions = [simulate(by_function(lambda body, c=c: call(c, body)[1], image), truth) for c in (warm, cold)]
+        asks = [by_function(lambda body, c=c: call(c, body)[1], image) for c in (warm, cold)]
+        sessions = [simulate(ask, truth, THRESHOLD) for ask in asks]
         assert sessions[0].masks == sessions[1].masks, item.name
         served.append(sessions[0].ious)
-        ordered.append(simulate(Stepwise(exact.predictor, image), truth).ious)
+        ordered.append(simulate(Stepwise(exact.predictor, image), truth, THRESHOLD).ious)
     assert len(served) == 50
     ours, theirs = click_count(served, 0.9, 20).noc, click_count(ordered, 0.9, 20).noc
     print(f"{TRAINED}: NoC@90 {ours:.3f} through the handler, {theirs:.3f} by the protocol")

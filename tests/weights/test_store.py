@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import http.server
 import json
@@ -281,6 +282,13 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
     assert [one.serving for one in others] == served
     assert {one.sha256 for one in others} == {weights.load(native).sha256}
     assert len({one.identity for one in (*others, weights.load(native))}) == 6
+
+
+def test_a_new_serving_field_left_at_its_default_changes_no_identity(native, monkeypatch):
+    found = weights.load(native)
+    before = found.identity
+    monkeypatch.setattr(ServingDefaults, "as_mapping", lambda self: {**dataclasses.asdict(self), "later": 1})
+    assert found.identity == before
 
 
 @pytest.mark.parametrize("content", [{1: torch.ones(1)}, [1, 2], {"state_dict": {}}, {"state_dict": {"a": 1}}, 7])

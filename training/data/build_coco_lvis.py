@@ -27,7 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command_line import exit_status
+from training.command_line import command_parser, exit_status
 from training.data.coco_lvis.community import Community
 from training.data.coco_lvis.originals import Instances, Panoptic
 from training.data.coco_lvis.rules import Object, combine
@@ -213,11 +213,7 @@ def _path(out: Path, number: int) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.data.build_coco_lvis",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data.build_coco_lvis", __doc__)
     parser.add_argument("--lvis", type=Path, metavar="JSON", help="LVIS v1 annotations")
     parser.add_argument("--panoptic", type=Path, metavar="JSON", help="COCO's panoptic annotations")
     parser.add_argument("--panoptic-masks", type=Path, metavar="DIR", help="the folder of their PNG files")

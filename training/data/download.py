@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command_line import exit_status
+from training.command_line import command_parser, exit_status
 
 _BLOCK = 1 << 20
 
@@ -304,11 +304,7 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.data.download",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("data.download", __doc__)
     actions = parser.add_subparsers(metavar="ACTION")
     check = actions.add_parser("check", help="compare files with their published checksums")
     check.add_argument(

@@ -11,10 +11,9 @@ from PIL import Image
 
 from icmformer.errors import ConfigError
 from icmformer.images.reading import read_image
+from training.data.objects import IGNORE, MOST_OBJECTS
 from training.data.records import ImageRecord
 
-IGNORE = 255
-_MOST_OBJECTS = 254
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -97,7 +96,7 @@ def _labels(path: Path) -> NDArray[np.uint8]:
         return (values > 0).astype(np.uint8)
     beyond = ids.max() > IGNORE  # more values than a byte holds: 255 is one object among them
     places = np.flatnonzero((ids != 0) & ((ids != IGNORE) | beyond))
-    large = np.sort(places[np.argsort(-sizes[places], kind="stable")][:_MOST_OBJECTS])
+    large = np.sort(places[np.argsort(-sizes[places], kind="stable")][:MOST_OBJECTS])
     table = np.zeros(len(ids), np.uint8)
     table[places] = IGNORE
     table[large] = np.arange(1, len(large) + 1)

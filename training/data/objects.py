@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from training.data.records import ImageRecord
 
 IGNORE = 255
+MOST_OBJECTS = 254
+"""In a label map of bytes."""
 _SALIENT_SETS = frozenset({"duts_tr", "ecssd"})  # one mask of all salient objects together
 
 

@@ -1,8 +1,4 @@
-"""Segmenters without a network, under the same protocol.
-
-`grabcut` is OpenCV's GrabCut with the clicks as seeds (Rother, Kolmogorov, Blake, 2004), `random-walker` scikit-image's
-random walker (Grady, 2006). What they are told is what a network is told: the image and the clicks so far.
-"""
+"""Segmenters without a network, for `training.baselines`, which names them."""
 
 from __future__ import annotations
 
@@ -19,6 +15,7 @@ from tqdm import tqdm
 from icmformer.inference.roi import ROI, PixelClick, whole
 from icmformer.types import BoolMask, FloatMap, RGBImage
 from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.noc import TARGET_IOU
 from training.evaluation.object_results import ObjectLog
 from training.evaluation.protocol import Predict, simulate
 from training.evaluation.report import write_results
@@ -27,7 +24,6 @@ _SEED_RADIUS = 5  # pixels around a click that are certain, as the networks' dis
 _FIRST_GUESS = 0.25  # of the image's shorter side: where the object is guessed to be, around its clicks
 _WALKER_SIDE = 128  # pixels of the image's longer side that the random walker works at
 _WALKER_BETA = 300.0
-_TARGET_IOU = 0.9
 _THRESHOLD = 0.5  # their probabilities are not a network's
 
 
@@ -101,7 +97,7 @@ def evaluate_baseline(
     Raises:
         ConfigError: `out` holds another run, or there is not one object.
     """
-    target = None if all_clicks else _TARGET_IOU
+    target = None if all_clicks else TARGET_IOU
     header = {"method": method, "dataset": dataset, "root": str(root.resolve()), "limit": limit, "target_iou": target}
     log = ObjectLog(out, header)
     objects = load_benchmark(dataset, root, limit)

@@ -19,9 +19,9 @@ from training.data.held_out import held_out
 from training.data.records import ImageRecord
 from training.data.sbd_voc import read_sbd, read_voc
 from training.data.shards import Shard, open_shard
+from training.simulated_annotator import IGNORE
 
 Truth = NDArray[np.int32]
-IGNORE = -1
 
 
 @dataclass(frozen=True)

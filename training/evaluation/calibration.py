@@ -37,6 +37,7 @@ def calibrate(engine: Engine, objects: Sequence[EvalObject], clicks: int = 4) ->
     """
     if clicks < 1:
         raise ConfigError("--clicks starts at 1")
+    serving = engine.weights.serving
     patches: list[HalfMap] = []
     ious: list[float] = []
     for item in tqdm(objects, unit="object"):
@@ -47,8 +48,8 @@ def calibrate(engine: Engine, objects: Sequence[EvalObject], clicks: int = 4) ->
             assert steps.prediction is not None
             patches.append(steps.prediction.patch.astype(np.float16))
 
-        ious += simulate(steps, truth, target_iou=None, max_clicks=clicks, observe=keep).ious
-    return tables(patches, np.array(ious), engine.weights.serving)
+        ious += simulate(steps, truth, serving.threshold, None, clicks, observe=keep).ious
+    return tables(patches, np.array(ious), serving)
 
 
 def lower_chance(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> float:

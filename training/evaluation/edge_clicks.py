@@ -55,7 +55,7 @@ def measure_edges(
         for place, click in places(truth == 1):
             for margin, predictor in predictors.items():
                 annotator = ScriptedAnnotator(truth, [click])
-                session = simulate(Stepwise(predictor, image), truth, target_iou=None, annotator=annotator)
+                session = simulate(Stepwise(predictor, image), truth, serving.threshold, None, annotator=annotator)
                 found[place][margin].append(session.ious[-1] if session.mask.any() else np.nan)
     return found
 

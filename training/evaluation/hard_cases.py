@@ -18,11 +18,10 @@ from icmformer.models import network_config
 from icmformer.types import BoolMask, RGBImage
 from icmformer.weights import load
 from training.evaluation.benchmarks import EvalObject, Truth
-from training.evaluation.noc import clicks_to
+from training.evaluation.noc import TARGET_IOU, clicks_to
 from training.evaluation.object_results import Header, ObjectResult, evaluated_objects
 from training.evaluation.protocol import ScriptedAnnotator, as_served, pixel_middles, simulate
 
-_TARGET_IOU = 0.9
 _RIGHT, _MISSED, _EXTRA = (200, 200, 200), (225, 50, 45), (40, 95, 230)
 _POSITIVE, _NEGATIVE = (0, 130, 50), (0, 0, 0)
 _TILE = 200
@@ -39,7 +38,7 @@ def hardest(evaluated: Sequence[Evaluated], count: int) -> list[Evaluated]:
 
     def ease(pair: Evaluated) -> tuple[float, float]:
         ious = pair[1]["ious"]
-        return -(clicks_to(ious, _TARGET_IOU) or np.inf), ious[-1]
+        return -(clicks_to(ious, TARGET_IOU) or np.inf), ious[-1]
 
     return sorted(evaluated, key=ease)[:count]
 
@@ -66,14 +65,15 @@ def draw_hard_cases(
     """
     if count < 1 or clicks < 1:
         raise ConfigError("--count and --clicks start at 1")
-    header, evaluated = evaluated_objects(folder, _TARGET_IOU)
+    header, evaluated = evaluated_objects(folder, TARGET_IOU)
     engine = _engine(folder, header, weights)
+    threshold = engine.weights.serving.threshold
     tiles, others = [], 0
     for item, result in tqdm(hardest(evaluated, count), unit="object"):
         image, truth = item.load()
         made = [PixelClick(*click) for click in result["clicks"][:clicks]]
         predict = as_served(engine, image, header["served"] or "ordered")
-        session = simulate(predict, truth, target_iou=None, annotator=ScriptedAnnotator(truth, made))
+        session = simulate(predict, truth, threshold, None, annotator=ScriptedAnnotator(truth, made))
         points = pixel_middles(made)
         rows, columns = close_up(truth, session.mask, points)
         shifted = [Click(c.x - columns.start, c.y - rows.start, c.positive) for c in points]

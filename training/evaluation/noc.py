@@ -12,6 +12,8 @@ import numpy as np
 
 MAX_CLICKS = 20
 """Most clicks on an object, as published."""
+TARGET_IOU = 0.9
+"""Where a session stops, as published."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class ObjectLog:
         except ValueError as error:
             raise ConfigError(f"{self._path} is not what an evaluation writes ({error})") from error
         first = {"run": dict(header)}
-        if before and json.dumps(before[0]) != json.dumps(first):
+        if before and _deciding(before[0]) != _deciding(first):
             raise ConfigError(
                 f"{self._path} holds another run (different weights, data or settings); give another --out or delete it"
             )
@@ -67,6 +67,11 @@ class ObjectLog:
         self.results[result["name"]] = result
         with self._path.open("a") as file:
             file.write(json.dumps(result) + "\n")
+
+
+def _deciding(line: Any) -> Any:
+    """What is set in a header: options that came later, left at None, are as good as absent."""
+    return json.loads(json.dumps(line), object_hook=lambda facts: {k: v for k, v in facts.items() if v is not None})
 
 
 def read_object_results(folder: Path) -> tuple[dict[str, Any], dict[str, ObjectResult]]:

@@ -69,7 +69,7 @@ class Session:
 def simulate(
     predict: Predict,
     truth: Truth,
-    threshold: float = THRESHOLD,
+    threshold: float,
     target_iou: float | None = 0.9,
     max_clicks: int = MAX_CLICKS,
     initial_mask: BoolMask | None = None,

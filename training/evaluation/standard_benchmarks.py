@@ -112,7 +112,7 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> str:
     told = f"{', '.join(sets)}, by the published protocol, profile `{first['profile']}`"
     if first["min_crop_size"] != MIN_CROP_SIZE:
         told += f", zooming in to {first['min_crop_size']} pixels where the published networks stop at {MIN_CROP_SIZE}"
-    if first["refinement_pass"]:
+    if first.get("refinement_pass"):
         told += ", with a refinement pass after a first click, which the published networks do not make"
     parts = [f"{name} {measured[name]['objects']} of {OBJECTS[name]}" for name in sets if _is_part(name, measured)]
     if parts:

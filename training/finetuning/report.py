@@ -156,7 +156,7 @@ def _strip(item: EvalObject, engine: Engine, side: int = 220) -> RGBImage:
         picture = overlay(image.pixels, mask, pixel_middles(clicks))
         pictures.append(_framed(picture, f"{len(clicks)}: {iou:.2f}", side))
 
-    simulate(Stepwise(engine.predictor, image), truth, target_iou=None, max_clicks=3, observe=draw)
+    simulate(Stepwise(engine.predictor, image), truth, engine.weights.serving.threshold, None, 3, observe=draw)
     return np.hstack([pictures[0], pictures[-1]])
 
 

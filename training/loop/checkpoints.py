@@ -121,7 +121,14 @@ def load_checkpoint(trainer: Trainer, path: Path) -> tuple[float, list[str]]:
     content = read_checkpoint(path)
     trainer.load_state_dict(content["state"])
     before, now = content["config"], as_mapping(trainer.whole)
-    return content["best"], sorted(key for key in now if now[key] != before.get(key))
+    return content["best"], sorted(key for key in now.keys() & before.keys() if _differs(now[key], before[key]))
+
+
+def _differs(now: Any, before: Any) -> bool:
+    """Whether a config's value has changed; keys that only one of two mappings has, as versions do, are left out."""
+    if isinstance(now, Mapping) and isinstance(before, Mapping):
+        return any(now[key] != before[key] for key in now.keys() & before.keys())
+    return bool(now != before)
 
 
 def export(path: Path, output: Path, name: str, store: Stored = "fp16") -> int:

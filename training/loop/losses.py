@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-IGNORE = -1
+from training.simulated_annotator import IGNORE
+
 _EPS = 1e-12
 
 

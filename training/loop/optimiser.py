@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from icmformer.errors import ConfigError
 from icmformer.models import ClickNetwork
@@ -140,5 +141,5 @@ class AveragedWeights:
     def update(self, network: nn.Module, step: int) -> None:
         """Moves the average towards a network after its step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages: list[Tensor] = list(self.network.parameters())
-        torch._foreach_lerp_(averages, [p.detach() for p in network.parameters()], 1 - decay)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average([*self.network.parameters()], [p.detach() for p in network.parameters()], step)

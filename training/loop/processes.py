@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +51,8 @@ def joined(device: torch.device) -> Iterator[Processes]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # DistributedDataParallel imports this; imported while the group exists it holds the group for ever (torch 2.13).
-    importlib.import_module("torch._dynamo")
+    # Imports torch._dynamo, as DistributedDataParallel would while the group exists, holding it for ever (torch 2.13).
+    torch.compiler.reset()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())

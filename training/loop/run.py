@@ -96,7 +96,8 @@ class Run:
         self.images = open_images(options.data_root, config.data.shards)
         self.validation = None
         if config.validation.every:
-            self.validation = Validation(options.data_root / config.validation.shard, config.validation.limit)
+            shard, limit = options.data_root / config.validation.shard, config.validation.limit
+            self.validation = Validation(shard, limit, config.serving.threshold)
         self.trainer = Trainer(config, device)
         self.best = math.inf
         self.signalled = False

@@ -18,7 +18,7 @@ from training.data.records import ImageSource
 from training.loop.augmentation import OTHER, colour, view
 from training.loop.clicks import first_clicks
 from training.loop.config import TrainConfig
-from training.loop.losses import IGNORE
+from training.simulated_annotator import IGNORE
 
 _ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
 

@@ -57,9 +57,9 @@ class IterativePass(nn.Module):
     One module, so that distributed wrappers see one forward pass.
     """
 
-    def __init__(self, network: ClickNetwork) -> None:
+    def __init__(self, network: ClickNetwork, threshold: float = THRESHOLD) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.threshold = network, threshold
 
     def forward(self, image: Tensor, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
         """Returns the logits (B, 1, H, W) and the clicks (B, 2N, 3) they come from."""
@@ -81,7 +81,7 @@ class IterativePass(nn.Module):
         for number in range(rounds):
             logits = self.network.decode(detached, previous, torch.from_numpy(used_slots(points)).to(device))
             previous = logits.float().sigmoid()
-            masks = (previous[:, 0] > THRESHOLD).cpu().numpy()
+            masks = (previous[:, 0] > self.threshold).cpu().numpy()
             for i, sample in enumerate(batch.numbers):
                 click = sampled_click(masks[i], targets[i], sample_rng(seed, sample, number + 1))
                 if click:
@@ -127,7 +127,7 @@ class Trainer:
         dropout = self.network.get_submodule("head.dropout")
         assert isinstance(dropout, nn.Dropout2d)
         dropout.p = stage.config.dropout
-        forward: nn.Module = IterativePass(self.network)
+        forward: nn.Module = IterativePass(self.network, stage.config.serving.threshold)
         unused = bool(getattr(self.network.config, "published_extras", False))  # parameters that no pass touches
         self._pass = DistributedDataParallel(forward, find_unused_parameters=unused) if self.world > 1 else forward
 

@@ -10,6 +10,7 @@ from icmformer.inference.backends.base import CallableBackend
 from icmformer.inference.predictor import Predictor
 from icmformer.inference.roi import ZoomSettings
 from icmformer.models import ClickNetwork
+from icmformer.weights import THRESHOLD
 from training.evaluation.benchmarks import EvalObject, load_benchmark
 from training.evaluation.noc import mean_iou_at
 from training.evaluation.protocol import Stepwise, simulate
@@ -24,7 +25,8 @@ class Validation:
         ConfigError: No such shard.
     """
 
-    def __init__(self, shard: Path, limit: int) -> None:
+    def __init__(self, shard: Path, limit: int, threshold: float = THRESHOLD) -> None:
+        self._threshold = threshold
         self._objects: Sequence[EvalObject] = load_benchmark("shard", shard, limit)
 
     def __call__(self, network: ClickNetwork, size: int, processes: Processes) -> dict[str, float]:
@@ -35,7 +37,7 @@ class Validation:
             image, truth = item.load()
             if not (truth == 1).any():
                 continue
-            session = simulate(Stepwise(predictor, image), truth)
+            session = simulate(Stepwise(predictor, image), truth, self._threshold)
             rows.append({"ious": session.ious, "seconds": session.seconds})
         every = [row for share in processes.gather(rows) for row in share]
         figures = summarise(every, 0.9)

@@ -1,9 +1,4 @@
-"""The costliest operations of a later click, before and after.
-
-Before is the published path (the whole network on crop and mirror image, fp32, torch); after is what `exact` runs on a
-kept crop: the mask decoder on the same two, with torch and with OpenVINO. Times are medians of one process, by the
-profilers of torch and OpenVINO.
-"""
+"""Measures the operations of a later click, for `training.profile_click`, which says what is measured."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What a click costs, as ratios to the published path measured in the same run.
-
-The published path runs the whole network on the crop and its mirror image in fp32 and keeps nothing. A later click is
-the third on an object whose ROI stays, caches warm; a new object is the first click on another object of an image that
-was clicked on before; a first click is one on an image never seen. Times are medians of one process.
-"""
+"""Measures what clicks cost, for `training.bench`, which says what is measured."""
 
 from __future__ import annotations
 
@@ -29,7 +24,7 @@ from icmformer.inference.backends import openvino as openvino_backend
 from icmformer.inference.backends.base import CallableBackend
 from icmformer.inference.predictor import Predictor
 from icmformer.inference.profiles import PROFILES, find_device
-from icmformer.inference.roi import PixelClick
+from icmformer.inference.roi import PixelClick, ZoomSettings
 from icmformer.types import RGBImage
 from icmformer.weights import load
 from training.evaluation.protocol import Stepwise
@@ -132,14 +127,13 @@ def clicks_on(image: RGBImage) -> list[Click]:
 
 def published_click(image: RGBImage, weights: str, device: str = "cpu") -> Callable[[], object]:
     """The published path's click, from the decoded image to the full probability map, to be timed."""
-    loaded_weights = load(weights)
-    published = PublishedViT(plain_vit(loaded_weights).to(device))
+    vit = plain_vit(load(weights)).to(device)
+    published, side = PublishedViT(vit), vit.config.img_size
 
     def network(image: Tensor, prev_mask: Tensor, points: Tensor) -> Tensor:
         return published(image.to(device), prev_mask.to(device), points.to(device))
 
-    zoom = Engine(loaded_weights, caches=Caches(), runtime="torch").predictor.zoom
-    predictor = Predictor(CallableBackend(network), zoom, flip=True)
+    predictor = Predictor(CallableBackend(network), ZoomSettings(target_size=(side, side)), flip=True)
     loaded = LoadedImage.from_array(image)
     click = PixelClick(image.shape[0] // 2, image.shape[1] // 2, True)
     return lambda: Stepwise(predictor, loaded)([click])

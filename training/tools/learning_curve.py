@@ -1,8 +1,4 @@
-"""The log of a training in several runs, as one table and one picture.
-
-Samples and hours add up over the runs. Hours are those in which steps were made: neither validations count nor pauses,
-which are gaps of ten times a usual step.
-"""
+"""Reads the logs of several runs as one, for `training.learning_curve`, which says how they add up."""
 
 from __future__ import annotations
 

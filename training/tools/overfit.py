@@ -1,7 +1,4 @@
-"""Is the training sound? Trains a tiny network on five images until it knows them.
-
-The images are scikit-image's, their outlines drawn by hand.
-"""
+"""Trains a tiny network on five images, for `training.overfit`."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ from skimage import data as skimage_data
 
 from icmformer.images.masks import write_image
 from icmformer.weights import load
-from training.evaluate import trace
 from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.protocol import trace
 from training.loop.checkpoints import CHECKPOINT, export
 from training.loop.config import load_config
 from training.loop.run import RunOptions, train

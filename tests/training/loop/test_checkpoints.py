@@ -31,6 +31,10 @@ def test_resuming_is_exact(tiny_config, shard_root, tmp_path):
     assert load_checkpoint(fresh, tmp_path / "half.pt") == (3.5, [])
     other = dataclasses.replace(tiny_config, seed=4)
     assert load_checkpoint(Trainer(other, torch.device("cpu")), tmp_path / "half.pt")[1] == ["seed"]
+    content = torch.load(tmp_path / "half.pt", weights_only=True)  # as of a version that knew fewer keys, and one more
+    del content["config"]["gradient_checkpointing"], content["config"]["data"]["balance"]
+    torch.save({**content, "config": {**content["config"], "recompute": False}}, tmp_path / "earlier.pt")
+    assert load_checkpoint(Trainer(other, torch.device("cpu")), tmp_path / "earlier.pt")[1] == ["seed"]
     resumed, _ = trained(tiny_config, shard_root, 3, fresh.state_dict())
     assert resumed.seen == whole.seen == 10
     assert_same_weights(whole, resumed)

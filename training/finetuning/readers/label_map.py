@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.types import BoolMask
-
-IGNORE = 255
-MOST_OBJECTS = 254
+from training.data.objects import IGNORE, MOST_OBJECTS
 
 
 def label_map(
