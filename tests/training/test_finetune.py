@@ -67,9 +67,9 @@ def test_a_stopped_run_refuses_other_settings_goes_on_evaluates_and_reports(
 
     files = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
     for options, text in (
-        (["--samples", "16"], "other samples"),
-        (["--lr", "1e-5"], "other learning rate"),
-        (["--held-out", "0.5"], "other held out"),
+        (["--samples", "16"], "different samples"),
+        (["--lr", "1e-5"], "different learning rate"),
+        (["--held-out", "0.5"], "different held out"),
     ):
         assert main([*command, *options]) == 2
         assert f"holds another run ({text})" in capsys.readouterr().err
