@@ -37,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads",
         default=variable("THREADS", "0"),
-        help="requests that a process holds at once, working and waiting ($THREADS); 0, the default, fits them to "
-        "ICMFORMER_CONCURRENCY and ICMFORMER_QUEUE, which is also the least, so that /health always answers",
+        help="requests that a process holds at once, working and waiting ($THREADS); 0, the default: as many as "
+        "ICMFORMER_CONCURRENCY and ICMFORMER_QUEUE need, and a smaller number is raised to that",
     )
     parser.add_argument(
         "--check",
@@ -57,9 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.check:
             return _check(settings)
         if not settings.weights.startswith(RANDOM_PREFIX):
-            locate(
-                settings.weights, settings
-            )  # told here in one line; loading is the worker's: threads do not survive a fork
+            locate(settings.weights, settings)  # an error here is one line; loading is the worker's
         _try_port(args.host, port)
     except IcmformerError as error:
         print(f"error: {error}", file=sys.stderr)

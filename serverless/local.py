@@ -133,10 +133,18 @@ def _parser(limits: Limits) -> argparse.ArgumentParser:
         "--max-body-mb", type=float, default=limits.body / 2**20, help=f"largest body ({limits.body >> 20})"
     )
     parser.add_argument(
-        "--event-timeout", type=float, default=limits.event, metavar="SECONDS", help=f"for a request ({limits.event:g})"
+        "--event-timeout",
+        type=float,
+        default=limits.event,
+        metavar="SECONDS",
+        help=f"seconds that a request may take ({limits.event:g})",
     )
     parser.add_argument(
-        "--worker-wait", type=float, default=limits.wait, metavar="SECONDS", help=f"for a free worker ({limits.wait:g})"
+        "--worker-wait",
+        type=float,
+        default=limits.wait,
+        metavar="SECONDS",
+        help=f"seconds that a request waits for a free worker ({limits.wait:g})",
     )
     parser.add_argument(
         "--handler", default="serverless.main:handler", help="module:function (serverless.main:handler)"

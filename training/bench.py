@@ -20,21 +20,21 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = command_parser("bench", __doc__)
     parser.add_argument("--weights", nargs="+", default=[PUBLISHED, "starter"], help="networks to time")
-    parser.add_argument("--published", default=PUBLISHED, help=f"plain ViT of the base line ({PUBLISHED})")
+    parser.add_argument("--published", default=PUBLISHED, help=f"plain ViT of the baseline ({PUBLISHED})")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--threads", type=positive, default=2, help="CPU threads (2)")
-    parser.add_argument("--repeats", type=positive, default=7, help="of each click (7)")
+    parser.add_argument("--repeats", type=positive, default=7, help="how often each click is timed (7)")
     parser.add_argument(
         "--megapixels",
         type=positive_number,
         nargs="+",
         default=[1, 12, 50],
-        help="of the images (1 12 50); the first for all",
+        help="sizes of the images (1 12 50): all networks are timed at the first, the last network at the others too",
     )
     parser.add_argument(
-        "--clients", type=positive, nargs="+", default=[1, 4, 16], help="at once, for throughput (1 4 16)"
+        "--clients", type=positive, nargs="+", default=[1, 4, 16], help="clients at once, for throughput (1 4 16)"
     )
-    parser.add_argument("--seconds", type=positive_number, default=5, help="of each throughput figure (5)")
+    parser.add_argument("--seconds", type=positive_number, default=5, help="seconds for each throughput figure (5)")
     parser.add_argument("--json", type=new_file(), metavar="FILE", help="also write the figures")
     parser.add_argument("--plot", type=new_file(".png", ".svg", ".pdf"), metavar="FILE", help="also draw the ratios")
     args = parser.parse_args(argv)

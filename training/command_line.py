@@ -66,7 +66,8 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         required=True,
         choices=list(BENCHMARKS),
-        help="benchmark; folder, label-maps; shard, mosaic, never-trained",
+        help="what --root is: a benchmark, a folder of your own (folder, label-maps) or training shards (shard, "
+        "mosaic, never-trained)",
     )
     parser.add_argument("--root", type=Path, required=True, help="the data set's own folder, or the zip shard")
     parser.add_argument("--limit", type=int, metavar="N", help="only N objects, spread over the set")

@@ -34,12 +34,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the network's input: native (the weights' own size), cvpr (448, 672 on DAVIS), fixedN or fixedN,M; "
         "auto (default) is cvpr for weights made for 448 and native for others",
     )
-    parser.add_argument("--target-iou", type=float, default=0.9, metavar="IOU", help="stop an object there (0.9)")
+    parser.add_argument("--target-iou", type=float, default=0.9, metavar="IOU", help="stop at this IoU (0.9)")
     parser.add_argument(
         "--as-served",
         dest="order",
         choices=["ordered", "unordered"],
-        help="stateless, as Label Studio (ordered) or CVAT (unordered) call it, at the weights' input size",
+        help="send all clicks so far with every click, as Label Studio (ordered) or CVAT (unordered) does",
     )
     parser.add_argument(
         "--server",
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         help="jittered clicks: how far from the deepest point of the error the annotator clicks; 0 (default) there, as "
         "published, 0.5 anywhere at least half as deep, 1 anywhere in the error",
     )
-    parser.add_argument("--seed", type=int, help="of the jittered clicks' randomness (0)")
+    parser.add_argument("--seed", type=int, help="seed of the jittered clicks (0)")
     parser.add_argument(
         "--refinement-pass",
         choices=["yes", "no"],

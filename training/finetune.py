@@ -31,13 +31,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", default="starter", help="name or path of the weights to begin with (starter)")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--name", help="name of the new weights (RUN's folder name)")
-    parser.add_argument("--install", action="store_true", help="also copy promoted weights to the search path")
-    parser.add_argument("--held-out", type=float, default=0.2, metavar="SHARE", help="of the photos held out (0.2)")
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        help="also copy promoted weights to the cache folder, where commands find them by name",
+    )
+    parser.add_argument(
+        "--held-out", type=float, default=0.2, metavar="SHARE", help="share of the photos that is held out (0.2)"
+    )
     parser.add_argument("--samples", type=int, default=3000, help="training samples (3000)")
     parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")
     parser.add_argument("--lr", type=float, help="peak learning rate (3e-4; 5e-5 for plain ViTs and Swins)")
     parser.add_argument("--objects", type=int, default=200, help="held-out objects to evaluate on, spread (200)")
-    parser.add_argument("--profile", choices=["exact", "fast"], default="fast", help="of the evaluation (fast)")
+    parser.add_argument("--profile", choices=["exact", "fast"], default="fast", help="profile that evaluates (fast)")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda:N")
     parser.add_argument("--jobs", type=int, default=1, help="processes that evaluate (1)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples (1)")

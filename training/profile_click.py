@@ -19,9 +19,9 @@ from training.tools.click_times import PUBLISHED, machine
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = command_parser("profile_click", __doc__)
-    parser.add_argument("--weights", default=PUBLISHED, help=f"a plain ViT's ({PUBLISHED})")
+    parser.add_argument("--weights", default=PUBLISHED, help=f"weights of a plain ViT ({PUBLISHED})")
     parser.add_argument("--threads", type=positive, default=2, help="CPU threads (2)")
-    parser.add_argument("--repeats", type=positive, default=5, help="of each click (5)")
+    parser.add_argument("--repeats", type=positive, default=5, help="how often each click is timed (5)")
     parser.add_argument("--output", type=new_file(), metavar="FILE", help="also write the table")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)

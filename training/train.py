@@ -1,6 +1,6 @@
 """Trains a network: `python -m training.train CONFIG --data-root DIR --out RUN`.
 
-Run the same command again to go on where it stopped, were it by Ctrl-C, a time budget or a kill. RUN holds
+Run the same command again to go on where it stopped, whether after Ctrl-C, a time budget or a kill. RUN holds
 checkpoint.pt, best.pt (the fewest clicks on the validation images), log.jsonl and tensorboard/. For several GPUs or
 machines: `torchrun --nproc-per-node N -m training.train ...`.
 """
@@ -22,14 +22,18 @@ from training.loop.run import RunOptions, train
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("train", __doc__)
     parser.add_argument("config", type=Path, help="YAML config, see training/configs")
-    parser.add_argument("--data-root", type=Path, required=True, help="folder of the shards and folders it names")
+    parser.add_argument(
+        "--data-root", type=Path, required=True, help="folder of the shards and folders that the config names"
+    )
     parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder")
     parser.add_argument(
         "--dry-run",
         action="store_true",
         help="check network, data and schedule and estimate the cost, without training",
     )
-    parser.add_argument("--tflops", type=float, default=150, help="sustained, for the cost of --dry-run (150)")
+    parser.add_argument(
+        "--tflops", type=float, default=150, help="sustained TFLOPS, to estimate the cost in --dry-run (150)"
+    )
     parser.add_argument("--start", help="weights to begin with: a backbone's file, or a name or path of weights")
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda or cuda:N"
@@ -40,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "--profile-steps", type=int, default=0, metavar="N", help="record N steps: RUN/profile.txt and profile.json"
     )
     parser.add_argument("--time-budget", type=float, metavar="MIN", help="save and stop after this many minutes")
-    parser.add_argument("--save-minutes", type=float, default=5, metavar="MIN", help="between checkpoints (5)")
+    parser.add_argument("--save-minutes", type=float, default=5, metavar="MIN", help="minutes between checkpoints (5)")
     return parser
 
 

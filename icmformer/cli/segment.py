@@ -31,7 +31,7 @@ class _AppendClick(argparse.Action):
             parser.error(f"{option_string}: {error}")
 
 
-_EMPTY = "the mask is empty: click in the middle of the object, or give a box"
+_EMPTY = "the mask is empty: add a positive click or a box"
 
 
 def register(commands: Any) -> None:
@@ -74,8 +74,8 @@ def register(commands: Any) -> None:
         "--unordered",
         action="store_true",
         help="the order between positive and negative clicks is not known, as in CVAT's requests: each kind is "
-        "replayed in its order, and of the next positive and the next negative click first the one that the mask so "
-        "far contradicts more",
+        "replayed in its own order, and of the next positive and the next negative click, the one that contradicts the "
+        "current mask more is replayed first",
     )
     parser.add_argument(
         "--keep-clicked", action="store_true", help="keep only the connected parts with a positive click on them"

@@ -74,7 +74,7 @@ def finetune(settings: FinetuneSettings) -> bool:
         tried[crop] = gate.measure(str(folder), what, settings, settings.out / f"after-{crop}")
     best = min(crops, key=lambda crop: noc90(tried[crop]))
     made, after = _save(settings, config, weights, split, state, best), tried[best]
-    promoted = noc90(after) < noc90(before)
+    promoted = gate.promotes(before, after)
     if promoted:
         made = gate.replace_folder(made, settings.out / "weights")
     facts = _facts(settings, split, tried, doubt)
