@@ -66,7 +66,7 @@ $(STUDIO_STAMP): constraints/label-studio.txt
 
 studio: $(STUDIO_STAMP) ## install Label Studio into an environment of its own
 
-demo: $(STAMP) $(STUDIO_STAMP) ## start a real Label Studio to click in (1.3 GB to install); Ctrl-C stops it
+demo: $(STAMP) $(STUDIO_STAMP) ## start a real Label Studio to click in (installs it, about 1 GB); Ctrl-C stops it
 	@$(BIN)/python -m demo
 
 e2e: $(STAMP) $(STUDIO_STAMP) ## test a real Label Studio in a real browser
