@@ -1,12 +1,8 @@
 import dataclasses
 import hashlib
-import http.server
 import json
 import os
 import subprocess
-import threading
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,21 +13,9 @@ from icmformer import weights
 from icmformer.errors import WeightsError
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping, network_config
-from icmformer.settings import Settings
 from icmformer.weights.quantise import unpack
 from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
-
-NAME = "icmformer_vit_tiny224"
-
-
-@pytest.fixture(scope="module")
-def network():
-    return build_network(NAME)
-
-
-@pytest.fixture
-def native(network, tmp_path):
-    return weights.save(tmp_path / "mine", NAME, network.state_dict(), "mine", {"data": "none"})
+from tests.weights.conftest import NAME
 
 
 def test_native_weights_come_back_bit_for_bit(native, network):
@@ -342,115 +326,9 @@ def test_a_backbone_alone_is_refused_with_advice(tmp_path):
         weights.load(tmp_path / "mae.pth")
 
 
-def test_names_are_searched_for(native, monkeypatch, tmp_path):
-    monkeypatch.setenv("ICMFORMER_WEIGHTS_PATH", f"{tmp_path / 'nowhere'}{os.pathsep}{tmp_path}")
-    assert weights.load("mine").path == native
-    with pytest.raises(WeightsError, match=r"known: .*mine"):
-        weights.load("yours")
-
-
-def test_a_folder_in_the_working_folder_does_not_hide_the_weights_of_its_name(native, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    native.rename("starter")
-    bundled, own = "starter", "mine"
-    assert weights.load("starter").name == bundled
-    for path in ("./starter", "starter/", str(tmp_path / "starter"), Path("starter")):
-        assert weights.load(path).name == own
-    Path("starter").rename("other")
-    assert weights.load("other").name == own  # no weights of that name are known
-    monkeypatch.setenv("ICMFORMER_WEIGHTS_PATH", str(tmp_path / "folder"))
-    (tmp_path / "folder").mkdir()
-    Path("other").rename("folder/starter")
-    assert weights.load("starter").name == own  # which goes before the bundled ones
-
-
-def test_settings_say_where_to_look_and_the_environment_then_does_not(native, monkeypatch, tmp_path, server):
-    monkeypatch.setenv("ICMFORMER_BATCH", "no number")  # reading the environment would fail
-    settings = Settings(weights_path=(tmp_path,), cache_dir=tmp_path / "cache")
-    assert weights.load("mine", settings).path == native
-    assert weights.locate("mine", settings) == weights.available(settings)["mine"] == native
-    assert weights.search_path(settings)[:2] == [tmp_path, tmp_path / "cache" / "weights"]
-    path = weights.fetch(f"{server[0]}/net.safetensors", settings=settings)
-    assert path == tmp_path / "cache" / "weights" / "net.safetensors"
-    assert weights.load("net", settings).path == path
-    with pytest.raises(WeightsError, match=r"known: mine, net, starter"):
-        weights.load("yours", settings)
-
-
 def test_random_weights_are_the_same_every_time():
     first, second = weights.load(f"random:{NAME}"), weights.load(f"random:{NAME}")
     assert first.sha256 == second.sha256
     assert all(torch.equal(first.state_dict[k], second.state_dict[k]) for k in first.state_dict)
     with pytest.raises(WeightsError, match="registered"):
         weights.load("random:resnet50")
-
-
-@pytest.fixture
-def server(network, tmp_path):
-    folder = tmp_path / "www"
-    folder.mkdir()
-    save_file(network.state_dict(), folder / "net.safetensors")
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_port}", folder / "net.safetensors"
-        httpd.shutdown()
-        thread.join()
-
-
-def test_fetching_keeps_what_has_the_right_sum(server, monkeypatch, tmp_path):
-    url, file = server
-    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
-    with pytest.raises(WeightsError, match="not kept"):
-        weights.fetch(f"{url}/net.safetensors", "0" * 64)
-    assert not list((tmp_path / "cache").rglob("*.*"))
-    steps = []
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    path = weights.fetch(f"{url}/net.safetensors", digest, lambda done, total: steps.append((done, total)))
-    assert path.read_bytes() == file.read_bytes()
-    assert steps[-1] == (file.stat().st_size,) * 2
-    assert weights.load("net").path == path
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://example.org/w.pth",
-        "file:///etc/passwd",
-        "ftp://h/w.pth",
-        "https://[::1/w.pth",
-        "https://h:x/w.pth",
-        "https://h/page.html",
-    ],
-)
-def test_other_addresses_are_not_fetched(url):
-    with pytest.raises(WeightsError, match=r"https only|must end in|not an address"):
-        weights.fetch(url)
-
-
-def test_a_redirect_to_where_the_first_address_could_not_lead_is_refused(monkeypatch, tmp_path):
-    class Elsewhere(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(302)
-            self.send_header("Location", f"http://127.0.0.2:{self.server.server_port}/net.safetensors")
-            self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.02,))
-        thread.start()
-        with pytest.raises(WeightsError, match="https only"):
-            weights.fetch(f"http://127.0.0.1:{httpd.server_port}/net.safetensors")
-        httpd.shutdown()
-        thread.join()
-
-
-def test_a_failed_fetch_leaves_nothing(server, monkeypatch, tmp_path):
-    monkeypatch.setenv("ICMFORMER_CACHE_DIR", str(tmp_path / "cache"))
-    with pytest.raises(WeightsError, match="cannot fetch"):
-        weights.fetch(f"{server[0]}/missing.pth")
-    assert not list((tmp_path / "cache").rglob("*.*"))
