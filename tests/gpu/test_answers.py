@@ -56,7 +56,7 @@ def test_exact_gives_the_cpus_probabilities(exact, on_cpu, photo, request_):
 
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_fast_gives_nearly_the_masks_of_fp32(device, on_cpu, cat, request_):
-    """bf16 has eight bits, so logits are off by a hundredth of their range, and a mask's edge by a pixel here and there.
+    """bf16 has eight bits, so logits are off by a hundredth of their range, a mask's edge by a pixel here and there.
 
     On a CPU with bf16, these masks have IoUs of 0.994 and more with those of fp32.
     """

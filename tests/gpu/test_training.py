@@ -113,7 +113,7 @@ def test_gradient_checkpointing_takes_less_memory(cuda):
 
 @pytest.mark.parametrize("way", ["device to device", "device to CPU", "CPU to device"])
 def test_a_checkpoint_goes_on_here_and_there(device, shard_root, tmp_path, way):
-    """State for state; the steps after it as exactly as two devices agree, in whose backward passes sums have no order."""
+    """Bit for bit; the steps after it as exactly as two devices agree: in a GPU's backward pass, sums have no order."""
     begins, ends = ({"device": device, "CPU": CPU}[name] for name in way.split(" to "))
     whole = Trainer(PLAIN, begins)
     taken(whole, shard_root, 2)
