@@ -105,14 +105,26 @@ def test_a_reply_leaves_nothing_running(cuda, either, photo):
         assert torch.cuda.current_stream(cuda).query()
 
 
-def test_a_caller_keeps_the_flags_that_a_pass_changes(either, photo, monkeypatch):
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+FLAGS = [
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    *((torch.backends.cudnn, name) for name in ("allow_tf32", "deterministic", "benchmark")),
+]
+
+
+@pytest.fixture
+def _flags_are_put_back():
+    before = [getattr(place, name) for place, name in FLAGS]
+    yield
+    for (place, name), value in zip(FLAGS, before, strict=True):
+        setattr(place, name, value)
+
+
+@pytest.mark.usefixtures("_flags_are_put_back")
+def test_a_caller_keeps_the_flags_that_a_pass_changes(either, photo):
     expected = either.segment(photo, CLICKS[:2])
     for mine in (True, False):
-        monkeypatch.setattr(matmul, "allow_tf32", mine)
-        for name in ("allow_tf32", "deterministic", "benchmark"):
-            monkeypatch.setattr(cudnn, name, mine)
+        for place, name in FLAGS:
+            setattr(place, name, mine)
         with torch.autocast(either.device.type, dtype=torch.bfloat16):
             assert either.segment(photo, CLICKS[:2]) == expected
-        flags = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-        assert flags == (mine,) * 4
+        assert [getattr(place, name) for place, name in FLAGS] == [mine] * 4
