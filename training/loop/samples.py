@@ -18,7 +18,6 @@ from training.data.records import ImageSource
 from training.loop.augmentation import OTHER, colour, view
 from training.loop.clicks import first_clicks
 from training.loop.config import TrainConfig
-from training.simulated_annotator import IGNORE
 
 _ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
 
@@ -87,8 +86,8 @@ class SampleSet(Dataset[Sample | IcmformerError]):
             target = pick_object(labels, record, rng, config.data.merge, config.data.least)
             if target is None:
                 continue
-            with_others = np.where((target == 0) & any_object(labels), np.uint8(OTHER), target)
-            seen, cut = view(image, with_others, config.size, config.augment, rng)
+            target[(target == 0) & any_object(labels)] = OTHER
+            seen, cut = view(image, target, config.size, config.augment, rng)
             if (cut == 1).sum() < max(config.augment.least * cut.size, 1):
                 continue
             others = cut == OTHER
@@ -112,12 +111,12 @@ class RunSampler(Sampler[int]):
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side.
+    """Samples side by side, in bytes until a device takes them.
 
     Attributes:
         numbers: Of the samples.
-        image: (B, 3, S, S) float32 in [0, 1].
-        target: (B, 1, S, S) int64: 1, 0, -1 ignored.
+        image: (B, 3, S, S) uint8; channels last in memory.
+        target: (B, 1, S, S) int8: 1, 0, -1 ignored.
         points: (B, 2N, 3) float32.
     """
 
@@ -132,6 +131,15 @@ class Batch:
         cuts = [slice(i, i + size) for i in range(0, size * parts, size)]
         return [Batch(self.numbers[c], self.image[c], self.target[c], self.points[c]) for c in cuts]
 
+    def pin_memory(self) -> Batch:
+        """The same in memory from which a GPU copies while the CPU goes on."""
+        return Batch(self.numbers, self.image.pin_memory(), self.target.pin_memory(), self.points)
+
+    def pixels(self, device: torch.device, channels_last: bool = False) -> Tensor:
+        """The images on a device: (B, 3, S, S) float32 in [0, 1]."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return self.image.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=layout)
+
 
 def collate(samples: list[Sample | IcmformerError]) -> Batch | IcmformerError:
     """Stacks samples; the first error, if there is one."""
@@ -144,10 +152,10 @@ def collate(samples: list[Sample | IcmformerError]) -> Batch | IcmformerError:
 def stack(samples: list[Sample]) -> Batch:
     """Stacks samples."""
     images = torch.from_numpy(np.stack([s.image for s in samples]))
-    targets = torch.from_numpy(np.stack([s.target for s in samples])).long()[:, None]
+    targets = torch.from_numpy(np.stack([s.target for s in samples]))
     return Batch(
         tuple(s.number for s in samples),
-        images.permute(0, 3, 1, 2).contiguous().float() / 255,  # (B, S, S, 3) -> (B, 3, S, S)
-        torch.where(targets == 255, IGNORE, targets),
+        images.permute(0, 3, 1, 2),  # (B, S, S, 3) -> (B, 3, S, S)
+        targets.view(torch.int8)[:, None],  # 255 is -1
         torch.from_numpy(np.stack([s.points for s in samples])),
     )
