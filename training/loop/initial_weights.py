@@ -41,7 +41,7 @@ def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[Clic
             path of weights.
 
     Returns:
-        The network and a line that tells what was taken.
+        The network and lines that tell what was taken and how.
 
     Raises:
         WeightsError: Nothing there, or nothing of it fits.
@@ -53,9 +53,7 @@ def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[Clic
     told += f"{len(report.fresh)} fresh; {len(report.unused)} of the source unused"
     told += "".join(f"\n{note}" for note in report.notes)
     if trained is None and isinstance(network.config, ViTConfig) and any(n.startswith("neck.") for n in report.fresh):
-        told += (
-            "\npixels taken to be normalised by ImageNet's mean and standard deviation, as MAE's, DINO's and DINOv2's; "
-        )
+        told += "\npixels taken to be normalised by ImageNet's mean and standard deviation, as MAE's and DINO's are; "
         told += f"for a file of AugReg write {AUGREG_PREFIX}FILE"
     bare = report.bare_blocks
     if bare:
@@ -79,9 +77,7 @@ def _read(source: str) -> tuple[Mapping[str, object], Normalisation | None]:
         return read_google_vit(path), CENTRED
     declared = _declared(path)
     if said and declared and declared != said:
-        raise WeightsError(
-            f"{path.parent / 'config.json'} gives another mean and std than 0.5; leave {AUGREG_PREFIX} out"
-        )
+        raise WeightsError(f"{path.with_name('config.json')} has another mean and std; leave {AUGREG_PREFIX} out")
     return _backbone(path), said or declared
 
 

@@ -67,7 +67,11 @@ def declared_normalisation(pretrained_cfg: object) -> Normalisation | None:
     """Mean and standard deviation of a `pretrained_cfg` of timm, None where it has none."""
     if not isinstance(pretrained_cfg, Mapping):
         return None
-    mean, std = pretrained_cfg.get("mean"), pretrained_cfg.get("std")
-    if not isinstance(mean, (list, tuple)) or not isinstance(std, (list, tuple)) or len(mean) != 3 or len(std) != 3:
+    mean, std = (_three_numbers(pretrained_cfg.get(key)) for key in ("mean", "std"))
+    return Normalisation(mean, std) if mean and std and min(std) > 0 else None
+
+
+def _three_numbers(values: object) -> tuple[float, ...] | None:
+    if not isinstance(values, (list, tuple)) or len(values) != 3:
         return None
-    return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+    return tuple(float(v) for v in values) if all(isinstance(v, (int, float)) for v in values) else None
