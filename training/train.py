@@ -39,7 +39,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tflops", type=float, default=150, help="sustained TFLOPS, to estimate the cost in --dry-run (150)"
     )
-    parser.add_argument("--start", help="weights to begin with: a backbone's file, or a name or path of weights")
+    parser.add_argument(
+        "--start",
+        metavar="W",
+        help="weights to begin with: a backbone's file, augreg:FILE for one trained with mean and std 0.5, timm:NAME, "
+        "or a name or path of weights",
+    )
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda or cuda:N"
     )
