@@ -64,7 +64,7 @@ MISSED, EXTRA = 1, 2
 """Values in a map of what is wrong: object that a mask misses, background that it marks."""
 
 
-def sampled_click(wrong: NDArray[np.uint8], rng: Generator) -> PixelClick | None:
+def sampled_click(wrong: NDArray[np.uint8], rng: Generator, anywhere: float = 0.0) -> PixelClick | None:
     """Draws a correcting click for training: a pixel of the larger error at over half of its largest depth.
 
     Nearly all of it runs without the interpreter's lock, so that threads share the clicks of a batch.
@@ -72,6 +72,7 @@ def sampled_click(wrong: NDArray[np.uint8], rng: Generator) -> PixelClick | None
     Args:
         wrong: (H, W) uint8: `MISSED`, `EXTRA` or 0.
         rng: Randomness of this sample and round.
+        anywhere: Probability that all of the larger error counts, not only what is deep enough.
 
     Returns:
         The click, or None when nothing is wrong.
@@ -81,7 +82,8 @@ def sampled_click(wrong: NDArray[np.uint8], rng: Generator) -> PixelClick | None
         return None
     positive = missed.largest > extra.largest  # a tie goes to the background
     error = missed if positive else extra
-    inner = cv2.findNonZero((error.depth > error.largest / 2).view(np.uint8)).reshape(-1, 2)  # columns and rows, by row
+    least = 0.0 if anywhere and rng.random() < anywhere else error.largest / 2
+    inner = cv2.findNonZero((error.depth > least).view(np.uint8)).reshape(-1, 2)  # columns and rows, by row
     column, row = inner[rng.integers(len(inner))].tolist()
     return PixelClick(row + error.top, column + error.left, positive)
 

@@ -48,6 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda or cuda:N"
     )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        dest="compiled",
+        help="let torch compile the network: the first steps take a minute or two, the others less time on a GPU",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples, for each process (1)")
     parser.add_argument(
         "--image-memory",

@@ -33,10 +33,11 @@ class Corrections:
 
     Args:
         threads: How many share a batch.
+        anywhere: Probability that a click lies anywhere in the larger error, not in its inner half.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, threads: int, anywhere: float = 0.0) -> None:
+        self._threads, self._anywhere = threads, anywhere
         self._pool = ThreadPoolExecutor(threads, "corrections")
 
     def __call__(
@@ -56,7 +57,7 @@ class Corrections:
 
         def correct(first: int) -> None:
             for i in range(first, len(numbers), self._threads):
-                click = sampled_click(wrong[i], sample_rng(seed, numbers[i], stream))
+                click = sampled_click(wrong[i], sample_rng(seed, numbers[i], stream), self._anywhere)
                 if click:
                     add_click(points[i], click)
 

@@ -42,6 +42,7 @@ class RunOptions:
         threads: CPU threads of the network; None leaves the choice to torch.
         workers: Processes that prepare samples, for each process that trains.
         image_memory: Gigabytes of decoded images to keep, shared by the workers; None for a quarter of the machine's.
+        compiled: Let torch compile the network, which takes a minute or two at the first steps.
         save_minutes: Between checkpoints.
         time_budget: Minutes after which the run saves and stops.
         profile_steps: Steps to record in `out`'s profile.txt and profile.json.
@@ -54,6 +55,7 @@ class RunOptions:
     threads: int | None = None
     workers: int = 1
     image_memory: float | None = None
+    compiled: bool = False
     save_minutes: float = 5
     time_budget: float | None = None
     profile_steps: int = 0
@@ -90,6 +92,7 @@ def train(config: TrainConfig, options: RunOptions) -> RunResult:
     device = find_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True  # of convolutions on a GPU: shapes stay the same
     with joined(device) as processes:
         check(config, processes.world)
         return Run(config, options, device, processes)()
@@ -131,7 +134,7 @@ class Run:
         if config.validation.every:
             shard, limit = options.data_root / config.validation.shard, config.validation.limit
             self.validation = Validation(shard, limit, config.serving.threshold)
-        self.trainer = Trainer(config, device)
+        self.trainer = Trainer(config, device, options.compiled)
         self.best = math.inf
         self.signalled = False
         self.profile = _profile(options.out, options.profile_steps) if processes.first else None

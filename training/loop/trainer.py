@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from icmformer.errors import IcmformerError, TrainingError, WeightsError
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
 from icmformer.weights.serving_defaults import THRESHOLD
+from training.loop.boxes import ellipses
 from training.loop.clicks import used_slots
 from training.loop.config import Stage, TrainConfig, stages
 from training.loop.corrections import Corrections
@@ -56,19 +57,31 @@ class IterativePass(nn.Module):
     """A training pass: encodes the image once, simulates rounds of clicks without gradients, then predicts with them.
 
     One module, so that distributed wrappers see one forward pass.
+
+    Args:
+        network: The network.
+        threshold: Probability above which a pixel counts as the object's.
+        anywhere: As `Corrections` takes it.
+        compiled: Let torch compile the network, which takes a minute or two at the first steps.
     """
 
-    def __init__(self, network: ClickNetwork, threshold: float = THRESHOLD) -> None:
+    def __init__(
+        self, network: ClickNetwork, threshold: float = THRESHOLD, anywhere: float = 0.0, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.network, self.threshold = network, threshold
-        self._corrections = Corrections(torch.get_num_threads())
+        self._encode: Callable[[Tensor], ImageFeatures] = network.encode_image
+        self._decode: Callable[[ImageFeatures, Tensor], Tensor] = network.decode_map
+        if compiled:
+            self._encode = torch.compile(self._encode, dynamic=False)
+            self._decode = torch.compile(self._decode, dynamic=False)
+        self._corrections = Corrections(torch.get_num_threads(), anywhere)
 
     def forward(self, image: Tensor, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
         """Returns the logits (B, 1, H, W) and the clicks (B, 2N, 3) they come from."""
-        features = self.network.encode_image(image)
+        features = self._encode(image)
         points, previous = self._rounds(features, batch, rounds, seed)
-        logits: Tensor = self.network.decode(features, previous, points)
-        return logits, points
+        return self._decode(features, self.network.prompt_map(previous, points)), points
 
     @torch.no_grad()
     def _rounds(self, features: ImageFeatures, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -76,12 +89,15 @@ class IterativePass(nn.Module):
         device = features.tensors[0].device
         points = batch.points.numpy().copy()
         previous = torch.zeros((len(points), 1, *features.size), device=device)
+        if batch.boxes is not None:
+            previous = ellipses(batch.boxes.to(device, non_blocking=True), features.size)
         target = batch.target.to(device, non_blocking=True)
         detached = ImageFeatures(features.size, tuple(t.detach() for t in features.tensors))
         was_training = self.network.training
         self.network.eval()
         for number in range(rounds):
-            logits = self.network.decode(detached, previous, torch.from_numpy(used_slots(points)).to(device))
+            used = torch.from_numpy(used_slots(points)).to(device)
+            logits = self._decode(detached, self.network.prompt_map(previous, used))
             previous = logits.float().sigmoid()
             self._corrections(points, previous > self.threshold, target, batch.numbers, seed, number + 1)
         self.network.train(was_training)
@@ -93,10 +109,15 @@ class Trainer:
     """A run's state and its one step.
 
     Everything that decides the next step is in `state_dict`; a run continued from it goes on as if never stopped.
+
+    Args:
+        config: Of the run.
+        device: Where the network is.
+        compiled: Let torch compile it.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, config: TrainConfig, device: torch.device, compiled: bool = False) -> None:
+        self.device, self._compiled = device, compiled
         self.whole = config
         self.stages = stages(config)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -118,14 +139,14 @@ class Trainer:
         return self.stage.config
 
     def _enter(self, stage: Stage, states: OptimizerStates) -> None:
-        self.stage = stage
-        self.optimizer = make_optimizer(self.network, stage.config.optim)
+        self.stage, own = stage, stage.config
+        self.optimizer = make_optimizer(self.network, own.optim)
         load_optimizer_state(self.network, self.optimizer, states)
-        self.average.decay = stage.config.optim.ema
+        self.average.decay = own.optim.ema
         dropout = self.network.get_submodule("head.dropout")
         assert isinstance(dropout, nn.Dropout2d)
-        dropout.p = stage.config.dropout
-        forward: nn.Module = IterativePass(self.network, stage.config.serving.threshold)
+        dropout.p = own.dropout
+        forward: nn.Module = IterativePass(self.network, own.serving.threshold, own.points.anywhere, self._compiled)
         unused = bool(getattr(self.network.config, "published_extras", False))  # parameters that no pass touches
         self._pass = DistributedDataParallel(forward, find_unused_parameters=unused) if self.world > 1 else forward
 
