@@ -5,7 +5,7 @@ training. Each part has a time of its own, writes what it gives as it goes, and 
 `--device cpu` rehearses all of it without a GPU.
 
 Where files travel only in small pieces: `split FILE... --to DIR` cuts them, `join DIR --to DATA` puts them together and
-checks them; `run` leaves averaged weights and log as such pieces in OUT/back.
+checks them; `run` leaves the averaged weights and the training's log as such pieces in OUT.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ class VisitOptions:
 
     Attributes:
         data_root: Folder of the shards that the config names.
-        out: Folder for everything that is to be brought back; few, small files.
+        out: Folder for everything that is to be brought back; few, small files: `summary.json`, `logs.zip` with what
+            each command wrote, and the pieces of what the training gave.
         config: Of the training.
         start: Weights to start it from; None for what is in `run`, or random values.
         run: The training's folder, which stays on the machine: a second visit there goes on.
@@ -72,6 +73,11 @@ class VisitOptions:
         if self.minutes <= 0:
             raise ConfigError("--minutes must be over 0")
 
+    @property
+    def logs(self) -> Path:
+        """Folder of what the commands write."""
+        return self.run / "logs"
+
 
 @dataclass
 class Done:
@@ -82,7 +88,7 @@ class Done:
         command: What ran, as one would type it.
         seconds: How long.
         ended: `passed`, `failed (STATUS)`, or `stopped: its time was up`.
-        log: Its output, below `out`.
+        log: The file of `logs.zip` with its output.
     """
 
     part: str
@@ -105,6 +111,7 @@ def visit(options: VisitOptions) -> list[Done]:
     load_config(options.config)
     ends = time.monotonic() + 60 * options.minutes
     options.out.mkdir(parents=True, exist_ok=True)
+    options.logs.mkdir(parents=True, exist_ok=True)
     done: list[Done] = []
     _summary(options, done)
     for part in options.parts:
@@ -157,7 +164,7 @@ def _bench(options: VisitOptions, until: float) -> Iterator[_Command]:
     for name in NETWORKS:
         short = name.removeprefix("random:").removeprefix("icmformer_")
         words = ["training.bench", "--device", options.device, "--weights", name, "--megapixels", "1", "--repeats", "5"]
-        words += ["--seconds", "2", "--json", str(options.out / f"bench_{short}.json")]
+        words += ["--seconds", "2", "--json", str(options.logs / f"bench_{short}.json")]
         yield _Command(words, f"bench_{short}.txt", until)
 
 
@@ -185,7 +192,7 @@ def _run(part: str, command: _Command, seconds: float, options: VisitOptions) ->
     words = [sys.executable, "-m", *command.words]
     started = time.monotonic()
     print(f"== {part}: {' '.join(command.words)} (up to {seconds:.0f} s)", flush=True)
-    with (options.out / command.log).open("w") as log:
+    with (options.logs / command.log).open("w") as log:
         process = subprocess.Popen(
             words,
             stdout=log,
@@ -201,7 +208,7 @@ def _run(part: str, command: _Command, seconds: float, options: VisitOptions) ->
         finally:
             _stop(process)
     done = Done(part, "python -m " + " ".join(command.words), round(time.monotonic() - started, 1), ended, command.log)
-    print(f"   {done.ended} after {done.seconds} s; the end of {command.log}:\n{_tail(options.out / command.log)}")
+    print(f"   {done.ended} after {done.seconds} s; the end of {command.log}:\n{_tail(options.logs / command.log)}")
     return done
 
 
@@ -236,17 +243,20 @@ def _summary(options: VisitOptions, done: Sequence[Done]) -> None:
         "commands": [asdict(d) for d in done],
     }
     (options.out / "summary.json").write_text(json.dumps(about, indent=1) + "\n")
+    shutil.make_archive(str(options.out / "logs"), "zip", options.logs)
 
 
 def _bring_back(options: VisitOptions) -> None:
-    """The averaged weights in fp32, the log, and as pieces the run's whole checkpoint: each file small enough."""
-    checkpoint, back = options.run / CHECKPOINT, options.out / "back"
+    """The averaged weights in fp32 and the training's log, as pieces that are small enough."""
+    checkpoint = options.run / CHECKPOINT
     if not checkpoint.is_file():
         print("there is no checkpoint to bring back")
         return
     folder = options.run / "average"
+    shutil.rmtree(folder, ignore_errors=True)
     export(checkpoint, folder, "average", "fp32")
-    archive = shutil.make_archive(str(options.run / "average"), "zip", folder)
-    log = shutil.make_archive(str(options.run / "log"), "zip", options.run, "log.jsonl")
-    split([Path(archive), Path(log)], back, options.piece)
-    print(f"{back}: averaged weights and log, {sum(f.stat().st_size for f in back.iterdir()) / 2**20:.1f} MiB")
+    shutil.copy(options.run / "log.jsonl", folder)
+    archive = Path(shutil.make_archive(str(options.run / "average"), "zip", folder))
+    pieces = split([archive], options.out, options.piece)
+    size = sum(piece.stat().st_size for piece in pieces) / 2**20
+    print(f"{options.out}: averaged weights and log in {len(pieces)} pieces, {size:.1f} MiB")
