@@ -39,8 +39,8 @@ test: $(STAMP) ## run the tests (4 to 10 minutes), or some of them: make test AR
 test-slow: $(STAMP) ## run the tests that take longer (10 to 25 minutes)
 	$(BIN)/python -m pytest -m slow --timeout 1800 -n $(JOBS) --dist loadfile $(ARGS)
 
-test-gpu: $(STAMP) ## run the tests that need a CUDA device
-	$(BIN)/python -m pytest -m gpu $(ARGS)
+test-gpu: $(STAMP) ## run the tests that need a CUDA device (a minute or two)
+	$(BIN)/python -m pytest -m gpu -n $(JOBS) --dist loadfile tests/gpu $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check .

@@ -37,5 +37,9 @@ class DeviceError(IcmformerError, RuntimeError):
     """A device that this machine or this build of torch does not offer."""
 
 
+class DeviceMemoryError(DeviceError):
+    """A device with no memory left for a network or for a pass of it."""
+
+
 class TrainingError(IcmformerError, RuntimeError):
     """A training run that cannot go on."""

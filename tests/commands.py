@@ -8,7 +8,15 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from unittest import mock
+
+OPTIONAL = (
+    *("openvino", "onnx", "onnxscript", "pycocotools", "timm", "torchvision", "pooch"),
+    *("flask", "gunicorn", "prometheus_client", "urllib3", "label_studio_ml", "label_studio_sdk"),
+    *("nuclio_sdk", "cvat_sdk", "cvat_cli", "playwright", "kubernetes_validate", "compose_spec"),
+)
+"""Packages that a machine may lack which only trains and measures."""
 
 
 def run_module(module, *words):
@@ -38,3 +46,13 @@ def run_module(module, *words):
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     return subprocess.CompletedProcess([module, *words], code, out.getvalue(), err.getvalue())
+
+
+def run_without(program, *words):
+    """What a program prints, in a process of its own, where nothing of `OPTIONAL` is installed."""
+    block = f"import sys\nsys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"  # importing one of them fails
+    code = [sys.executable, "-c", block + program, *map(str, words)]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(code, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout

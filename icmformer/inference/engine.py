@@ -21,7 +21,7 @@ from icmformer.images.reading import LoadedImage
 from icmformer.inference.backends.base import Backend
 from icmformer.inference.backends.batching import BatchingBackend
 from icmformer.inference.backends.openvino import OpenVINOBackend
-from icmformer.inference.backends.torch import TorchBackend
+from icmformer.inference.backends.torch import TorchBackend, within_memory
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
 from icmformer.inference.fallback import best_part
 from icmformer.inference.predictor import Prediction, Predictor
@@ -77,7 +77,7 @@ class Engine:
         predictor: The steps from clicks to masks, one at a time.
 
     Raises:
-        DeviceError: A device that is not there.
+        DeviceError: A device that is not there, or without memory for the network (`DeviceMemoryError`).
         ConfigError: An unknown profile or runtime, or a runtime that is not installed.
     """
 
@@ -141,7 +141,7 @@ class Engine:
         if self.runtime == "openvino":
             low = self.profile.low_precision and has_bf16(self.device)
             return OpenVINOBackend(self.weights, low, torch.get_num_threads(), settings.cache_dir)
-        network = self.weights.build(copy=False).to(self.device)
+        network = within_memory(lambda: self.weights.build(copy=False).to(self.device))
         network.check_size(*[network.config.img_size] * 2)
         backend = TorchBackend(network, self.device, self.profile.precision(self.device), settings.compile)
         return backend if settings.batch == 1 else BatchingBackend(backend, settings.batch)
@@ -207,6 +207,7 @@ class Engine:
             ImageError: Not an RGB image.
             PromptError: Nothing to go by, or a prompt that does not fit the image.
             ConfigError: `clean_up` is not a CleanUp.
+            DeviceMemoryError: A GPU without memory left for a pass.
         """
         if not isinstance(clean_up, CleanUp | None):
             raise ConfigError(f"clean_up must be a CleanUp, got {type(clean_up).__name__}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from icmformer.errors import IcmformerError, ImageError, ImageTooLargeError, PromptError
+from icmformer.errors import DeviceMemoryError, IcmformerError, ImageError, ImageTooLargeError, PromptError
 
 
 class RequestError(IcmformerError, ValueError):
@@ -49,6 +49,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (NothingFoundError, 422, "nothing found"),
     (BusyError, 503, "busy"),
     (NotReadyError, 503, "not ready"),
+    (DeviceMemoryError, 503, "out of memory"),
     (RequestError, 400, "bad request"),
     (PromptError, 400, "bad prompt"),
     (ImageTooLargeError, 413, "too large"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run_without
 from tests.conftest import ROOT
 
 FOLDERS = ("icmformer", "training", "serverless", "ls_backend")
@@ -200,3 +201,11 @@ def test_importing_the_package_loads_nothing_foreign():
     code = f"import sys, icmformer; icmformer.Engine; print([m for m in {foreign!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_tests_on_a_gpu_need_none_of_the_optional_packages():
+    program = """
+import pytest
+sys.exit(pytest.main(["--collect-only", "-m", "gpu", "-p", "no:cacheprovider", "tests/gpu"]))
+"""
+    assert "tests/gpu/test_compiled.py::test_cuda_graphs_are_replayed" in run_without(program)

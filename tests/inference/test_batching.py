@@ -14,10 +14,12 @@ import torch
 from skimage import data
 
 from icmformer import Caches, Click, Engine
+from icmformer.errors import DeviceMemoryError
 from icmformer.inference.backends.base import Backend
 from icmformer.inference.backends.batching import BatchingBackend
 from icmformer.inference.backends.torch import Precision, TorchBackend
-from icmformer.models import ImageFeatures
+from icmformer.models import ClickNetwork, ImageFeatures
+from icmformer.serving.errors import status_of
 from icmformer.timings import Timings
 from icmformer.weights import load
 from tests.engines import MINIATURE
@@ -109,6 +111,45 @@ def test_who_shares_a_failed_pass_is_told_and_the_next_ones_are_served():
     assert len({id(error) for error in errors}) == 3, "each has an error of its own"
     assert backend.passes == [4]
     assert float(ask(shared, 3)[0, 0, 0, 0]) == 4
+
+
+class Greedy(ClickNetwork):
+    """A network that asks for more memory than there is, as torch says it on a GPU."""
+
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+
+    def check_size(self, height, width):
+        pass
+
+    def encode_image(self, image):
+        return ImageFeatures((image.shape[2], image.shape[3]), (image,))
+
+    def decode_map(self, features, prompt):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.91 GiB of which 1.06 GiB "
+            "is free. Including non-PyTorch memory, this process has 6.8 GiB memory in use."
+        )
+
+
+def test_a_full_device_is_told_to_everyone_in_the_pass():
+    shared = BatchingBackend(TorchBackend(Greedy(), torch.device("cpu"), Precision()), 4)
+    features = shared.encode(torch.rand(1, 3, 64, 64))
+    heard = [Heard() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        with shared.lock:
+            asked = [pool.submit(shared.decode_in_turn, features, *prompt(0, 2), one) for one in heard]
+            while sum(timings.waiting for timings in heard) < 3:
+                time.sleep(0.01)
+        errors = [one.exception(10) for one in asked]
+    assert len({id(error) for error in errors}) == 3
+    for error in errors:
+        assert isinstance(error, DeviceMemoryError)
+        assert error.__context__ is None, "the first error would keep what the pass had allocated"
+        assert str(error).startswith("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of")
+        assert str(error).endswith("lower ICMFORMER_BATCH or ICMFORMER_FEATURE_CACHE_MB")
+        assert "non-PyTorch" not in str(error)
+        assert status_of(error) == (503, "out of memory")
 
 
 @pytest.mark.parametrize(("profile", "clients"), [("exact", CLICKS[:4]), ("fast", CLICKS)])

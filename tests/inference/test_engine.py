@@ -371,11 +371,3 @@ def test_what_is_not_there_says_so():
             Engine.from_weights(TRAINED, device=name)
     with pytest.raises(WeightsError):
         Engine.from_weights("no such weights")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_gives_the_cpus_logits(photo):
-    on_cpu, on_gpu = engine("exact", Caches()), Engine.from_weights(TRAINED, "cuda", "exact", Caches())
-    first, second = (engine.segment(photo, CLICKS) for engine in (on_cpu, on_gpu))
-    np.testing.assert_allclose(first.probability, second.probability, rtol=0, atol=1e-4)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from icmformer.models import build_network
+from tests.commands import run_without
 from training.bench import main
 from training.tools.published_path import PublishedViT
 
@@ -51,3 +52,16 @@ def test_the_table_holds_ratios_to_the_base_line_of_its_own_run(miniature, tmp_p
     assert [row["clients"] for row in figures["throughput"]] == [1, 2]
     assert all(row["rest_ms"] < row["later_ms"] for row in figures["sizes"])
     assert (tmp_path / "bench.png").stat().st_size > 5000
+
+
+def test_training_and_measuring_need_none_of_the_optional_packages(miniature):
+    program = """
+import training.evaluate, training.export, training.train
+from training.bench import main
+sys.exit(main(sys.argv[1:]))
+"""
+    options = ["--weights", miniature, "--published", miniature, "--repeats", "1", "--megapixels", "0.1"]
+    told = run_without(program, *options, "--clients", "1", "--seconds", "0.1", "--threads", "1")
+    assert "OpenVINO not installed" in told
+    assert "miniature, torch, exact" in told
+    assert "openvino," not in told

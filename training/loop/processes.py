@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,14 +46,14 @@ def world_size() -> int:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Joins the group that torchrun's environment names; NCCL on GPUs, gloo elsewhere."""
-    if world_size() == 1:
+    """Joins the group that torchrun's environment names, be it of one; NCCL on GPUs, gloo elsewhere."""
+    if world_size() == 1 and not dist.is_torchelastic_launched():
         yield Processes()
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # Imports torch._dynamo, as DistributedDataParallel would while the group exists, holding it for ever (torch 2.13).
-    torch.compiler.reset()
+    # DistributedDataParallel would import this while the group exists, holding it for ever (torch 2.13).
+    importlib.import_module("torch._dynamo")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())

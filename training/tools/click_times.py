@@ -25,8 +25,9 @@ from icmformer.inference.backends.base import CallableBackend
 from icmformer.inference.predictor import Predictor
 from icmformer.inference.profiles import PROFILES, find_device
 from icmformer.inference.roi import PixelClick, ZoomSettings
+from icmformer.models.vit import ICMFormerViT
 from icmformer.types import RGBImage
-from icmformer.weights import load
+from icmformer.weights import Weights, load
 from training.evaluation.protocol import Stepwise
 from training.tools.published_path import PublishedViT, plain_vit
 
@@ -57,24 +58,25 @@ def measure_clicks(
     Raises:
         IcmformerError: A device or weights that are not there, or a base line that is no iCMFormer on a plain ViT.
     """
-    find_device(device)  # what cannot be is said now, not after minutes
+    device = str(find_device(device))  # what cannot be is said now, not after minutes
     plain_vit(load(published))
     both = device == "cpu" and openvino_backend.available()
-    last = weights[-1]
+    last = load(weights[-1])
     sizes = []
     for size in megapixels:
         sizes.append({"megapixels": size, **click_times(sample_image(size), last, "fast", "auto", repeats, device)})
         _tick()
     served = throughput(last, "fast", clients, seconds, device)
     image = sample_image(megapixels[0])
-    base_line = published_click(image, published, device)
+    base_line = published_click(image, plain_vit(load(published)).to(device))
     half = (repeats + 1) // 2  # of the base line's, before and after all else: a machine's speed drifts
     base_ms = times_ms(base_line, half)
     clicks: list[dict[str, Any]] = []
     for name in weights:
+        network = load(name)
         for runtime in ["torch", "openvino"] if both else ["torch"]:
             for profile in PROFILES:
-                times = click_times(image, name, profile, runtime, repeats, device)
+                times = click_times(image, network, profile, runtime, repeats, device)
                 clicks.append({"weights": name, "runtime": runtime, "profile": profile, **times})
                 _tick()
     base = statistics.median(base_ms + times_ms(base_line, half))
@@ -89,7 +91,7 @@ def measure_clicks(
         "published": published,
         "published_ms": base,
         "clicks": clicks,
-        "sizes_of": last,
+        "sizes_of": weights[-1],
         "sizes": sizes,
         "throughput": served,
     }
@@ -125,10 +127,12 @@ def clicks_on(image: RGBImage) -> list[Click]:
     ]
 
 
-def published_click(image: RGBImage, weights: str, device: str = "cpu") -> Callable[[], object]:
-    """The published path's click, from the decoded image to the full probability map, to be timed."""
-    vit = plain_vit(load(weights)).to(device)
-    published, side = PublishedViT(vit), vit.config.img_size
+def published_click(image: RGBImage, vit: ICMFormerViT) -> Callable[[], object]:
+    """The published path's click, from the decoded image to the full probability map, to be timed.
+
+    On a GPU with torch's defaults, as the published code has it: convolutions may round to TF32, products may not.
+    """
+    published, side, device = PublishedViT(vit), vit.config.img_size, vit.mean.device
 
     def network(image: Tensor, prev_mask: Tensor, points: Tensor) -> Tensor:
         return published(image.to(device), prev_mask.to(device), points.to(device))
@@ -140,18 +144,22 @@ def published_click(image: RGBImage, weights: str, device: str = "cpu") -> Calla
 
 
 def click_times(
-    image: RGBImage, weights: str, profile: str, runtime: str, repeats: int, device: str = "cpu"
+    image: RGBImage, weights: Weights, profile: str, runtime: str, repeats: int, device: str = "cpu"
 ) -> dict[str, float]:
     """Milliseconds of a first click, a later click and the first click on a new object, and of the later one's rest.
 
-    The rest is all but the network: naming the image, ROI, crop, resizing back, score. `rss_mb` is what the process
-    holds with the image and the caches.
+    The rest is all but the network: naming the image, ROI, crop, resizing back, score. A reply is on the CPU, so that a
+    GPU's work is part of each. `rss_mb` is what the process holds with the image and the caches, `gpu_mb` the most that
+    weights, features and a pass together take of a GPU's memory.
     """
+    on_gpu = device != "cpu"
+    before = torch.cuda.memory_allocated(device) if on_gpu else 0
     loaded, clicks = LoadedImage.from_array(image), clicks_on(image)
-    loaded_weights = load(weights)
-    cold = Engine(loaded_weights, device, profile, Caches(), runtime)  # keeps nothing: all are first clicks
+    warm = Engine(weights, device, profile, runtime=runtime)
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    cold = warm.beside(Caches())  # keeps nothing: all are first clicks
     first = statistics.median(times_ms(lambda: cold.segment(loaded, clicks[:1]), repeats))
-    warm = Engine(loaded_weights, device, profile, runtime=runtime)
     later, rest, new = [], [], []
     for n in range(-1, repeats):
         shifted = [*clicks[:2], Click(clicks[2].x, clicks[2].y + n + 2, False)]
@@ -164,7 +172,7 @@ def click_times(
         if n < 0:
             continue  # not counted
         if result.roi != roi:
-            raise IcmformerError(f"the ROI moved at the third click ({weights}, {profile}): no later click")
+            raise IcmformerError(f"the ROI moved at the third click ({weights.name}, {profile}): no later click")
         later.append(spent)
         rest.append(spent - sum(result.timings.get(stage, 0) for stage in _NETWORK_STAGES))
         new.append(fresh)
@@ -174,14 +182,15 @@ def click_times(
         "new_object_ms": statistics.median(new),
         "rest_ms": statistics.median(rest),
         "rss_mb": _held_mb(),
+        "gpu_mb": (torch.cuda.max_memory_allocated(device) - before) / 2**20 if on_gpu else 0.0,
     }
 
 
 def throughput(
-    weights: str, profile: str, clients: Sequence[int], seconds: float, device: str = "cpu"
+    weights: Weights, profile: str, clients: Sequence[int], seconds: float, device: str = "cpu"
 ) -> list[dict[str, float]]:
     """Clicks a second and median latency with several clients, each on its own image, three clicks an object."""
-    engine = Engine(load(weights), device, profile)
+    engine = Engine(weights, device, profile)
     figures = []
     for count in clients:
         spent: list[float] = []
@@ -230,29 +239,38 @@ def machine(device: str = "cpu") -> str:
     return f"{name}, torch {torch.__version__}, OpenVINO {'yes' if openvino_backend.available() else 'not installed'}"
 
 
+def _ms(value: float) -> str:
+    """Milliseconds, with a decimal where they are few."""
+    return f"{value:.1f} ms" if value < 20 else f"{value:.0f} ms"
+
+
 def table(figures: dict[str, Any]) -> str:
     """The figures for people."""
     base = figures["published_ms"]
+    memory = [f" {'GPU memory':>10} |", f"{'-' * 12}|", f" {'':>10} |"]
+    on_gpu = any(row["gpu_mb"] for row in figures["clicks"])
+    head, line, blank = memory if on_gpu else ("", "", "")
     lines = [
         f"{figures['machine']}; {figures['threads']} threads, medians of {figures['repeats']}, "
         f"{figures['megapixels']:g} megapixels",
         "",
-        f"| {'network, runtime, profile':<52} | {'first click':>16} | {'later click':>16} | {'new object':>16} |",
-        f"|{'-' * 54}|{'-' * 18}|{'-' * 18}|{'-' * 18}|",
-        f"| {'published path, ' + figures['published']:<52} |" + 3 * f" {base:>7.0f} ms {1:>4.1f}x |",
+        f"| {'network, runtime, profile':<52} | {'first click':>16} | {'later click':>16} | {'new object':>16} |{head}",
+        f"|{'-' * 54}|{'-' * 18}|{'-' * 18}|{'-' * 18}|{line}",
+        f"| {'published path, ' + figures['published']:<52} |" + 3 * f" {_ms(base):>10} {1:>4.1f}x |" + blank,
     ]
     for row in figures["clicks"]:
-        cells = [f"{row[f'{k}_ms']:>7.0f} ms {row[f'{k}_ratio']:>4.1f}x" for k in ("first", "later", "new_object")]
+        cells = [f"{_ms(row[f'{k}_ms']):>10} {row[f'{k}_ratio']:>4.1f}x" for k in ("first", "later", "new_object")]
         what = f"{row['weights']}, {row['runtime']}, {row['profile']}"
-        lines.append(f"| {what:<52} | {cells[0]:>16} | {cells[1]:>16} | {cells[2]:>16} |")
+        held = f" {row['gpu_mb']:>7.0f} MB |" if on_gpu else ""
+        lines.append(f"| {what:<52} | {cells[0]:>16} | {cells[1]:>16} | {cells[2]:>16} |{held}")
     lines += ["", f"{figures['sizes_of']}, fast:", ""]
     lines += ["| megapixels | first click | later click | of which not network | RSS after |", "|---|---|---|---|---|"]
     for row in figures["sizes"]:
-        times = f"{row['first_ms']:.0f} ms | {row['later_ms']:.0f} ms | {row['rest_ms']:.1f} ms"
+        times = f"{_ms(row['first_ms'])} | {_ms(row['later_ms'])} | {row['rest_ms']:.1f} ms"
         lines.append(f"| {row['megapixels']:g} | {times} | {row['rss_mb']:.0f} MB |")
     lines += ["", "| clients at once | clicks a second | median of a click |", "|---|---|---|"]
     for row in figures["throughput"]:
-        lines.append(f"| {row['clients']} | {row['clicks_a_second']:.1f} | {row['median_ms']:.0f} ms |")
+        lines.append(f"| {row['clients']} | {row['clicks_a_second']:.1f} | {_ms(row['median_ms'])} |")
     return "\n".join(lines)
 
 

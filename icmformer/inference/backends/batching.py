@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from icmformer.errors import DeviceMemoryError
 from icmformer.inference.backends.base import Backend
+from icmformer.inference.backends.torch import within_memory
 from icmformer.models import ImageFeatures
 from icmformer.timings import Timings
 
@@ -65,6 +67,8 @@ class BatchingBackend(Backend):
         finally:
             with self._guard:  # after Ctrl-C it may still be there
                 self._waiting = [w for w in self._waiting if w is not mine]
+        if isinstance(mine.error, DeviceMemoryError):
+            raise DeviceMemoryError(str(mine.error))
         if mine.error is not None:
             raise RuntimeError(f"the pass that this request shared failed: {mine.error}") from mine.error
         assert mine.logits is not None
@@ -91,9 +95,8 @@ class BatchingBackend(Backend):
     def _logits(self, requests: list[_Waiting]) -> list[Tensor]:
         filled = [*requests, *[requests[0]] * (self.batch - len(requests))]
         most = max(r.points.shape[1] for r in filled) // 2
-        features = ImageFeatures(
-            filled[0].features.size, tuple(map(torch.cat, zip(*(r.features.tensors for r in filled), strict=True)))
-        )
+        parts = list(zip(*(r.features.tensors for r in filled), strict=True))
+        features = ImageFeatures(filled[0].features.size, within_memory(lambda: tuple(map(torch.cat, parts))))
         points = torch.cat([_padded(r.points, most) for r in filled])
         logits = self.backend.decode(features, torch.cat([r.prev_mask for r in filled]), points)
         return [part.clone() for part in logits.chunk(self.batch)[: len(requests)]]

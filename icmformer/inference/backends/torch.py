@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, DeviceMemoryError
 from icmformer.inference.backends.base import Backend, device_lock
 from icmformer.models import ClickNetwork, ImageFeatures
 
@@ -33,10 +34,14 @@ class Precision:
 
     @contextmanager
     def applied(self, device: torch.device) -> Iterator[None]:
-        """Applies it to the block; on CUDA the caller must hold the device's lock, as TF32 is a process-wide flag."""
+        """Applies it to the block; on CUDA the caller must hold the device's lock: some of it are process-wide flags.
+
+        On CUDA, cuDNN takes none of its algorithms that add up in an order of chance: a reply depends on its request
+        alone.
+        """
         with ExitStack() as stack:
             if device.type == "cuda":
-                stack.enter_context(_tf32(self.tf32))
+                stack.enter_context(_flags(self.tf32))
             # switched off where it is not wanted: a caller's own autocast must not change a reply
             low = torch.autocast(device.type, dtype=self.autocast or torch.bfloat16, enabled=self.autocast is not None)
             stack.enter_context(low)
@@ -44,13 +49,33 @@ class Precision:
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+def _flags(tf32: bool) -> Iterator[None]:
+    """Whether TF32 is allowed; and the same algorithm of cuDNN each time, one that gives the same bits each time."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+    matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+
+
+def within_memory(work: Callable[[], T]) -> T:
+    """What some work on a device gives.
+
+    Raises:
+        DeviceMemoryError: The device has no memory left for it.
+    """
+    try:
+        return work()
+    except torch.OutOfMemoryError as error:
+        told = ". ".join(str(error).split(". ")[:3])
+    # raised out here, for the first error keeps alive what the work had allocated
+    raise DeviceMemoryError(
+        f"{told}: end other programs on the GPU (nvidia-smi lists them), take smaller weights, or lower "
+        "ICMFORMER_BATCH or ICMFORMER_FEATURE_CACHE_MB"
+    )
 
 
 class TorchBackend(Backend):
@@ -62,6 +87,9 @@ class TorchBackend(Backend):
         precision: Arithmetic.
         compiled: Let torch compile encoder and decoder, on CUDA into CUDA graphs; the first pass of a shape takes a
             minute.
+
+    Raises:
+        DeviceMemoryError: From `encode` and `decode`: the device has no memory left for a pass.
     """
 
     def __init__(
@@ -74,11 +102,10 @@ class TorchBackend(Backend):
         self._precision = precision
         self._encode: Callable[[Tensor], ImageFeatures] = network.encode_image
         self._decode: Callable[[ImageFeatures, Tensor], Tensor] = network.decode_map
-        self._thread = None
+        self._thread: ThreadPoolExecutor | None = None
         if compiled:
             self._encode, self._decode = _compiled(self._encode, device), _compiled(self._decode, device)
-            # CUDA graphs belong to the thread that captured them, requests come in threads of their own
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="compiled")
+            self._thread = _compiled_thread()
 
     def encode(self, image: Tensor) -> ImageFeatures:
         return self._run(lambda: self._copied(self._encode(self._upload(image))))
@@ -95,10 +122,11 @@ class TorchBackend(Backend):
             with torch.inference_mode(), self._precision.applied(self._device):
                 return work()
 
-        if self._thread is None:
-            return pure()
+        thread = self._thread
+        if thread is None:
+            return within_memory(pure)
         try:
-            return self._thread.submit(pure).result()
+            return within_memory(lambda: thread.submit(pure).result())
         except Exception as error:
             if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
                 raise
@@ -119,6 +147,16 @@ class TorchBackend(Backend):
         if self._thread is None or self._device.type != "cuda":
             return features
         return ImageFeatures(features.size, tuple(t.clone() for t in features.tensors))
+
+
+@cache
+def _compiled_thread() -> ThreadPoolExecutor:
+    """The thread of all compiled networks of a process.
+
+    CUDA graphs belong to the thread that captured them, and older versions of torch keep what they know of them in the
+    first thread that compiles (pytorch/pytorch#123177); requests come in threads of their own.
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix="compiled")
 
 
 def _compiled(function: Callable[P, T], device: torch.device) -> Callable[P, T]:
