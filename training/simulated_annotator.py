@@ -7,6 +7,8 @@ by distances that a 5 x 5 mask approximates, and may click a pixel again (`sampl
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -58,23 +60,51 @@ class SimulatedAnnotator:
         return deepest(depth)
 
 
-def sampled_click(mask: BoolMask, target: NDArray[np.uint8], rng: Generator) -> PixelClick | None:
+MISSED, EXTRA = 1, 2
+"""Values in a map of what is wrong: object that a mask misses, background that it marks."""
+
+
+def sampled_click(wrong: NDArray[np.uint8], rng: Generator, anywhere: float = 0.0) -> PixelClick | None:
     """Draws a correcting click for training: a pixel of the larger error at over half of its largest depth.
 
+    Nearly all of it runs without the interpreter's lock, so that threads share the clicks of a batch.
+
     Args:
-        mask: (H, W) bool.
-        target: (H, W) uint8: 1 object, 0 background, 255 ignored.
+        wrong: (H, W) uint8: `MISSED`, `EXTRA` or 0.
         rng: Randomness of this sample and round.
+        anywhere: Probability that all of the larger error counts, not only what is deep enough.
 
     Returns:
         The click, or None when nothing is wrong.
     """
-    missed, extra = (target == 1) & ~mask, (target == 0) & mask
-    error = _larger_error(distance_to_edge(missed), distance_to_edge(extra))
-    if error is None:
+    missed, extra = _depth_in_box(wrong == MISSED), _depth_in_box(wrong == EXTRA)
+    if not missed.largest and not extra.largest:
         return None
-    depth, positive = error
-    return PixelClick(*any_pixel(depth > depth.max() / 2, rng), positive)
+    positive = missed.largest > extra.largest  # a tie goes to the background
+    error = missed if positive else extra
+    least = 0.0 if anywhere and rng.random() < anywhere else error.largest / 2
+    inner = cv2.findNonZero((error.depth > least).view(np.uint8)).reshape(-1, 2)  # columns and rows, by row
+    column, row = inner[rng.integers(len(inner))].tolist()
+    return PixelClick(row + error.top, column + error.left, positive)
+
+
+@dataclass(frozen=True)
+class _Depth:
+    """The depth of a region within its bounding box, its largest value and where the box begins."""
+
+    depth: FloatMap
+    largest: float
+    top: int
+    left: int
+
+
+def _depth_in_box(region: BoolMask) -> _Depth:
+    """What `distance_to_edge` gives, in the box: nothing beyond it is nearer than its edge."""
+    left, top, width, height = cv2.boundingRect(region.view(np.uint8))
+    if not width:
+        return _Depth(np.zeros((1, 1), np.float32), 0.0, 0, 0)
+    depth = distance_to_edge(region[top : top + height, left : left + width])
+    return _Depth(depth, cv2.minMaxLoc(depth)[1], top, left)
 
 
 def distance_to_edge(region: BoolMask, mask_size: int = cv2.DIST_MASK_5) -> FloatMap:
@@ -82,7 +112,7 @@ def distance_to_edge(region: BoolMask, mask_size: int = cv2.DIST_MASK_5) -> Floa
 
     OpenCV's `DIST_MASK_5` approximates, `DIST_MASK_PRECISE` is exact and slower.
     """
-    padded = np.pad(region.astype(np.uint8), 1)
+    padded = cv2.copyMakeBorder(region.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, mask_size), np.float32)[1:-1, 1:-1]
 
 

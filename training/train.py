@@ -16,7 +16,7 @@ from training.command_line import command_parser, exit_status, given
 from training.loop.config import load_config
 from training.loop.plan import plan
 from training.loop.processes import world_size
-from training.loop.run import RunOptions, train
+from training.loop.run import RunOptions, no_network, train
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,14 +32,38 @@ def _parser() -> argparse.ArgumentParser:
         help="check network, data and schedule and estimate the cost, without training",
     )
     parser.add_argument(
+        "--no-network",
+        action="store_true",
+        help="measure how fast samples and correcting clicks come, without a network, for --time-budget (0.25 MIN)",
+    )
+    parser.add_argument(
         "--tflops", type=float, default=150, help="sustained TFLOPS, to estimate the cost in --dry-run (150)"
     )
-    parser.add_argument("--start", help="weights to begin with: a backbone's file, or a name or path of weights")
+    parser.add_argument(
+        "--start",
+        metavar="W",
+        help="weights to begin with: a backbone's file, augreg:FILE for one trained with mean and std 0.5, timm:NAME, "
+        "or a name or path of weights",
+    )
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one; the default), cpu, cuda or cuda:N"
     )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        dest="compiled",
+        help="let torch compile the network: the first steps take a minute or two, the others less time on a GPU",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare samples, for each process (1)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the network (torch's choice)")
+    parser.add_argument(
+        "--image-memory",
+        type=float,
+        metavar="GB",
+        help="decoded images to keep in memory, for all workers together (a quarter of the machine's)",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads of the network and of the correcting clicks (torch's choice)"
+    )
     parser.add_argument(
         "--profile-steps", type=int, default=0, metavar="N", help="record N steps: RUN/profile.txt and profile.json"
     )
@@ -60,8 +84,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    if args.out is None and not args.dry_run:
-        raise ConfigError("--out is needed: the run's folder")
     config = load_config(args.config)
     if args.dry_run:
         text, missing = plan(config, args.data_root, args.start, args.tflops)
@@ -69,6 +91,11 @@ def _train(args: argparse.Namespace) -> int:
         if missing:
             raise missing
         return 0
+    if args.no_network:
+        print(no_network(config, RunOptions(**{"out": Path(), **given(args, RunOptions)})))
+        return 0
+    if args.out is None:
+        raise ConfigError("--out is needed: the run's folder")
     result = train(config, RunOptions(**given(args, RunOptions)))
     return 130 if result.signalled and world_size() == 1 else 0
 

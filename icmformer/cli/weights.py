@@ -1,10 +1,11 @@
-"""`icmformer weights`: look at, convert, check and fetch weights."""
+"""`icmformer weights`: look at, convert, check, list and fetch weights."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from icmformer import weights
 from icmformer.errors import WeightsError
 from icmformer.models import network_config
 from icmformer.models.config import variant_name
+from icmformer.weights import zoo
 from icmformer.weights.quantise import STORED
+from icmformer.weights.store import file_sha256
 
 
 def register(commands: Any) -> None:
     """Adds the command and its own commands."""
     parser = commands.add_parser(
         "weights",
-        help="inspect, convert, verify and download weights",
-        description="Inspects, converts, verifies and downloads weights.",
+        help="inspect, convert, verify and download weights, and list known public ones",
+        description="Inspects, converts, verifies and downloads weights, and lists known public ones.",
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -61,12 +64,26 @@ def register(commands: Any) -> None:
     verify.add_argument("weights", nargs="+", help="names or paths")
     verify.set_defaults(run=_verify)
 
+    zoo_list = actions.add_parser(
+        "zoo",
+        help="list known public weights",
+        description="Lists known public weights: address, size, checksum, licence, use and published figures. Nothing "
+        "is downloaded.",
+    )
+    zoo_list.add_argument("--json", action="store_true", help="print as JSON")
+    zoo_list.set_defaults(run=_zoo)
+
     fetch = actions.add_parser(
         "fetch",
         help="download weights into the cache folder",
-        description="Downloads weights into the cache folder, from where they are found by their name.",
+        description="Downloads weights into the cache folder, from where they are found by their name. A file of the "
+        "zoo is kept only if it has the size and the checksum that are known of it.",
     )
-    fetch.add_argument("url", help="https address of a .pth or .safetensors file")
+    fetch.add_argument(
+        "source",
+        metavar="NAME|URL",
+        help="name in the zoo, or https address of a .pth, .safetensors or .npz file",
+    )
     fetch.add_argument("--sha256", help="expected checksum; a file with another one is refused")
     fetch.set_defaults(run=_fetch)
 
@@ -146,14 +163,55 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def _zoo(args: argparse.Namespace) -> int:
+    print(json.dumps([asdict(entry) for entry in zoo.ZOO], indent=2) if args.json else zoo.listing())
+    return 0
+
+
 def _fetch(args: argparse.Namespace) -> int:
-    with tqdm(unit="B", unit_scale=True, desc=args.url.rsplit("/", 1)[-1]) as bar:
+    entry = zoo.find(args.source)
+    if entry is None:
+        if "://" not in args.source:
+            raise WeightsError(f"{args.source} is not in the zoo (icmformer weights zoo), and not an https address")
+        path = _download(args.source, args.sha256)
+        if not args.sha256:
+            _tell_unchecked(path)
+        return _tell_use(path)
+    zoo.check_fetchable(entry)
+    if args.sha256 and entry.sha256 and args.sha256.lower() != entry.sha256:
+        raise WeightsError(
+            f"the zoo knows {entry.name} by sha256 {entry.sha256}, not {args.sha256}; nothing was fetched"
+        )
+    path = _download(entry.url, args.sha256 or entry.sha256, entry.size, entry.file)
+    print(f"{entry.what}; licence: {entry.licence}")
+    if args.sha256 or entry.sha256:
+        print("size and sha256 as known" if entry.size else "sha256 as given")
+    else:
+        _tell_unchecked(path)
+    if entry.use == "serve":
+        return _tell_use(path)
+    print(f"{path}\nuse it as --start {entry.name}, for {', '.join(entry.networks)}")
+    return 0
+
+
+def _download(url: str, sha256: str | None, size: int | None = None, name: str | None = None) -> Path:
+    with tqdm(unit="B", unit_scale=True, desc=name or url.rsplit("/", 1)[-1]) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total or None
             bar.update(done - bar.n)
 
-        path = weights.fetch(args.url, args.sha256, progress)
+        return weights.fetch(url, sha256, progress, size=size, name=name)
+
+
+def _tell_unchecked(path: Path) -> None:
+    print(
+        f"NOT CHECKED: no sha256 of it is known. {path.name} came with {path.stat().st_size:,} bytes and sha256 "
+        f"{file_sha256(path)}"
+    )
+
+
+def _tell_use(path: Path) -> int:
     found = weights.load(path)
     print(f"{path}\nuse it as --weights {found.name}")
     return 0

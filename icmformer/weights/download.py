@@ -13,6 +13,10 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from icmformer.errors import WeightsError
 from icmformer.settings import Settings
+from icmformer.weights.search_path import FILES
+from icmformer.weights.store import file_sha256
+
+_BLOCK = 1 << 20
 
 
 def fetch(
@@ -20,47 +24,67 @@ def fetch(
     sha256: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     settings: Settings | None = None,
+    *,
+    size: int | None = None,
+    name: str | None = None,
 ) -> Path:
     """Downloads a weights file into the cache folder, on request only.
 
     Args:
         url: An https address (http on this machine).
-        sha256: The file's expected sum, or None to trust the transport.
+        sha256: The file's expected sum, or None to trust the transport. A file with it that is there already is not
+            downloaded again.
         progress: Called with bytes done and bytes in all (0 when unknown).
         settings: Those of the environment, unless given.
+        size: The file's expected length in bytes, or None for any.
+        name: The name to keep the file under, with its suffix; the address's unless given.
 
     Returns:
         The file's path; the name on the search path is its stem.
 
     Raises:
-        WeightsError: Another scheme, a failed transfer, or a wrong sum (the file is not kept).
+        WeightsError: Another scheme, a failed transfer, or a wrong length or sum (the file is not kept).
     """
     _check_address(url)
     settings = settings or Settings.from_environment()
-    target = settings.cache_dir / "weights" / Path(urlsplit(url).path).name
-    if target.suffix not in (".pth", ".safetensors"):
-        raise WeightsError(f"the address must end in a .pth or .safetensors file, got {url}")
+    target = settings.cache_dir / "weights" / (name or Path(urlsplit(url).path).name)
+    if target.suffix not in FILES:
+        raise WeightsError(f"the address must end in a {', '.join(FILES[:-1])} or {FILES[-1]} file, got {url}")
     partial = target.with_suffix(".part")
-    digest = hashlib.sha256()
     try:
+        if sha256 and target.is_file() and file_sha256(target) == sha256.lower():
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        with build_opener(_SafeRedirects).open(url, timeout=30) as reply, partial.open("wb") as file:
-            total, done = int(reply.headers.get("Content-Length") or 0), 0
-            while block := reply.read(1 << 20):
-                file.write(block)
-                digest.update(block)
-                done += len(block)
-                progress(done, total)
-        if total and done != total:
-            raise WeightsError(f"{url} ended after {done:,} of {total:,} bytes; try again")
-        if sha256 and digest.hexdigest() != sha256.lower():
-            raise WeightsError(f"{url} has sha256 {digest.hexdigest()}, not {sha256}; it was not kept")
+        found = _transfer(url, partial, size, progress)
+        if sha256 and found != sha256.lower():
+            raise WeightsError(f"{url} has sha256 {found}, not {sha256}; it was not kept")
         os.replace(partial, target)
+    except WeightsError:
+        raise
     except (OSError, ValueError, HTTPException) as error:
         raise WeightsError(f"cannot fetch {url}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def _transfer(url: str, partial: Path, size: int | None, progress: Callable[[int, int], None]) -> str:
+    """Downloads into `partial`, no more than `size` bytes; the sum of what came."""
+    digest, done = hashlib.sha256(), 0
+    with build_opener(_SafeRedirects).open(url, timeout=30) as reply, partial.open("wb") as file:
+        total = int(reply.headers.get("Content-Length") or 0)
+        if size and total and total != size:
+            raise WeightsError(f"{url} has {total:,} bytes, not {size:,}; it is another file and was not fetched")
+        while block := reply.read(_BLOCK):
+            file.write(block)
+            digest.update(block)
+            done += len(block)
+            progress(done, total or size or 0)
+            if size and done > size:
+                raise WeightsError(f"{url} has more than {size:,} bytes; it is another file and was not kept")
+    if done != (total or size or done):
+        raise WeightsError(f"{url} ended after {done:,} of {total or size:,} bytes; try again")
+    return digest.hexdigest()
 
 
 def _check_address(url: str) -> None:

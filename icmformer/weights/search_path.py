@@ -10,6 +10,8 @@ from icmformer.settings import Settings
 
 CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
 RANDOM_PREFIX = "random:"
+FILES = (".pth", ".safetensors", ".npz")
+"""Suffixes of single files that have a name, which is the rest of theirs; of `.npz` there are only backbones."""
 _BUNDLED = Path(__file__).parents[1] / "assets"
 
 
@@ -24,7 +26,7 @@ def available(settings: Settings | None = None) -> dict[str, Path]:
     names: dict[str, Path] = {}
     for folder in search_path(settings):
         for child in sorted(folder.glob("*")) if folder.is_dir() else ():
-            if (child / CONFIG_FILE).is_file() or child.suffix in (".pth", ".safetensors"):
+            if (child / CONFIG_FILE).is_file() or child.suffix in FILES:
                 names.setdefault(child.stem if child.is_file() else child.name, child)
     return names
 

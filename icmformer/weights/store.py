@@ -28,6 +28,7 @@ from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
 from icmformer.weights.unpickle import load_torch_file
 
 FORMAT = 3
+_SECOND_HEAD = "edge_head."  # for objects' edges, of networks derived from SimpleClick (U-CFR); masks do without
 _READS = (1, 2, 3)  # the first had no int8; the first two called the refinement pass `second_look`
 
 
@@ -136,7 +137,7 @@ def save(
         (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
         save_file(packed, folder / MODEL_FILE)
         shutil.copymode(folder / CONFIG_FILE, folder / MODEL_FILE)  # safetensors lets nobody else read its files
-        sums = "".join(f"{_sha256(folder / file)}  {file}\n" for file in (CONFIG_FILE, MODEL_FILE))
+        sums = "".join(f"{file_sha256(folder / file)}  {file}\n" for file in (CONFIG_FILE, MODEL_FILE))
         (folder / SUMS_FILE).write_text(sums)
     except OSError as error:
         raise WeightsError(f"cannot write weights to {folder}: {error.strerror}") from error
@@ -165,7 +166,7 @@ def _load_folder(folder: Path) -> Weights:
         _known_config(mapping, folder),
         _read_safetensors(model),
         name,
-        _sha256(model),
+        file_sha256(model),
         folder,
         description.get("about", {}),
         serving,
@@ -177,10 +178,13 @@ def _load_single(file: Path) -> Weights:
         if (file.parent / CONFIG_FILE).is_file() and file.name == MODEL_FILE:
             return _load_folder(file.parent)
         state, hints = _read_safetensors(file), dict[str, Any]()
+    elif file.suffix == ".npz":
+        raise WeightsError(f"{file} is a backbone alone; start a training with it (--start of training.train)")
     else:
         state, hints = _read_published(file)
+    state = {k: v for k, v in state.items() if not k.startswith(_SECOND_HEAD)}
     config = published_config(state, hints, str(file))
-    return Weights(config_mapping(config), state, file.stem, _sha256(file), file)
+    return Weights(config_mapping(config), state, file.stem, file_sha256(file), file)
 
 
 def _read_published(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -192,7 +196,8 @@ def _read_published(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     ):
         raise WeightsError(
-            f"{file} holds no state dict (name -> tensor); expected what iCMFormer or SimpleClick published"
+            f"{file} holds no state dict (name -> tensor); expected what iCMFormer or SimpleClick published. "
+            "A backbone alone (MAE's, say) is there to start a training with"
         )
     hints = content.get("config") if content is not state else {}
     return _as_float32(state), hints if isinstance(hints, dict) else {}
@@ -272,7 +277,7 @@ def _verify_sums(folder: Path) -> None:
     sums = {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines if line)}
     for file in (CONFIG_FILE, MODEL_FILE):
         try:
-            actual = _sha256(folder / file)
+            actual = file_sha256(folder / file)
         except OSError as error:
             raise WeightsError(
                 f"{folder / file} cannot be read ({error.strerror}); get the whole folder again"
@@ -281,6 +286,7 @@ def _verify_sums(folder: Path) -> None:
             raise WeightsError(f"{folder / file} does not have the sha256 of {SUMS_FILE}; it is damaged or was changed")
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """A file's sum, as hexadecimal digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,8 +1,8 @@
 """Starting a network from other weights: a pretrained backbone, or a sister network.
 
-Backbones: plain ViTs in timm's and MAE's naming, Swins in Microsoft's and timm's, EfficientNet-Lite0 in the naming of
-efficientnet-pytorch and efficientnet-lite-pytorch. Sister: a SimpleClick checkpoint,
-every tensor of which exists in the iCMFormer of its size.
+Backbones: plain ViTs in the naming that timm, MAE, DINO and DINOv2 share, Swins in Microsoft's and timm's,
+EfficientNet-Lite0 in the naming of efficientnet-pytorch and efficientnet-lite-pytorch. Sister: a SimpleClick
+checkpoint, every tensor of which exists in the iCMFormer of its size.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from torch import Tensor
 from icmformer.errors import WeightsError
 from icmformer.layers.embed import resize_position_embedding
 from icmformer.models import ClickNetwork, HybridConfig, SwinConfig
+from icmformer.weights.vit_backbones import Normalisation, fold_layer_scale, renormalise, resample_patches
 
 _WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_state")
+_PATCHES = "backbone.patch_embed.proj"
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,18 @@ class StartReport:
     """What became of each parameter.
 
     Attributes:
-        loaded: Taken over as they are.
+        loaded: Taken over as they are, or converted without a change of what they compute (see `notes`).
         resized: Taken over after resizing (position embeddings, patch kernels, position bias tables).
         fresh: Parameters of the network that start as initialised.
         unused: Entries of the source that the network has no place for.
+        notes: What was converted, for people.
     """
 
     loaded: tuple[str, ...]
     resized: tuple[str, ...]
     fresh: tuple[str, ...]
     unused: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def bare_blocks(self) -> tuple[str, ...]:
@@ -43,20 +47,27 @@ class StartReport:
         return tuple(name for name in self.fresh if name.startswith("backbone.") and ".blocks." in name)
 
 
-def warm_start(network: ClickNetwork, source: Mapping[str, object]) -> StartReport:
+def warm_start(
+    network: ClickNetwork, source: Mapping[str, object], trained: Normalisation | None = None
+) -> StartReport:
     """Copies into a network what fits it by name.
 
     Args:
         network: Changed in place.
         source: A state dict, or a checkpoint that holds one, of a whole network or of a backbone alone.
+        trained: The normalisation of pixels that a backbone was trained with, where it is not the network's own; its
+            patch embedding is then converted.
 
     Returns:
         What was taken and what was not.
 
     Raises:
-        WeightsError: Not one block fits; nothing was changed.
+        WeightsError: Not one block fits, or the normalisation cannot be converted; nothing was changed.
     """
-    tensors = _named_like(network, _unwrap(source))
+    unwrapped = _unwrap(source)
+    if trained is not None and any(name.startswith("backbone.") for name in unwrapped):
+        raise WeightsError("a whole network has the normalisation of its family; that of pixels is said of backbones")
+    tensors, notes = _named_like(network, unwrapped)
     targets = dict(network.named_parameters())
     plan: dict[str, Tensor] = {}
     resized = []
@@ -72,6 +83,7 @@ def warm_start(network: ClickNetwork, source: Mapping[str, object]) -> StartRepo
         plan[name] = value
     if not any(".blocks." in name and name.endswith(("mlp.fc1.weight", "project.weight")) for name in plan):
         raise WeightsError("none of the blocks fits this network: the source belongs to another architecture or width")
+    notes += _renormalised(network, plan, trained)
     for name, value in plan.items():
         targets[name].data.copy_(value)
     return StartReport(
@@ -79,7 +91,31 @@ def warm_start(network: ClickNetwork, source: Mapping[str, object]) -> StartRepo
         resized=tuple(resized),
         fresh=tuple(n for n in targets if n not in plan),
         unused=tuple(n for n in tensors if n not in plan),
+        notes=tuple(notes),
     )
+
+
+def _renormalised(network: ClickNetwork, plan: dict[str, Tensor], trained: Normalisation | None) -> list[str]:
+    """Converts the planned patch embedding from the source's normalisation to the network's.
+
+    It comes last, so that the network computes what the (resized) source computes on pixels of its own normalisation.
+    """
+    own = Normalisation(network.PIXEL_MEAN, network.PIXEL_STD)
+    if trained is None or trained == own:
+        return []
+    told = f"mean {_listed(trained.mean)} and standard deviation {_listed(trained.std)}"
+    weight, bias = f"{_PATCHES}.weight", f"{_PATCHES}.bias"
+    if weight not in plan or bias not in plan:
+        raise WeightsError(
+            f"pixels normalised with {told} belong to a ViT's or Swin's patch embedding, and none of the source fits "
+            "this network; other first layers cannot be converted"
+        )
+    plan[weight], plan[bias] = renormalise(plan[weight], plan[bias], trained, own)
+    return [f"patch embedding converted from pixels of {told}"]
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 
 def _unwrap(source: Mapping[str, object]) -> dict[str, Tensor]:
@@ -92,15 +128,17 @@ def _unwrap(source: Mapping[str, object]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items()}
 
 
-def _named_like(network: ClickNetwork, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's names become those of the network; a whole network's stay."""
+def _named_like(network: ClickNetwork, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """A backbone's names become those of the network; a whole network's stay. With notes of what was converted."""
     if any(name.startswith("backbone.") for name in tensors):
-        return tensors
+        return tensors, []
     if isinstance(network.config, SwinConfig):
         tensors = _downsample_at_stage_end(tensors)
     if isinstance(network.config, HybridConfig):
         tensors = {f"trunk.{name}": value for name, value in _frozen_batch_norms(tensors).items()}
-    return {f"backbone.{name}": value for name, value in tensors.items()}
+    tensors, scaled = fold_layer_scale(tensors)
+    notes = [f"LayerScale folded into {scaled} layers"] if scaled else []
+    return {f"backbone.{name}": value for name, value in tensors.items()}, notes
 
 
 _LITE_CONVS = {
@@ -156,7 +194,7 @@ def _fitted(name: str, value: Tensor, target: Tensor) -> Tensor | None:
         head = value[:, :1] if extra else target[:, :1]
         return F.pad(grid, (0, 0, 1, 0)) + F.pad(head, (0, 0, 0, grid.shape[1]))
     if name.endswith("patch_embed.proj.weight") and value.shape[:2] == target.shape[:2]:
-        return F.interpolate(value, size=target.shape[2:], mode="bicubic", align_corners=False)
+        return resample_patches(value, target.shape[2], target.shape[3])
     if name.endswith("relative_position_bias_table") and value.shape[1] == target.shape[1]:
         old, new = math.isqrt(value.shape[0]), math.isqrt(target.shape[0])
         table = value.T.reshape(1, -1, old, old)

@@ -33,19 +33,24 @@ def pick_object(
     layers = labels if labels.ndim == 3 else labels[..., None]
     large = []
     for layer in range(layers.shape[2]):
-        ids, counts = np.unique(layers[..., layer], return_counts=True)
-        pixels = least * layers[..., layer].size
-        large += [(layer, int(i)) for i, n in zip(ids, counts, strict=True) if i not in (0, IGNORE) and n >= pixels]
+        counts = np.bincount(layers[..., layer].ravel(), minlength=IGNORE + 1)
+        pixels = max(least * layers[..., layer].size, 1)
+        large += [(layer, int(i)) for i in np.flatnonzero(counts >= pixels) if i not in (0, IGNORE)]
     if not large:
         return None
     chosen = [large[rng.integers(len(large))]]
     if len(large) > 1 and rng.random() < merge:
         chosen.append(large[rng.integers(len(large))])
-    mask = np.logical_or.reduce([layers[..., layer] == value for layer, value in chosen])
+    mask = np.asarray(layers[..., chosen[0][0]] == chosen[0][1])
+    for layer, value in chosen[1:]:
+        mask |= layers[..., layer] == value
     splits = record.semantic_parts or record.set in _SALIENT_SETS
     if splits and rng.random() < 0.5:
         mask = _one_component(mask, rng, least)
-    return np.where((layers == IGNORE).any(2), np.uint8(IGNORE), mask.astype(np.uint8))
+    ignored = layers[..., 0] == IGNORE if layers.shape[2] == 1 else (layers == IGNORE).any(2)
+    target = mask.astype(np.uint8)
+    target[ignored] = IGNORE
+    return target
 
 
 def without_stuff(labels: NDArray[np.uint8], record: ImageRecord, rng: Generator, keep: float) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -14,13 +15,20 @@ from safetensors.torch import load_file
 
 from icmformer.errors import WeightsError
 from icmformer.models import ClickNetwork, build_network
-from icmformer.weights import load
+from icmformer.models.config import ViTConfig
+from icmformer.weights import RANDOM_PREFIX, load, locate
 from icmformer.weights.quantise import unpack
 from icmformer.weights.unpickle import load_torch_file
+from icmformer.weights.vit_backbones import CENTRED, Normalisation, read_google_vit
 from icmformer.weights.warm_start import warm_start
-from training.loop.timm_backbones import PREFIX, pretrained
+from training.loop.timm_backbones import PREFIX, declared_normalisation, pretrained
+
+AUGREG_PREFIX = "augreg:"
+"""What goes before the file of a backbone that was trained with mean and standard deviation 0.5, as AugReg's were."""
 
 _LISTED = 8
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of timm's files on its hub, where `config.json` beside them says how they were trained."""
 
 
 def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[ClickNetwork, str]:
@@ -28,30 +36,61 @@ def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[Clic
 
     Args:
         config: As `build_network` takes it.
-        source: A backbone's checkpoint (timm, MAE, Swin, EfficientNet-Lite), `timm:` and one of timm's names, or a name
-            or path of weights.
+        source: A backbone's checkpoint (timm, MAE, DINO, DINOv2, Swin, EfficientNet-Lite, Google's `.npz`) by path or
+            by its name in the cache folder, `augreg:` and such a file, `timm:` and one of timm's names, or a name or
+            path of weights.
 
     Returns:
-        The network and a line that tells what was taken.
+        The network and lines that tell what was taken and how.
 
     Raises:
         WeightsError: Nothing there, or nothing of it fits.
     """
     network = build_network(config)
-    path = Path(source)
-    tensors: Mapping[str, object]
-    if source.startswith(PREFIX):
-        tensors = pretrained(source.removeprefix(PREFIX))
-    else:
-        tensors = _backbone(path) if path.is_file() else load(source).state_dict
-    report = warm_start(network, tensors)
+    tensors, trained = _read(source)
+    report = warm_start(network, tensors, trained)
     told = f"starts from {source}: {len(report.loaded)} parameters taken, {len(report.resized)} resized, "
     told += f"{len(report.fresh)} fresh; {len(report.unused)} of the source unused"
+    told += "".join(f"\n{note}" for note in report.notes)
+    if trained is None and isinstance(network.config, ViTConfig) and any(n.startswith("neck.") for n in report.fresh):
+        told += "\npixels taken to be normalised by ImageNet's mean and standard deviation, as MAE's and DINO's are; "
+        told += f"for a file of AugReg write {AUGREG_PREFIX}FILE"
     bare = report.bare_blocks
     if bare:
         told += f"\nblocks of the backbone that it does not fill: {len(bare)} parameters, {', '.join(bare[:_LISTED])}"
         told += ", ..." if len(bare) > _LISTED else ""
     return network, told
+
+
+def _read(source: str) -> tuple[Mapping[str, object], Normalisation | None]:
+    """The tensors that a source stands for, and the normalisation of pixels that they are known to be trained with."""
+    if source.startswith(PREFIX):
+        return pretrained(source.removeprefix(PREFIX))
+    name = source.removeprefix(AUGREG_PREFIX)
+    said = CENTRED if name != source else None
+    path = Path(name)
+    if not path.is_file() and (name.startswith(RANDOM_PREFIX) or not (path := locate(name)).is_file()):
+        if said:
+            raise WeightsError(f"{AUGREG_PREFIX} goes before a backbone's file, which {name} is not")
+        return load(name).state_dict, None
+    if path.suffix == ".npz":
+        return read_google_vit(path), CENTRED
+    declared = _declared(path)
+    if said and declared and declared != said:
+        raise WeightsError(f"{path.with_name('config.json')} has another mean and std; leave {AUGREG_PREFIX} out")
+    return _backbone(path), said or declared
+
+
+def _declared(path: Path) -> Normalisation | None:
+    """What timm's own description beside a file from its hub says."""
+    beside = path.with_name("config.json")
+    if path.name not in _HUB_FILES or not beside.is_file():
+        return None
+    try:
+        description = json.loads(beside.read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{beside} cannot be read ({error}); get it again, or move it away") from error
+    return declared_normalisation(description.get("pretrained_cfg")) if isinstance(description, dict) else None
 
 
 def _backbone(path: Path) -> Mapping[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from training.simulated_annotator import IGNORE
@@ -36,12 +37,12 @@ def normalized_focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.5, ga
     return (pixel * valid).sum(dim=(1, 2, 3)) / (count + _EPS)
 
 
-def batch_iou(probability: Tensor, target: Tensor, threshold: float) -> float:
-    """Mean over the batch of the IoU of `probability > threshold` with the object, ignored pixels left out."""
+def batch_iou(probability: Tensor, target: Tensor, threshold: float) -> Tensor:
+    """The IoU of `probability > threshold` with the object, ignored pixels left out; () the mean over the batch."""
     mask, truth, valid = probability > threshold, target == 1, target != IGNORE
     both = (mask & truth & valid).sum(dim=(1, 2, 3))
     either = ((mask | truth) & valid).sum(dim=(1, 2, 3)).clamp(min=1)
-    return float((both / either).mean())
+    return (both / either).mean()
 
 
 class AdaptiveIoU:
@@ -59,7 +60,9 @@ class AdaptiveIoU:
     def update(self, logits: Tensor, target: Tensor) -> float:
         """Returns a batch's IoU at the best threshold; (B, 1, H, W) each, targets as in the loss."""
         probability = logits.float().sigmoid()
-        tried = {o: batch_iou(probability, target, self.threshold + o) for o in (0.0, -self._step, self._step)}
-        best = max(tried, key=lambda offset: tried[offset])
+        offsets = (0.0, -self._step, self._step)
+        ious = torch.stack([batch_iou(probability, target, self.threshold + offset) for offset in offsets])
+        tried = dict(zip(offsets, ious.tolist(), strict=True))  # at once: on a GPU each would wait for all before it
+        best: float = max(tried, key=lambda offset: tried[offset])
         self.threshold += (1 - self._inertia) * best
-        return tried[best]
+        return float(tried[best])

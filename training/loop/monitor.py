@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -26,7 +25,7 @@ def picture(result: StepResult) -> NDArray[np.uint8]:
     """Samples of a batch, one below the other: target left, prediction right, with the clicks made."""
     rows = []
     for i in range(min(SHOWN, len(result.batch.numbers))):
-        image = (result.batch.image[i].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()  # (3, S, S) -> (S, S, 3)
+        image = np.ascontiguousarray(result.batch.image[i].permute(1, 2, 0).numpy())  # (3, S, S) -> (S, S, 3)
         kinds = result.points[i].cpu().view(2, -1, 3)  # (2M, 3) -> positive and negative ones
         clicks = [
             Click(float(column) + 0.5, float(row) + 0.5, positive)

@@ -97,7 +97,8 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
 
 def make_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over every parameter that learns; without weight decay it is Adam."""
-    return torch.optim.AdamW(parameter_groups(network, config), lr=config.lr, betas=config.betas)
+    on_gpu = next(network.parameters()).device.type == "cuda"  # one kernel there for all parameters
+    return torch.optim.AdamW(parameter_groups(network, config), lr=config.lr, betas=config.betas, fused=on_gpu)
 
 
 def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
@@ -109,10 +110,11 @@ def optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 def load_optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer, states: OptimizerStates) -> None:
     """Takes back what `optimizer_state` gave; parameters that were frozen then start afresh."""
     learning = {p for group in optimizer.param_groups for p in group["params"]}
+    fused = bool(optimizer.defaults["fused"])  # counts its steps where the parameters are
     for name, parameter in network.named_parameters():
         if parameter in learning and name in states:
             optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter.device).clone()
+                key: value.clone().to(parameter.device if fused or key != "step" else "cpu")
                 for key, value in states[name].items()
             }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,11 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from icmformer.errors import ConfigError
 from icmformer.inference.profiles import find_device
+from training.data.decoded import Decoded
 from training.data.sources import open_images
 from training.loop.checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
 from training.loop.config import TrainConfig
+from training.loop.feed import FeedFigures, measure_feed
 from training.loop.initial_weights import starting_network
 from training.loop.monitor import Monitor
 from training.loop.plan import check
@@ -38,6 +41,8 @@ class RunOptions:
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of the network; None leaves the choice to torch.
         workers: Processes that prepare samples, for each process that trains.
+        image_memory: Gigabytes of decoded images to keep, shared by the workers; None for a quarter of the machine's.
+        compiled: Let torch compile the network, which takes a minute or two at the first steps.
         save_minutes: Between checkpoints.
         time_budget: Minutes after which the run saves and stops.
         profile_steps: Steps to record in `out`'s profile.txt and profile.json.
@@ -49,6 +54,8 @@ class RunOptions:
     device: str = "auto"
     threads: int | None = None
     workers: int = 1
+    image_memory: float | None = None
+    compiled: bool = False
     save_minutes: float = 5
     time_budget: float | None = None
     profile_steps: int = 0
@@ -56,6 +63,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.workers < 0 or (self.threads is not None and self.threads < 1) or self.profile_steps < 0:
             raise ConfigError("--workers starts at 0, --profile-steps too, --threads at 1")
+        if self.image_memory is not None and self.image_memory < 0:
+            raise ConfigError("--image-memory cannot be negative")
 
 
 @dataclass(frozen=True)
@@ -83,9 +92,36 @@ def train(config: TrainConfig, options: RunOptions) -> RunResult:
     device = find_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True  # of convolutions on a GPU: shapes stay the same
     with joined(device) as processes:
         check(config, processes.world)
         return Run(config, options, device, processes)()
+
+
+def no_network(config: TrainConfig, options: RunOptions) -> FeedFigures:
+    """Measures the feed alone, for `time_budget` minutes or a quarter of one; writes nothing.
+
+    Raises:
+        ConfigError: Data that cannot be used.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    seconds = 15 if options.time_budget is None else 60 * options.time_budget
+    return measure_feed(config, _images(config, options), options.workers, seconds)
+
+
+def _images(config: TrainConfig, options: RunOptions) -> Decoded:
+    gigabytes = options.image_memory
+    limit = _memory() // 4 if gigabytes is None else int(gigabytes * 1e9)
+    return Decoded(open_images(options.data_root, config.data.shards), limit)
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory; 0 where nobody tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 class Run:
@@ -93,12 +129,12 @@ class Run:
 
     def __init__(self, config: TrainConfig, options: RunOptions, device: torch.device, processes: Processes) -> None:
         self.options, self.processes = options, processes
-        self.images = open_images(options.data_root, config.data.shards)
+        self.images = _images(config, options)
         self.validation = None
         if config.validation.every:
             shard, limit = options.data_root / config.validation.shard, config.validation.limit
             self.validation = Validation(shard, limit, config.serving.threshold)
-        self.trainer = Trainer(config, device)
+        self.trainer = Trainer(config, device, options.compiled)
         self.best = math.inf
         self.signalled = False
         self.profile = _profile(options.out, options.profile_steps) if processes.first else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from icmformer.errors import ConfigError, IcmformerError
 from training.data.objects import any_object, pick_object, without_stuff
 from training.data.records import ImageSource
 from training.loop.augmentation import OTHER, colour, view
+from training.loop.boxes import box_prompt
 from training.loop.clicks import first_clicks
 from training.loop.config import TrainConfig
-from training.simulated_annotator import IGNORE
 
 _ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
 
@@ -32,12 +32,14 @@ class Sample:
         image: (S, S, 3) uint8 RGB.
         target: (S, S) uint8: 1 object, 0 background, 255 ignored.
         points: (2N, 3) float32, as the networks take them.
+        box: (4,) int16: first and last row and column of a box to begin with, or -1.
     """
 
     number: int
     image: NDArray[np.uint8]
     target: NDArray[np.uint8]
     points: NDArray[np.float32]
+    box: NDArray[np.int16]
 
 
 def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
@@ -87,14 +89,16 @@ class SampleSet(Dataset[Sample | IcmformerError]):
             target = pick_object(labels, record, rng, config.data.merge, config.data.least)
             if target is None:
                 continue
-            with_others = np.where((target == 0) & any_object(labels), np.uint8(OTHER), target)
-            seen, cut = view(image, with_others, config.size, config.augment, rng)
+            target[(target == 0) & any_object(labels)] = OTHER
+            seen, cut = view(image, target, config.size, config.augment, rng)
             if (cut == 1).sum() < max(config.augment.least * cut.size, 1):
                 continue
             others = cut == OTHER
             cut[others] = 0
             points = first_clicks(cut, others, slots, config.points, rng)
-            return Sample(number, colour(seen, config.augment, rng), cut, points)
+            pixels = colour(seen, config.augment, rng)
+            box, points = box_prompt(cut, points, config.points.box, rng)
+            return Sample(number, pixels, cut, points, box)
         raise ConfigError(f"no usable object in {_ATTEMPTS} images drawn for sample {number}: check the data's masks")
 
 
@@ -112,25 +116,40 @@ class RunSampler(Sampler[int]):
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side.
+    """Samples side by side, in bytes until a device takes them.
 
     Attributes:
         numbers: Of the samples.
-        image: (B, 3, S, S) float32 in [0, 1].
-        target: (B, 1, S, S) int64: 1, 0, -1 ignored.
+        image: (B, 3, S, S) uint8; channels last in memory.
+        target: (B, 1, S, S) int8: 1, 0, -1 ignored.
         points: (B, 2N, 3) float32.
+        boxes: (B, 4) int16, as `Sample` has them; None where no sample has one.
     """
 
     numbers: tuple[int, ...]
     image: Tensor
     target: Tensor
     points: Tensor
+    boxes: Tensor | None = None
 
     def split(self, parts: int) -> list[Batch]:
         """The batch in equal parts."""
         size = len(self.numbers) // parts
         cuts = [slice(i, i + size) for i in range(0, size * parts, size)]
-        return [Batch(self.numbers[c], self.image[c], self.target[c], self.points[c]) for c in cuts]
+        boxes = [None if self.boxes is None else self.boxes[c] for c in cuts]
+        return [
+            Batch(self.numbers[c], self.image[c], self.target[c], self.points[c], own)
+            for c, own in zip(cuts, boxes, strict=True)
+        ]
+
+    def pin_memory(self) -> Batch:
+        """The same in memory from which a GPU copies while the CPU goes on."""
+        return replace(self, image=self.image.pin_memory(), target=self.target.pin_memory())
+
+    def pixels(self, device: torch.device, channels_last: bool = False) -> Tensor:
+        """The images on a device: (B, 3, S, S) float32 in [0, 1]."""
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return self.image.to(device, non_blocking=True).float().div_(255).contiguous(memory_format=layout)
 
 
 def collate(samples: list[Sample | IcmformerError]) -> Batch | IcmformerError:
@@ -144,10 +163,12 @@ def collate(samples: list[Sample | IcmformerError]) -> Batch | IcmformerError:
 def stack(samples: list[Sample]) -> Batch:
     """Stacks samples."""
     images = torch.from_numpy(np.stack([s.image for s in samples]))
-    targets = torch.from_numpy(np.stack([s.target for s in samples])).long()[:, None]
+    targets = torch.from_numpy(np.stack([s.target for s in samples]))
+    boxes = torch.from_numpy(np.stack([s.box for s in samples]))
     return Batch(
         tuple(s.number for s in samples),
-        images.permute(0, 3, 1, 2).contiguous().float() / 255,  # (B, S, S, 3) -> (B, 3, S, S)
-        torch.where(targets == 255, IGNORE, targets),
+        images.permute(0, 3, 1, 2),  # (B, S, S, 3) -> (B, 3, S, S)
+        targets.view(torch.int8)[:, None],  # 255 is -1
         torch.from_numpy(np.stack([s.points for s in samples])),
+        boxes if (boxes >= 0).any() else None,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from icmformer.errors import WeightsError
+from icmformer.weights.vit_backbones import Normalisation
 
 PREFIX = "timm:"
 """What a backbone's name begins with where weights are asked for: `timm:vit_base_patch16_224.mae`."""
@@ -41,8 +42,10 @@ def import_timm() -> ModuleType:
         raise WeightsError(f"timm cannot be imported ({error}); does its torchvision fit this torch?") from error
 
 
-def pretrained(name: str) -> Mapping[str, Tensor]:
-    """A pretrained model's state dict; timm downloads it or finds it in its cache.
+def pretrained(name: str) -> tuple[Mapping[str, Tensor], Normalisation | None]:
+    """A pretrained model's state dict, and the normalisation that timm knows it was trained with.
+
+    timm downloads the model or finds it in its cache.
 
     Args:
         name: timm's name with its tag, say `vit_base_patch16_224.mae`, without the prefix.
@@ -57,5 +60,18 @@ def pretrained(name: str) -> Mapping[str, Tensor]:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # of its hub client: whatever a network can do
         raise WeightsError(f"timm could not get the weights of {name!r}: {error}") from error
-    state: Mapping[str, Tensor] = model.state_dict()
-    return state
+    return model.state_dict(), declared_normalisation(model.pretrained_cfg)
+
+
+def declared_normalisation(pretrained_cfg: object) -> Normalisation | None:
+    """Mean and standard deviation of a `pretrained_cfg` of timm, None where it has none."""
+    if not isinstance(pretrained_cfg, Mapping):
+        return None
+    mean, std = (_three_numbers(pretrained_cfg.get(key)) for key in ("mean", "std"))
+    return Normalisation(mean, std) if mean and std and min(std) > 0 else None
+
+
+def _three_numbers(values: object) -> tuple[float, ...] | None:
+    if not isinstance(values, (list, tuple)) or len(values) != 3:
+        return None
+    return tuple(float(v) for v in values) if all(isinstance(v, (int, float)) for v in values) else None

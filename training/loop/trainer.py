@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -18,8 +19,10 @@ from torch.utils.data import DataLoader
 from icmformer.errors import IcmformerError, TrainingError, WeightsError
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
 from icmformer.weights.serving_defaults import THRESHOLD
-from training.loop.clicks import add_click, used_slots
+from training.loop.boxes import ellipses
+from training.loop.clicks import used_slots
 from training.loop.config import Stage, TrainConfig, stages
+from training.loop.corrections import Corrections
 from training.loop.gradient_checkpointing import checkpoint_blocks
 from training.loop.losses import AdaptiveIoU, normalized_focal_loss
 from training.loop.optimiser import (
@@ -30,8 +33,7 @@ from training.loop.optimiser import (
     make_optimizer,
     optimizer_state,
 )
-from training.loop.samples import Batch, RunSampler, Sample, SampleSet, collate, sample_rng
-from training.simulated_annotator import sampled_click
+from training.loop.samples import Batch, RunSampler, Sample, SampleSet, collate
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,31 @@ class IterativePass(nn.Module):
     """A training pass: encodes the image once, simulates rounds of clicks without gradients, then predicts with them.
 
     One module, so that distributed wrappers see one forward pass.
+
+    Args:
+        network: The network.
+        threshold: Probability above which a pixel counts as the object's.
+        anywhere: As `Corrections` takes it.
+        compiled: Let torch compile the network, which takes a minute or two at the first steps.
     """
 
-    def __init__(self, network: ClickNetwork, threshold: float = THRESHOLD) -> None:
+    def __init__(
+        self, network: ClickNetwork, threshold: float = THRESHOLD, anywhere: float = 0.0, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.network, self.threshold = network, threshold
+        self._encode: Callable[[Tensor], ImageFeatures] = network.encode_image
+        self._decode: Callable[[ImageFeatures, Tensor], Tensor] = network.decode_map
+        if compiled:
+            self._encode = torch.compile(self._encode, dynamic=False)
+            self._decode = torch.compile(self._decode, dynamic=False)
+        self._corrections = Corrections(torch.get_num_threads(), anywhere)
 
     def forward(self, image: Tensor, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
         """Returns the logits (B, 1, H, W) and the clicks (B, 2N, 3) they come from."""
-        features = self.network.encode_image(image)
+        features = self._encode(image)
         points, previous = self._rounds(features, batch, rounds, seed)
-        logits: Tensor = self.network.decode(features, previous, points)
-        return logits, points
+        return self._decode(features, self.network.prompt_map(previous, points)), points
 
     @torch.no_grad()
     def _rounds(self, features: ImageFeatures, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -74,18 +89,17 @@ class IterativePass(nn.Module):
         device = features.tensors[0].device
         points = batch.points.numpy().copy()
         previous = torch.zeros((len(points), 1, *features.size), device=device)
-        targets = batch.target[:, 0].to(torch.uint8).numpy()  # -1 becomes 255
+        if batch.boxes is not None:
+            previous = ellipses(batch.boxes.to(device, non_blocking=True), features.size)
+        target = batch.target.to(device, non_blocking=True)
         detached = ImageFeatures(features.size, tuple(t.detach() for t in features.tensors))
         was_training = self.network.training
         self.network.eval()
         for number in range(rounds):
-            logits = self.network.decode(detached, previous, torch.from_numpy(used_slots(points)).to(device))
+            used = torch.from_numpy(used_slots(points)).to(device)
+            logits = self._decode(detached, self.network.prompt_map(previous, used))
             previous = logits.float().sigmoid()
-            masks = (previous[:, 0] > self.threshold).cpu().numpy()
-            for i, sample in enumerate(batch.numbers):
-                click = sampled_click(masks[i], targets[i], sample_rng(seed, sample, number + 1))
-                if click:
-                    add_click(points[i], click)
+            self._corrections(points, previous > self.threshold, target, batch.numbers, seed, number + 1)
         self.network.train(was_training)
         torch.clear_autocast_cache()  # older versions of torch keep casts made here, which carry no gradient
         return torch.from_numpy(used_slots(points)).to(device), previous
@@ -95,10 +109,15 @@ class Trainer:
     """A run's state and its one step.
 
     Everything that decides the next step is in `state_dict`; a run continued from it goes on as if never stopped.
+
+    Args:
+        config: Of the run.
+        device: Where the network is.
+        compiled: Let torch compile it.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, config: TrainConfig, device: torch.device, compiled: bool = False) -> None:
+        self.device, self._compiled = device, compiled
         self.whole = config
         self.stages = stages(config)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -120,14 +139,14 @@ class Trainer:
         return self.stage.config
 
     def _enter(self, stage: Stage, states: OptimizerStates) -> None:
-        self.stage = stage
-        self.optimizer = make_optimizer(self.network, stage.config.optim)
+        self.stage, own = stage, stage.config
+        self.optimizer = make_optimizer(self.network, own.optim)
         load_optimizer_state(self.network, self.optimizer, states)
-        self.average.decay = stage.config.optim.ema
+        self.average.decay = own.optim.ema
         dropout = self.network.get_submodule("head.dropout")
         assert isinstance(dropout, nn.Dropout2d)
-        dropout.p = stage.config.dropout
-        forward: nn.Module = IterativePass(self.network, stage.config.serving.threshold)
+        dropout.p = own.dropout
+        forward: nn.Module = IterativePass(self.network, own.serving.threshold, own.points.anywhere, self._compiled)
         unused = bool(getattr(self.network.config, "published_extras", False))  # parameters that no pass touches
         self._pass = DistributedDataParallel(forward, find_unused_parameters=unused) if self.world > 1 else forward
 
@@ -183,9 +202,11 @@ class Trainer:
         losses, ious = [], []
         for number, part in enumerate(parts):
             with self._sync(number == len(parts) - 1):
-                target = part.target.to(self.device)
+                target = part.target.to(self.device, non_blocking=True)
                 with self._autocast():
-                    logits, points = self._pass(self._image(part), part, rounds, config.seed)
+                    logits, points = self._pass(
+                        part.pixels(self.device, config.channels_last), part, rounds, config.seed
+                    )
                 loss = normalized_focal_loss(logits, target).mean() / len(parts)
                 torch.autograd.backward(loss)
             losses.append(loss.detach())
@@ -208,10 +229,6 @@ class Trainer:
         scalars = {"loss": totals[0].item(), "iou": totals[1].item(), "norm": norm.item(), "lr": rate}
         return StepResult(scalars, part, points, logits.detach())
 
-    def _image(self, batch: Batch) -> Tensor:
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return batch.image.to(self.device, memory_format=layout)
-
     def _sync(self, last: bool) -> AbstractContextManager[Any]:
         """Gradients travel between processes with a step's last part alone."""
         return nullcontext() if last or not isinstance(self._pass, DistributedDataParallel) else self._pass.no_sync()
@@ -230,12 +247,16 @@ def batches(
     samples: SampleSet, stage: Stage, start: int, workers: int, rank: int = 0, world: int = 1
 ) -> Generator[Batch]:
     """A stage's batches from sample `start` on: this process's share of each."""
+    cv2.setNumThreads(
+        1
+    )  # workers and the threads of correcting clicks share the cores; its own would not outlive a fork
     loader: DataLoader[Sample | IcmformerError] = DataLoader(
         samples,
         batch_size=stage.config.batch // world,
         sampler=RunSampler(start, stage.until, stage.config.batch, rank, world),
         num_workers=workers,
         collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),  # the loader's own draws must not move the run's random state

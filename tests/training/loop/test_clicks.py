@@ -1,11 +1,17 @@
 """Simulated clicks on known masks."""
 
+import math
+
+import cv2
 import numpy as np
 import pytest
-from scipy.ndimage import binary_erosion, distance_transform_edt
+import torch
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
 
 from training.loop.clicks import PointsConfig, add_click, first_clicks, used_slots
-from training.simulated_annotator import sampled_click
+from training.loop.corrections import Corrections
+from training.loop.samples import sample_rng
+from training.simulated_annotator import EXTRA, MISSED, sampled_click
 
 
 def rng(seed=0):
@@ -44,8 +50,16 @@ def test_negative_clicks_come_from_other_objects_and_the_border_as_asked(target)
     assert len(on_others)
     assert others[tuple(on_others[:, :2].astype(int).T)].all()
     _, on_border = present(first_clicks(target, others, 24, PointsConfig(negatives=(0, 0, 1), gamma=0.99), rng(3)))
-    away = distance_transform_edt(target != 1)
-    assert (away[tuple(on_border[:, :2].astype(int).T)] <= 5).all()
+    rounds = math.ceil(0.1 * math.sqrt((target == 1).sum()))  # 3.46
+    border = binary_dilation(target == 1, np.ones((3, 3)), iterations=rounds) & (target == 0)
+    assert border[tuple(on_border[:, :2].astype(int).T)].all()
+    outermost = border & ~binary_dilation(target == 1, np.ones((3, 3)), iterations=rounds - 1)
+    clicked = [
+        tuple(click[:2].astype(int))
+        for seed in range(40)
+        for click in present(first_clicks(target, others, 24, PointsConfig(negatives=(0, 0, 1)), rng(seed)))[1]
+    ]
+    assert any(outermost[click] for click in clicked)
 
 
 def test_the_number_of_clicks_is_geometric():
@@ -76,21 +90,60 @@ def test_without_an_object_there_are_only_negative_clicks():
     assert not len(positive)
 
 
+def wrong_map(mask, target):
+    """(H, W) uint8, by definition."""
+    return np.where((target == 1) & ~mask, MISSED, np.where((target == 0) & mask, EXTRA, 0)).astype(np.uint8)
+
+
 def test_a_correction_comes_from_the_inner_half_of_the_larger_error(target):
     prediction = np.zeros(target.shape, bool)
     prediction[45:, :] = True  # wrong on 5 rows of background; the rest of it is ignored
     missed = distance_transform_edt(np.pad(target == 1, 1))[1:-1, 1:-1]
     for seed in range(30):
-        row, column, positive = sampled_click(prediction, target, rng(seed))
+        row, column, positive = sampled_click(wrong_map(prediction, target), rng(seed))
         assert positive
         assert missed[row, column] > missed.max() / 2 - 0.5
     found = (target == 1).copy()
     found[0:10, 0:10] = True
-    row, column, positive = sampled_click(found, target, rng())
+    row, column, positive = sampled_click(wrong_map(found, target), rng())
     assert not positive
     assert row < 10
     assert column < 10
-    assert sampled_click(target == 1, target, rng()) is None
+    assert sampled_click(wrong_map(target == 1, target), rng()) is None
+
+
+def test_depths_within_the_box_are_those_of_the_whole_map(target):
+    """What the box leaves out changes no click: drawn as the definition has it, from OpenCV's distances everywhere."""
+    for seed in range(20):
+        guess = gaussian_filter((target == 1) + rng(seed).normal(0, 1.5, target.shape), 3) > 0.5
+        wrong = wrong_map(guess, target)
+        depths = [
+            cv2.distanceTransform(np.pad((wrong == kind).astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+            for kind in (MISSED, EXTRA)
+        ]
+        positive = depths[0].max() > depths[1].max()
+        depth = depths[0] if positive else depths[1]
+        inner = np.argwhere(depth > depth.max() / 2)
+        assert sampled_click(wrong, rng(seed)) == (*inner[rng(seed).integers(len(inner))], positive)
+
+
+def test_the_clicks_of_a_batch_do_not_depend_on_threads(target):
+    targets = torch.from_numpy(np.stack([target] * 7)).view(torch.int8)[:, None]
+    masks = torch.from_numpy(rng(1).random((7, 1, *target.shape)) > 0.4)
+    masks[3] = targets[3] == 1  # nothing is wrong
+    drawn = []
+    for threads in (1, 2, 5):
+        points = np.full((7, 8, 3), -1.0, np.float32)
+        Corrections(threads)(points, masks, targets, range(20, 27), seed=5, stream=2)
+        drawn.append(points)
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    for i, points in enumerate(drawn[0]):
+        click = sampled_click(wrong_map(masks[i, 0].numpy(), target), sample_rng(5, 20 + i, 2))
+        used = points[points[:, 2] >= 0]
+        assert len(used) == (i != 3)
+        if click:
+            assert tuple(used[0, :2]) == click[:2]
 
 
 def test_clicks_go_into_free_slots_in_order_and_are_dropped_when_there_is_none():

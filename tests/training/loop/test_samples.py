@@ -3,6 +3,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
@@ -89,7 +90,11 @@ def test_a_batch_holds_what_networks_take(images, tiny_config):
     samples = SampleSet(images, tiny_config)
     batch = collate([samples[0], samples[1]])
     assert batch.image.shape == (2, 3, 224, 224)
-    np.testing.assert_allclose(batch.image[1, :, 5, 9].numpy() * 255, samples[1].image[5, 9], atol=1e-3)
+    np.testing.assert_array_equal(batch.image[1, :, 5, 9], samples[1].image[5, 9])
+    pixels = batch.pixels(torch.device("cpu"), channels_last=True)
+    assert pixels.dtype == torch.float32
+    np.testing.assert_allclose(pixels[1, :, 5, 9] * 255, samples[1].image[5, 9], atol=1e-4)
+    np.testing.assert_array_equal(batch.target[0, 0] == -1, samples[0].target == 255)
     assert set(np.unique(batch.target.numpy())) <= {-1, 0, 1}
     assert batch.numbers == (0, 1)
     first, second = batch.split(2)

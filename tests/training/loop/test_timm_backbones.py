@@ -4,17 +4,22 @@ Names and shapes are timm's own (tests/golden/timm); what needs timm itself is s
 """
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from icmformer.errors import WeightsError
 from icmformer.models import build_network
+from icmformer.models.network import IMAGENET_MEAN, IMAGENET_STD
+from icmformer.weights.vit_backbones import CENTRED, Normalisation
 from icmformer.weights.warm_start import warm_start
 from tests.conftest import GOLDEN
 from tests.golden.timm.make import NAMES, shapes
 from training.loop.initial_weights import starting_network
-from training.loop.timm_backbones import import_timm
+from training.loop.timm_backbones import declared_normalisation, import_timm
 
 MODELS = dict(zip(NAMES, ("icmformer_vit_base448", "icmformer_vit_base448", "icmformer_swin_base384"), strict=True))
 
@@ -97,12 +102,33 @@ def test_a_swin_computes_what_it_computes_in_timm(timm):
         torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-3)
 
 
+def test_timm_tells_what_its_models_were_trained_with(timm):
+    for name, expected in ((NAMES[0], Normalisation(IMAGENET_MEAN, IMAGENET_STD)), (NAMES[1], CENTRED)):
+        model = timm.create_model(name, pretrained=False)
+        assert declared_normalisation(model.pretrained_cfg) == expected
+
+
+@torch.inference_mode()
+def test_a_model_by_name_brings_its_normalisation(monkeypatch):
+    """A stand-in for timm's hub client, which would download."""
+    source = generated(NAMES[1])
+    model = SimpleNamespace(state_dict=lambda: source, pretrained_cfg={"mean": (0.5,) * 3, "std": (0.5,) * 3})
+    hub = SimpleNamespace(is_model=lambda name: True, create_model=lambda name, pretrained: model)
+    monkeypatch.setitem(sys.modules, "timm", hub)
+    network, told = starting_network(MODELS[NAMES[1]], f"timm:{NAMES[1]}")
+    assert "converted from pixels of mean 0.5 and standard deviation 0.5" in told
+    image = torch.rand(1, 3, 32, 32)
+    expected = conv2d(image * 2 - 1, source["patch_embed.proj.weight"], source["patch_embed.proj.bias"], stride=16)
+    tokens = network.backbone.patch_embed(network.normalise(image)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_a_name_that_timm_does_not_have_is_told(timm):
     with pytest.raises(WeightsError, match="no model"):
         starting_network(MODELS[NAMES[0]], "timm:vit_of_nobody")
 
 
 def test_without_timm_a_name_of_its_is_told(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(WeightsError, match=r"icmformer\[timm\]"):
         starting_network(MODELS[NAMES[0]], "timm:vit_base_patch16_224.mae")

@@ -51,8 +51,11 @@ class Fixed(nn.Module):
     def encode_image(self, image):
         return ImageFeatures(image.shape[2:], (image.mean(dim=1, keepdim=True),))
 
-    def decode(self, features, previous, points):
-        self.shown.append((previous.clone(), points.clone(), self.training, features.tensors[0].requires_grad))
+    def prompt_map(self, previous, points):
+        return previous, points
+
+    def decode_map(self, features, prompt):
+        self.shown.append((*map(torch.clone, prompt), self.training, features.tensors[0].requires_grad))
         return self.answer + 0 * features.tensors[0]
 
 
@@ -123,7 +126,8 @@ def test_a_gradient_that_is_no_number_changes_nothing(tiny_config, shard_root):
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
     images = open_images(shard_root, tiny_config.data.shards)
     batch = next(batches(SampleSet(images, trainer.config), trainer.stage, 2, workers=0))
-    batch.image[0, 0, 0, 0] = float("nan")  # in the first of two parts
+    factors = iter([float("nan"), 1.0])  # in the first of two parts
+    next(trainer.network.parameters()).register_hook(lambda gradient: gradient * next(factors))
     with pytest.raises(TrainingError, match="the last checkpoint is from before"):
         trainer.train_step(batch)
     for key in ("network", "average"):

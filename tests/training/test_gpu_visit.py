@@ -1,0 +1,105 @@
+import hashlib
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import yaml
+
+from icmformer import weights
+from icmformer.errors import ConfigError
+from tests.training.conftest import TINY_RUN
+from training.gpu_visit import main
+from training.tools.pieces import join, split
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY_RUN))
+    return path
+
+
+def told(out):
+    summary = json.loads((out / "summary.json").read_text())
+    return {command["part"]: command["ended"] for command in summary["commands"]}
+
+
+def test_files_come_together_again_from_pieces_that_arrive_apart(tmp_path):
+    rng = np.random.default_rng(0)
+    files = []
+    for name, size in (("large.zip", 2500), ("even.zip", 2000), ("empty", 0)):
+        files.append(tmp_path / name)
+        files[-1].write_bytes(rng.bytes(size))
+    pieces = split(files, tmp_path / "pieces", 1000)
+    assert max(piece.stat().st_size for piece in pieces) <= 1000
+    there = tmp_path / "there"
+    there.mkdir()
+    (tmp_path / "pieces" / "pieces.json").rename(there / "pieces.json")
+    arrived = []
+    for piece in pieces:
+        piece.rename(there / piece.name)
+        arrived = join(there, tmp_path / "data")
+    assert [file.name for file in arrived] == ["large.zip", "even.zip", "empty"]
+    for ours, theirs in zip(arrived, files, strict=True):
+        assert hashlib.sha256(ours.read_bytes()).digest() == hashlib.sha256(theirs.read_bytes()).digest()
+    for piece in there.glob("*.zip.*"):
+        piece.unlink()
+    assert join(there, tmp_path / "data") == arrived  # what is whole already needs no pieces
+
+
+def test_a_piece_that_changed_on_its_way_is_told(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(bytes(3000))
+    pieces = split([file], tmp_path / "pieces", 1000)
+    assert join(tmp_path / "pieces", tmp_path / "data")
+    pieces[1].write_bytes(b"\1" * 1000)
+    (tmp_path / "data" / "file").unlink()
+    with pytest.raises(ConfigError, match="file is not what was split"):
+        join(tmp_path / "pieces", tmp_path / "data")
+    assert not (tmp_path / "data" / "file").exists()
+    with pytest.raises(ConfigError, match=r"no readable pieces\.json"):
+        join(tmp_path, tmp_path / "data")
+    with pytest.raises(ConfigError, match="differ in name"):
+        split([file, file], tmp_path / "twice", 1000)
+
+
+def test_a_part_that_fails_or_hangs_does_not_keep_the_next_from_running(tmp_path, config, capfd):
+    out = tmp_path / "out"
+    words = ["run", "--config", str(config), "--data-root", str(tmp_path), "--out", str(out), "--device", "cpu"]
+    words += ["--run", str(tmp_path / "run"), "--minutes", "2", "--parts", "tests", "feed", "--budget", "tests=0.2"]
+    assert main(words) == 1
+    assert told(out) == {"tests": "stopped: its time was up", "feed": "failed (2)"}
+    assert "there is no shard" in capfd.readouterr().out
+    with zipfile.ZipFile(out / "logs.zip") as logs:
+        assert b"there is no shard" in logs.read("feed.txt")
+
+
+def test_mistakes_are_told_before_anything_runs(tmp_path, config, capsys):
+    words = ["run", "--data-root", str(tmp_path), "--out", str(tmp_path / "out"), "--config"]
+    assert main([*words, str(tmp_path / "none.yaml")]) == 2
+    assert "cannot read the config" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    for wrong in ("sleep=3", "train", "feed=-1"):
+        with pytest.raises(SystemExit):
+            main([*words, str(config), "--budget", wrong])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_rehearsal_gives_what_a_visit_gives(tmp_path, config, shard_root):
+    """Every part but the tests, which would start this one's like; the weights that come back are the run's average."""
+    out = tmp_path / "out"
+    words = ["run", "--config", str(config), "--data-root", str(shard_root), "--out", str(out), "--device", "cpu"]
+    words += ["--run", str(tmp_path / "run"), "--minutes", "4", "--parts", "feed", "bench", "train", "--workers", "1"]
+    assert main([*words, "--budget", "feed=40", "bench=60"]) == 0
+    assert told(out)["feed"] == told(out)["train"] == "passed"
+    with zipfile.ZipFile(out / "logs.zip") as logs:
+        assert b"samples a second at 224 x 224" in logs.read("feed.txt")
+        assert json.loads(logs.read("bench_starter.json"))["published_ms"] > 0
+    (archive,) = join(out, tmp_path / "back")
+    with zipfile.ZipFile(archive) as average:
+        average.extractall(tmp_path / "average")
+    loaded = weights.load(tmp_path / "average")
+    assert loaded.about["samples"] == TINY_RUN["samples"]
+    assert len((tmp_path / "average" / "log.jsonl").read_text().splitlines()) == TINY_RUN["samples"] // 2

@@ -1,0 +1,262 @@
+"""What `training.gpu_visit` does in the minutes that a machine with a GPU is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from icmformer.errors import ConfigError
+from training.loop.checkpoints import CHECKPOINT, export
+from training.loop.config import load_config
+from training.tools.pieces import split
+
+NETWORKS = ("starter", *(f"random:icmformer_vit_{size}448" for size in ("base", "large", "huge")))
+"""What is timed, one after the other: each writes its own figures."""
+PARTS = ("tests", "feed", "bench", "train")
+BUDGETS = {"tests": 100.0, "feed": 30.0, "bench": 120.0}
+"""Seconds of each part but the training, which gets what is left."""
+_WRAP_UP = 20
+"""Seconds kept for the checkpoint, the export and the pieces."""
+_GRACE = 15
+"""Seconds from SIGINT to SIGKILL."""
+
+
+@dataclass(frozen=True)
+class VisitOptions:
+    """A visit.
+
+    Attributes:
+        data_root: Folder of the shards that the config names.
+        out: Folder for everything that is to be brought back; few, small files: `summary.json`, `logs.zip` with what
+            each command wrote, and the pieces of what the training gave.
+        config: Of the training.
+        start: Weights to start it from; None for what is in `run`, or random values.
+        run: The training's folder, which stays on the machine: a second visit there goes on.
+        minutes: Of the whole visit.
+        device: cpu or cuda.
+        parts: What to do, in order.
+        budgets: Seconds of parts, where others than `BUDGETS`.
+        workers: Processes that prepare samples; None for all cores but two.
+        compiled: Let torch compile the network that trains.
+        piece: Bytes of a file that is brought back at most.
+    """
+
+    data_root: Path
+    out: Path
+    config: Path
+    start: str | None = None
+    run: Path = Path("runs/visit")
+    minutes: float = 9.5
+    device: str = "cuda"
+    parts: Sequence[str] = PARTS
+    budgets: dict[str, float] = field(default_factory=dict)
+    workers: int | None = None
+    compiled: bool = False
+    piece: int = 15 * 2**20
+
+    def __post_init__(self) -> None:
+        unknown = set(self.parts) - set(PARTS) | set(self.budgets) - set(PARTS)
+        if unknown:
+            raise ConfigError(f"unknown parts {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        if self.minutes <= 0:
+            raise ConfigError("--minutes must be over 0")
+
+    @property
+    def logs(self) -> Path:
+        """Folder of what the commands write."""
+        return self.run / "logs"
+
+
+@dataclass
+class Done:
+    """How a command of a part ended.
+
+    Attributes:
+        part: The part.
+        command: What ran, as one would type it.
+        seconds: How long.
+        ended: `passed`, `failed (STATUS)`, or `stopped: its time was up`.
+        log: The file of `logs.zip` with its output.
+    """
+
+    part: str
+    command: str
+    seconds: float
+    ended: str
+    log: str
+
+
+def visit(options: VisitOptions) -> list[Done]:
+    """Does the parts one after the other, each within its time, and leaves in `out` what they gave.
+
+    A part that fails or hangs does not keep the next from running. `summary.json` is written anew after each command,
+    so that a visit cut short has told what it knew.
+
+    Raises:
+        ConfigError: A config that cannot be read.
+        OSError: `out` cannot be written.
+    """
+    load_config(options.config)
+    ends = time.monotonic() + 60 * options.minutes
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.logs.mkdir(parents=True, exist_ok=True)
+    done: list[Done] = []
+    _summary(options, done)
+    for part in options.parts:
+        left = ends - time.monotonic()
+        budget = min((BUDGETS | options.budgets).get(part, left), left - _WRAP_UP)
+        for command in _commands(part, options, time.monotonic() + budget):
+            seconds = min(budget, command.until - time.monotonic())
+            if seconds <= 0:
+                done.append(Done(part, " ".join(command.words), 0.0, "not run: no time was left", ""))
+            else:
+                done.append(_run(part, command, seconds, options))
+            _summary(options, done)
+    if "train" in options.parts:
+        _bring_back(options)
+    return done
+
+
+@dataclass(frozen=True)
+class _Command:
+    words: Sequence[str]
+    log: str
+    until: float
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _commands(part: str, options: VisitOptions, until: float) -> Iterator[_Command]:
+    """The commands of a part, made as they come: what a later one may take depends on the time that is left."""
+    makers: dict[str, Callable[[VisitOptions, float], Iterator[_Command]]] = {
+        "tests": _tests,
+        "feed": _feed,
+        "bench": _bench,
+        "train": _train,
+    }
+    yield from makers[part](options, until)
+
+
+def _tests(options: VisitOptions, until: float) -> Iterator[_Command]:
+    on_cpu = {"ICMFORMER_GPU_REHEARSAL": "1"} if options.device == "cpu" else {}
+    words = ["pytest", "-m", "gpu", "tests/gpu", "-n", "0", "-p", "no:cacheprovider", "-v", "--durations=10"]
+    yield _Command(words, "tests.txt", until, on_cpu)
+
+
+def _feed(options: VisitOptions, until: float) -> Iterator[_Command]:
+    minutes = f"{max(until - time.monotonic(), 1) / 3 / 60:.3f}"
+    words = [*_training(options), "--no-network", "--time-budget", minutes]
+    yield _Command(words, "feed.txt", until)
+
+
+def _bench(options: VisitOptions, until: float) -> Iterator[_Command]:
+    for name in NETWORKS:
+        short = name.removeprefix("random:").removeprefix("icmformer_")
+        words = ["training.bench", "--device", options.device, "--weights", name, "--megapixels", "1", "--repeats", "5"]
+        words += ["--seconds", "2", "--json", str(options.logs / f"bench_{short}.json")]
+        yield _Command(words, f"bench_{short}.txt", until)
+
+
+def _train(options: VisitOptions, until: float) -> Iterator[_Command]:
+    minutes = f"{max(until - time.monotonic(), 1) / 60:.3f}"
+    words = [*_training(options), "--out", str(options.run), "--device", options.device]
+    words += ["--time-budget", minutes, "--save-minutes", "1"]
+    words += ["--start", options.start] if options.start else []
+    words += ["--compile"] if options.compiled else []
+    yield _Command(words, "train.txt", until + _WRAP_UP / 2)
+
+
+def _training(options: VisitOptions) -> list[str]:
+    workers = max(cores() - 2, 1) if options.workers is None else options.workers
+    return ["training.train", str(options.config), "--data-root", str(options.data_root), "--workers", str(workers)]
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(part: str, command: _Command, seconds: float, options: VisitOptions) -> Done:
+    """Runs `python -m WORDS` in a group of processes of its own, which is stopped when its time is up."""
+    words = [sys.executable, "-m", *command.words]
+    started = time.monotonic()
+    print(f"== {part}: {' '.join(command.words)} (up to {seconds:.0f} s)", flush=True)
+    with (options.logs / command.log).open("w") as log:
+        process = subprocess.Popen(
+            words,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **command.environment},
+            start_new_session=True,
+        )
+        try:
+            status = process.wait(seconds)
+            ended = "passed" if status == 0 else f"failed ({status})"
+        except subprocess.TimeoutExpired:
+            ended = "stopped: its time was up"
+        finally:
+            _stop(process)
+    done = Done(part, "python -m " + " ".join(command.words), round(time.monotonic() - started, 1), ended, command.log)
+    print(f"   {done.ended} after {done.seconds} s; the end of {command.log}:\n{_tail(options.logs / command.log)}")
+    return done
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for number, patience in ((signal.SIGINT, _GRACE), (signal.SIGKILL, None)):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+    with suppress(ProcessLookupError):  # children that outlived it
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _tail(log: Path, lines: int = 12, width: int = 300) -> str:
+    """The last lines of a log; of progress bars what is on the screen in the end."""
+    text = log.read_text(errors="replace")
+    shown = [line.rsplit("\r", 1)[-1][:width] for line in text.replace("\r\n", "\n").splitlines() if line.strip()]
+    return "\n".join(f"   | {line}" for line in shown[-lines:])
+
+
+def _summary(options: VisitOptions, done: Sequence[Done]) -> None:
+    about = {
+        "machine": platform.machine(),
+        "cores": cores(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "config": options.config.name,
+        "minutes": options.minutes,
+        "commands": [asdict(d) for d in done],
+    }
+    (options.out / "summary.json").write_text(json.dumps(about, indent=1) + "\n")
+    shutil.make_archive(str(options.out / "logs"), "zip", options.logs)
+
+
+def _bring_back(options: VisitOptions) -> None:
+    """The averaged weights in fp32 and the training's log, as pieces that are small enough."""
+    checkpoint = options.run / CHECKPOINT
+    if not checkpoint.is_file():
+        print("there is no checkpoint to bring back")
+        return
+    folder = options.run / "average"
+    shutil.rmtree(folder, ignore_errors=True)
+    export(checkpoint, folder, "average", "fp32")
+    shutil.copy(options.run / "log.jsonl", folder)
+    archive = Path(shutil.make_archive(str(options.run / "average"), "zip", folder))
+    pieces = split([archive], options.out, options.piece)
+    size = sum(piece.stat().st_size for piece in pieces) / 2**20
+    print(f"{options.out}: averaged weights and log in {len(pieces)} pieces, {size:.1f} MiB")

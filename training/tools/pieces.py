@@ -1,0 +1,79 @@
+"""Large files in pieces, for ways that carry only small ones at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from icmformer.errors import ConfigError
+
+MANIFEST = "pieces.json"
+
+
+def split(files: Sequence[Path], out: Path, most: int) -> list[Path]:
+    """Cuts files into pieces `FILE.00`, `FILE.01`, ... and lists size and SHA-256 of each file in `pieces.json`.
+
+    Args:
+        files: To cut; their names must differ.
+        out: Folder for the pieces.
+        most: Bytes of a piece at most.
+
+    Returns:
+        The pieces in order.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    pieces: list[Path] = []
+    manifest = {}
+    for file in files:
+        content = file.read_bytes()
+        names = []
+        for number, start in enumerate(range(0, max(len(content), 1), most)):
+            piece = out / f"{file.name}.{number:02}"
+            piece.write_bytes(content[start : start + most])
+            names.append(piece.name)
+            pieces.append(piece)
+        manifest[file.name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pieces": names}
+    if len(manifest) < len(files):
+        raise ConfigError("files to split must differ in name")
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return pieces
+
+
+def join(folder: Path, to: Path) -> list[Path]:
+    """Puts files together again whose pieces lie in a folder, and checks them.
+
+    Args:
+        folder: With `pieces.json` and the pieces that have arrived.
+        to: Folder for the files; what is there already and right stays.
+
+    Returns:
+        The files that are whole now; others lack pieces.
+
+    Raises:
+        ConfigError: No list of pieces, or a file that is not what was split.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder} holds no readable {MANIFEST}: {error}") from error
+    to.mkdir(parents=True, exist_ok=True)
+    whole = []
+    for name, about in manifest.items():
+        file = to / Path(name).name
+        if not file.exists() or file.stat().st_size != about["size"]:
+            pieces = [folder / Path(piece).name for piece in about["pieces"]]
+            if not all(piece.is_file() for piece in pieces):
+                continue
+            with file.open("wb") as joined:
+                for piece in pieces:
+                    with piece.open("rb") as part:
+                        shutil.copyfileobj(part, joined)
+        with file.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != about["sha256"]:
+                file.unlink()
+                raise ConfigError(f"{name} is not what was split: its SHA-256 differs; send its pieces again")
+        whole.append(file)
+    return whole
