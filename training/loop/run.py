@@ -92,7 +92,6 @@ def train(config: TrainConfig, options: RunOptions) -> RunResult:
     device = find_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
-    torch.backends.cudnn.benchmark = True  # of convolutions on a GPU: shapes stay the same
     with joined(device) as processes:
         check(config, processes.world)
         return Run(config, options, device, processes)()
