@@ -29,6 +29,11 @@ single product.
 """
 
 
+def pytest_collection_modifyitems(items):
+    """What is compiled comes last: where time is short, all else has run."""
+    items.sort(key=lambda item: item.path.name.startswith("test_compiled"))
+
+
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """The GPU; in a rehearsal the CPU."""

@@ -73,8 +73,9 @@ class IterativePass(nn.Module):
         self._encode: Callable[[Tensor], ImageFeatures] = network.encode_image
         self._decode: Callable[[ImageFeatures, Tensor], Tensor] = network.decode_map
         if compiled:
-            self._encode = torch.compile(self._encode, dynamic=False)
-            self._decode = torch.compile(self._decode, dynamic=False)
+            # With its reordering, torch 2.13 reads gradients of enlarged maps before they are added up.
+            self._encode = torch.compile(self._encode, dynamic=False, options={"reorder_for_peak_memory": False})
+            self._decode = torch.compile(self._decode, dynamic=False, options={"reorder_for_peak_memory": False})
         self._corrections = Corrections(torch.get_num_threads(), anywhere)
 
     def forward(self, image: Tensor, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:

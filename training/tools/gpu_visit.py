@@ -150,7 +150,8 @@ def _commands(part: str, options: VisitOptions, until: float) -> Iterator[_Comma
 
 def _tests(options: VisitOptions, until: float) -> Iterator[_Command]:
     on_cpu = {"ICMFORMER_GPU_REHEARSAL": "1"} if options.device == "cpu" else {}
-    words = ["pytest", "-m", "gpu", "tests/gpu", "-n", "0", "-p", "no:cacheprovider", "-v", "--durations=10"]
+    words = ["pytest", "-m", "gpu", "tests/gpu", "-n", str(min(6, cores())), "--dist", "loadfile"]
+    words += ["-p", "no:cacheprovider", "-v", "--durations=10"]
     yield _Command(words, "tests.txt", until, on_cpu)
 
 
