@@ -4,7 +4,6 @@ They run every path of the product on CUDA and compare it with the CPU's. Withou
 on the CPU where ICMFORMER_GPU_REHEARSAL=1: all but what CUDA alone has then runs, the CPU being compared with itself.
 """
 
-import gc
 import os
 from functools import cache
 
@@ -87,7 +86,6 @@ def iou(one, other) -> float:
 
 def held(device) -> int:
     """Bytes of the GPU's memory that live tensors asked for; what the allocator gave may be more."""
-    gc.collect()
     return torch.cuda.memory_stats(device)["requested_bytes.all.current"] if device.type == "cuda" else 0
 
 

@@ -1,5 +1,6 @@
 """Backends on a GPU: uploads, shared passes, features kept in its memory, and what happens when that is full."""
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
@@ -71,6 +72,7 @@ def test_features_stay_on_the_device_within_their_limit(device, photo, profile):
     assert {tensor.device.type for tensor in features.tensors} == {device.type}
     engine = engine_on(device, profile, Caches(ByteLRU(4 * features.nbytes + 1000), ByteLRU(1 << 20)))
     after = []
+    gc.collect()  # what other tests have left
     for number in range(50):
         engine.segment(np.roll(small, number, axis=1), CLICKS[3:])
         after.append(held(device))
@@ -84,6 +86,7 @@ def test_features_stay_on_the_device_within_their_limit(device, photo, profile):
 def test_what_a_cache_counts_is_what_the_device_holds(cuda, photo):
     engine = engine_on(cuda, "fast", Caches(ByteLRU(1 << 40)))
     engine.segment(photo, CLICKS)  # whatever is made once
+    gc.collect()
     before, counted = held(cuda), engine.caches.features.stats().nbytes
     for number in range(1, 9):
         engine.prefetch(np.roll(photo, number, axis=1))
@@ -113,11 +116,13 @@ def full(device):
 def test_a_full_gpu_is_said_and_the_next_request_served(cuda, photo, batch):
     engine = engine_on(cuda, batch=batch)
     right = engine.segment(photo, CLICKS)
+    gc.collect()
     before = held(cuda)
     with full(cuda):
         with pytest.raises(DeviceMemoryError, match="nvidia-smi"):
             engine.segment(photo, CLICKS)
         with pytest.raises(DeviceMemoryError, match="out of memory"):
             engine_on(cuda)
+    gc.collect()  # the errors and what their frames hold
     assert held(cuda) <= before + (1 << 20)
     assert engine.segment(photo, CLICKS) == right
