@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         "--profile-steps", type=int, default=0, metavar="N", help="record N steps: RUN/profile.txt and profile.json"
     )
     parser.add_argument("--time-budget", type=float, metavar="MIN", help="save and stop after this many minutes")
+    parser.add_argument(
+        "--anneal", action="store_true", help="let the learning rate's schedule end with --time-budget, if not earlier"
+    )
     parser.add_argument("--save-minutes", type=float, default=5, metavar="MIN", help="minutes between checkpoints (5)")
     return parser
 

@@ -119,7 +119,7 @@ def load_optimizer_state(network: nn.Module, optimizer: torch.optim.Optimizer, s
             }
 
 
-def learning_rate(config: OptimConfig, seen: int, total: int) -> float:
+def learning_rate(config: OptimConfig, seen: float, total: int) -> float:
     """The learning rate after `seen` of `total` samples."""
     rate = config.lr
     if seen < config.warmup_samples:

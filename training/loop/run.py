@@ -45,6 +45,8 @@ class RunOptions:
         compiled: Let torch compile the network, which takes a minute or two at the first steps.
         save_minutes: Between checkpoints.
         time_budget: Minutes after which the run saves and stops.
+        anneal: Let the learning rate's schedule end with the time budget, if not earlier: for a run that no other
+            goes on with.
         profile_steps: Steps to record in `out`'s profile.txt and profile.json.
     """
 
@@ -58,6 +60,7 @@ class RunOptions:
     compiled: bool = False
     save_minutes: float = 5
     time_budget: float | None = None
+    anneal: bool = False
     profile_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -65,6 +68,8 @@ class RunOptions:
             raise ConfigError("--workers starts at 0, --profile-steps too, --threads at 1")
         if self.image_memory is not None and self.image_memory < 0:
             raise ConfigError("--image-memory cannot be negative")
+        if self.anneal and self.time_budget is None:
+            raise ConfigError("--anneal needs --time-budget: the learning rate ends with it")
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,8 @@ class Run:
             for batch in source:
                 got = time.monotonic()
                 before = trainer.seen
-                result = trainer.train_step(batch)
+                progress = processes.gather(self._share_of_time())[0] if self.options.anneal else 0.0
+                result = trainer.train_step(batch, progress)
                 if monitor:
                     monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
                 ended = time.monotonic()
@@ -216,9 +222,12 @@ class Run:
         self.saved = time.monotonic()
 
     def _over(self) -> bool:
+        return self.processes.any(self.signalled or self._share_of_time() > 1)
+
+    def _share_of_time(self) -> float:
+        """How much of the time budget is spent; 0 without one."""
         budget = self.options.time_budget
-        late = budget is not None and time.monotonic() - self.started > 60 * budget
-        return self.processes.any(self.signalled or late)
+        return 0.0 if budget is None else (time.monotonic() - self.started) / (60 * budget)
 
     def _stop(self, number: int, _frame: object) -> None:
         self.signalled = True

@@ -189,10 +189,16 @@ class Trainer:
         self.next_stage()
         load_optimizer_state(self.network, self.optimizer, state["optimizer"])
 
-    def train_step(self, batch: Batch) -> StepResult:
-        """One step on this process's share of a batch."""
+    def train_step(self, batch: Batch, progress: float = 0.0) -> StepResult:
+        """One step on this process's share of a batch.
+
+        Args:
+            batch: The share.
+            progress: Least share of the learning rate's schedule to have behind it, after the warm-up.
+        """
         config, stage = self.config, self.stage
-        rate = learning_rate(config.optim, self.seen - stage.start, stage.until - stage.start)
+        total, seen, warm = stage.until - stage.start, self.seen - stage.start, config.optim.warmup_samples
+        rate = learning_rate(config.optim, seen if seen < warm else max(seen, warm + progress * (total - warm)), total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_factor"]
         rounds = int(np.random.default_rng((config.seed, self.step, 2**31)).integers(config.max_rounds + 1))

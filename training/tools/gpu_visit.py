@@ -172,7 +172,7 @@ def _bench(options: VisitOptions, until: float) -> Iterator[_Command]:
 def _train(options: VisitOptions, until: float) -> Iterator[_Command]:
     minutes = f"{max(until - time.monotonic(), 1) / 60:.3f}"
     words = [*_training(options), "--out", str(options.run), "--device", options.device]
-    words += ["--time-budget", minutes, "--save-minutes", "1"]
+    words += ["--time-budget", minutes, "--anneal", "--save-minutes", "1"]
     words += ["--start", options.start] if options.start else []
     words += ["--compile"] if options.compiled else []
     yield _Command(words, "train.txt", until + _WRAP_UP / 2)
