@@ -365,7 +365,7 @@ def test_a_part_of_an_object_that_is_not_there_is_told(tmp_path):
     mask = box(0, 20, 0, 20)
     write_shard(tmp_path / "shard-00000.zip", [("a", "a.jpg", [Object(mask, "lvis", parent=4)], mask.shape)])
     (tmp_path / "set.json").write_text('{"format": "icmformer-layers-1", "name": "mine", "images": "."}')
-    with pytest.raises(ConfigError, match="the image a in .* a part of an object that is not there"):
+    with pytest.raises(ConfigError, match=r"the image a in .* a part of an object that is not there"):
         LayeredShards(tmp_path)
 
 
