@@ -80,7 +80,12 @@ def _attend(attention: SelfAttention, x: Tensor, count: int) -> Tensor:
 class SwinBlock(nn.Module):
     """A Swin block. Padding comes after norm1 and is not masked, and the shift is kept on maps of a single window:
     both as the published networks were trained.
+
+    Attributes:
+        drop_path: Probability with which a sample skips the attention, and the MLP, in training (stochastic depth).
     """
+
+    drop_path = 0.0
 
     def __init__(self, dim: int, num_heads: int, window: int, shift: int, mlp_ratio: float, eps: float) -> None:
         super().__init__()
@@ -101,9 +106,16 @@ class SwinBlock(nn.Module):
         y = windows.reverse(y, self.window, self.window, padded_rows, padded_columns)
         if self.shift:
             y = torch.roll(y, (self.shift, self.shift), dims=(1, 2))
-        x = x + y[:, :rows, :columns]
-        x = x + self.mlp(self.norm2(x))
+        x = x + self._dropped(y[:, :rows, :columns])
+        x = x + self._dropped(self.mlp(self.norm2(x)))
         return x
+
+    def _dropped(self, branch: Tensor) -> Tensor:
+        """In training, samples of (B, H, W, C) at random zero, the others scaled up so that the mean stays."""
+        if not self.training or not self.drop_path:
+            return branch
+        kept = branch.new_empty(len(branch), 1, 1, 1).bernoulli_(1 - self.drop_path)
+        return branch * (kept / (1 - self.drop_path))
 
 
 class PatchMerging(nn.Module):

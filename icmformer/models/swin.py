@@ -90,6 +90,13 @@ class ICMFormerSwin(ClickNetwork):
             (dim, dim * 2, dim * 4, dim * 8), config.head_channels, config.upsample, config.published_extras
         )
 
+    def set_stochastic_depth(self, rate: float) -> None:
+        """Lets samples skip blocks in training, at a rate that rises linearly over the blocks from 0 to `rate`."""
+        blocks = [block for stage in self.backbone.stages() for block in stage.blocks]
+        for number, block in enumerate(blocks):
+            assert isinstance(block, SwinBlock)
+            block.drop_path = rate * number / max(len(blocks) - 1, 1)
+
     def check_size(self, height: int, width: int) -> None:
         least = self.config.patch_size * 8
         if min(height, width) < least:

@@ -9,6 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+Place = tuple[int, int]
+"""Where an object is in layers of label maps: layer and value."""
+
 
 @dataclass(frozen=True)
 class ImageRecord:
@@ -20,7 +23,8 @@ class ImageRecord:
         labels: Object ids in the label map.
         semantic_parts: Labels are classes of parts; one label may cover several objects.
         segments: Labels are regions of an image segmentation rather than objects.
-        stuff: Layer and value of what is stuff (sky, grass) rather than an object, of images with layers.
+        stuff: What is stuff (sky, grass) rather than an object, of images with layers.
+        parts: Objects that are parts of others, each with the object that it is a part of, of images with layers.
     """
 
     key: str
@@ -28,7 +32,8 @@ class ImageRecord:
     labels: tuple[int, ...]
     semantic_parts: bool = False
     segments: bool = False
-    stuff: tuple[tuple[int, int], ...] = ()
+    stuff: tuple[Place, ...] = ()
+    parts: tuple[tuple[Place, Place], ...] = ()
 
 
 class ImageSource(Protocol):

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from icmformer.errors import ConfigError
+
 _BEYOND = (124, 116, 104)  # ImageNet's mean colour, beyond the image
 OTHER = 2
 """Marks other objects than the one asked for, in the maps here."""
@@ -18,18 +20,24 @@ OTHER = 2
 class AugmentConfig:
     """Ranges of the augmentation.
 
+    What says `own` or `published` counts by that recipe alone.
+
     Attributes:
-        whole: Probability of seeing the whole image, squeezed to the input, as a first click does when serving.
-        zoom: Probability of a crop around the object, as later clicks see it; the rest are random crops.
-        zoom_expansion: Least and most side of such a crop over the object's bounding box.
-        resize: Least and most scale of a random crop; at 1 the image's long side fits the input.
-        native: `resize` is relative to the image's own pixels instead.
-        turns: Turn the image by a random number of quarters.
-        tilt: Largest further turn, of what the network sees, in degrees.
+        whole: (own) Probability of seeing the whole image, squeezed to the input, as a first click does when serving.
+        zoom: (own) Probability of a crop around the object, as later clicks see it; the rest are random crops.
+        zoom_expansion: (own) Least and most side of such a crop over the object's bounding box.
+        resize: Least and most scale of a random crop; at 1 the image's long side fits the input, or as in `native`.
+        native: (own) `resize` is relative to the image's own pixels instead, as it always is by the published recipe.
+        turns: Turn the image by a random number of quarters. Published: half of the time, and half of the images are
+            flipped in either way or both, instead of mirrored.
+        tilt: Largest further turn, of what the network sees, in degrees. Published: of the whole image, three of four
+            times, with a shift of up to 3% of its sides.
         brightness, contrast: Least and most relative change.
         rgb_shift: Largest shift of each channel, of 255.
-        gray: Probability of a gray image.
-        least: Smallest share of the input that the target covers; what shows less is drawn anew.
+        gray: (own) Probability of a gray image.
+        least: (own) Smallest share of the input that the target covers; what shows less is drawn anew.
+        min_area: (published) Fewest pixels of the input that the target covers.
+        keep_background: (published) Probability that a crop which shows no object is kept, with an empty target.
     """
 
     whole: float = 0.4
@@ -44,6 +52,12 @@ class AugmentConfig:
     rgb_shift: int = 10
     gray: float = 0.05
     least: float = 0.0015
+    min_area: int = 1000
+    keep_background: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.min_area < 1 or not 0 <= self.keep_background <= 1:
+            raise ConfigError(f"augment.min_area starts at 1 and keep_background lies in [0, 1], got {self}")
 
 
 def view(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,7 @@ from training.simulated_annotator import any_pixel, deepest, distance_to_edge
 
 ABSENT = -1.0
 _KERNEL = np.ones((3, 3), np.uint8)
+_LEAST_INNER = 10
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class PointsConfig:
     Attributes:
         max_points: Most clicks of each kind.
         gamma: Ratio of the geometric distribution of their number.
-        centre_first: Probability that the first positive click is the object's deepest point.
+        centre_first: Probability that the first positive click is the object's deepest point; `recipe: own` alone.
         erode: Probability that positive clicks keep away from the border.
         erode_rounds: Rounds of that erosion.
         negatives: Shares of negative clicks drawn from anywhere in the background, from other objects, and from the
@@ -35,6 +37,8 @@ class PointsConfig:
         edge: Probability that a positive click lies on the object's outermost pixels.
         anywhere: Probability that a correcting click lies anywhere in the larger error, not in its inner half.
         box: Share of the samples that begin with a box.
+
+    The last four are for `recipe: own` alone.
     """
 
     max_points: int = 24
@@ -98,6 +102,56 @@ def first_clicks(
     return points
 
 
+def published_clicks(
+    target: NDArray[np.uint8],
+    objects: Sequence[BoolMask],
+    occupied: BoolMask,
+    others: bool,
+    slots: int,
+    config: PointsConfig,
+    rng: Generator,
+) -> NDArray[np.float32]:
+    """Draws the clicks a sample starts with, as the published multi-point sampler does.
+
+    One object gets all positive clicks. Of several, each gets one, and further ones fall on any of them. The border is
+    exactly ceil(0.1 sqrt(area)) wide. A negative click that finds no pixel of its kind is left out.
+
+    Args:
+        target: (H, W) uint8: 1 object, 0 background, 255 ignored.
+        objects: (H, W) bool masks of the objects that make up the target; none where it is empty.
+        occupied: (H, W) bool: any object, also such as are too small for a target.
+        others: Whether there are objects beside the target that are large enough for one; if not, the share of
+            negative clicks on other objects falls anywhere in the background.
+        slots: Room for clicks of each kind in the result; at least `config.max_points`.
+        config: Distribution.
+        rng: Randomness of this sample.
+
+    Returns:
+        As `first_clicks`.
+    """
+    positive = [_published_erosion(mask & (target == 1), config, rng) for mask in objects]
+    pools = [mask for mask in positive if mask.any()]
+    if len(pools) > 1:
+        further = _count(config, rng, least=0)
+        pools += [pools[rng.integers(len(pools))] for _ in range(min(further, config.max_points - len(pools)))]
+    else:
+        pools *= _count(config, rng, least=1)
+    background = target == 0
+    if objects:
+        inner = target == 1
+        kinds = (background, occupied & background if others else background, _border(inner, background, 1))
+    else:
+        kinds = (background & ~occupied,) * 3
+    negative = [kinds[kind] for kind in rng.choice(3, _count(config, rng, least=0), p=config.negatives)]
+    points = np.full((2 * slots, 3), ABSENT, np.float32)
+    order = 0
+    for first, masks in ((0, pools), (slots, [mask for mask in negative if mask.any()])):
+        for slot, mask in enumerate(masks, first):
+            points[slot] = (*any_pixel(mask, rng), order)
+            order += 1
+    return points
+
+
 def add_click(points: NDArray[np.float32], click: PixelClick) -> None:
     """Writes a click into the first free slot of its kind, in place; without a free slot it is dropped."""
     row, column, positive = click
@@ -124,6 +178,14 @@ def _count(config: PointsConfig, rng: Generator, least: int) -> int:
 def _eroded(mask: BoolMask, rounds: int) -> BoolMask:
     inner = cv2.erode(mask.view(np.uint8), _KERNEL, iterations=rounds).view(bool)
     return inner if inner.any() else mask
+
+
+def _published_erosion(mask: BoolMask, config: PointsConfig, rng: Generator) -> BoolMask:
+    """The mask with probability `erode` eroded, where over ten pixels of it are left."""
+    if rng.random() >= config.erode:
+        return mask
+    inner = _eroded(mask, config.erode_rounds)
+    return inner if np.count_nonzero(inner) > _LEAST_INNER else mask
 
 
 def _border(positive: BoolMask, background: BoolMask, least: int) -> BoolMask:

@@ -37,7 +37,7 @@ class DataConfig:
         set_weights: How much more often images of a set are drawn than others (1 where not named).
         merge: Probability of merging two objects of an image into one target.
         stuff: Share of the samples in which stuff (sky, grass) counts as an object, where a set knows any.
-        least: Smallest share of the image that a target covers.
+        least: Smallest share of the image that a target covers (`recipe: own`).
         balance: `images`: all images of a set are drawn equally often; `objects`: as often as they have objects, so
             that every object counts alike, as it does in a benchmark.
     """
@@ -66,8 +66,8 @@ class OptimConfig:
         warmup_samples: Samples of linear warm-up.
         schedule: `constant`; `cosine` down to zero at `samples`; `step`, times 0.1 at each of `steps`.
         steps: Shares of `samples` at which `step` steps.
-        clip: Largest gradient norm.
-        ema: Decay of the averaged weights per step.
+        clip: Largest gradient norm; null for no limit.
+        ema: Decay of the averaged weights per step; at 0 the average is the weights themselves.
         layer_decay: Factor of the learning rate from one block to the block before it; the last block, and whatever
             no pretrained backbone holds (click embedding, cross blocks, neck, head), learns at the full rate.
         grouping: `corrected`, as above; `published`, as the official code groups the parameters of plain ViTs: the
@@ -83,7 +83,7 @@ class OptimConfig:
     warmup_samples: int = 0
     schedule: Literal["constant", "cosine", "step"] = "constant"
     steps: tuple[float, ...] = ()
-    clip: float = 1.0
+    clip: float | None = 1.0
     ema: float = 0.999
     layer_decay: float = 1.0
     grouping: Literal["corrected", "published"] = "corrected"
@@ -94,7 +94,7 @@ class OptimConfig:
         _require(all(0 <= b < 1 for b in self.betas), f"optim.betas must lie in [0, 1), got {self.betas}")
         _require(0 <= self.weight_decay < math.inf, f"optim.weight_decay cannot be negative, got {self.weight_decay}")
         _require(self.warmup_samples >= 0, f"optim.warmup_samples cannot be negative, got {self.warmup_samples}")
-        _require(self.clip > 0, f"optim.clip must be positive, got {self.clip}")
+        _require(self.clip is None or self.clip > 0, f"optim.clip must be positive, got {self.clip}")
         _require(0 <= self.ema < 1, f"optim.ema must lie in [0, 1), got {self.ema}")
         _require(0 < self.layer_decay <= 1, f"optim.layer_decay must lie in (0, 1], got {self.layer_decay}")
         for prefix, factor in self.lr_factors.items():
@@ -122,6 +122,8 @@ class TrainConfig:
 
     Attributes:
         network: A registered name or a network mapping.
+        recipe: `own`; or `published`, as the official code draws and crops objects, changes colours, draws first
+            clicks, initialises what no weights fill, and drops paths in Swin. `augment` tells what counts by which.
         size: Side of the network's input in pixels.
         batch: Samples a step, over all processes.
         accumulate: Parts that a process's share of a batch is cut into, to save memory; but for dropout the step
@@ -139,10 +141,11 @@ class TrainConfig:
         data, optim, augment, points, validation: See there.
         stages: Overrides by stage: mappings in the form of this config with `until`, the sample at which the next
             stage begins. The learning rate's schedule runs over each stage anew. What holds for a run as a whole
-            (network, shards, samples, seed, layout, serving, pictures, validation) cannot change.
+            (network, recipe, shards, samples, seed, layout, serving, pictures, validation) cannot change.
     """
 
     network: str | dict[str, Any] = "icmformer_vit_tiny224"
+    recipe: Literal["own", "published"] = "own"
     size: int = 224
     batch: int = 16
     accumulate: int = 1
@@ -170,6 +173,26 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, f"{name} cannot be negative, got {getattr(self, name)}")
         _require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), got {self.dropout}")
         _require(self.batch % self.accumulate == 0, f"accumulate ({self.accumulate}) must divide batch ({self.batch})")
+        for key in _NOT_IN[self.recipe]:
+            section, name = key.split(".")
+            value, default = getattr(getattr(self, section), name), _default(getattr(self, section), name)
+            _require(value == default, f"{key} has no effect with recipe: {self.recipe}; leave it out")
+
+
+_NOT_IN = {
+    "own": ("augment.min_area", "augment.keep_background"),
+    "published": (
+        *(f"augment.{name}" for name in ("whole", "zoom", "zoom_expansion", "native", "gray", "least")),
+        "data.least",
+        "points.centre_first",
+        *(f"points.{name}" for name in ("border", "edge", "anywhere", "box")),
+    ),
+}
+"""What a recipe does not read."""
+
+
+def _default(section: Any, name: str) -> Any:
+    return next(f.default for f in dataclasses.fields(section) if f.name == name)
 
 
 @dataclass(frozen=True)
@@ -183,6 +206,7 @@ class Stage:
 
 _OF_THE_WHOLE_RUN = {
     "network",
+    "recipe",
     "samples",
     "seed",
     "channels_last",
@@ -293,6 +317,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         _expect(isinstance(value, dict), value, "a mapping", where)
         return {k: v if args[1] is Any else _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if origin in (typing.Union, types.UnionType):
+        if type(None) in args:
+            return None if value is None else _value(args[0], value, where)
         return _value(str, value, where) if isinstance(value, str) else _value(args[1], value, where)
     if hint is float:
         if isinstance(value, str) and _WITHOUT_POINT.fullmatch(value):

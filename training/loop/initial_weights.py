@@ -7,7 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +21,7 @@ from icmformer.weights.quantise import unpack
 from icmformer.weights.unpickle import load_torch_file
 from icmformer.weights.vit_backbones import CENTRED, Normalisation, read_google_vit
 from icmformer.weights.warm_start import warm_start
+from training.loop.initialisation import initialise_as_published
 from training.loop.timm_backbones import PREFIX, declared_normalisation, pretrained
 
 AUGREG_PREFIX = "augreg:"
@@ -31,7 +32,9 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of timm's files on its hub, where `config.json` beside them says how they were trained."""
 
 
-def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[ClickNetwork, str]:
+def starting_network(
+    config: str | Mapping[str, Any], source: str, recipe: Literal["own", "published"] = "own"
+) -> tuple[ClickNetwork, str]:
     """Builds a network and warm-starts it.
 
     Args:
@@ -39,6 +42,7 @@ def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[Clic
         source: A backbone's checkpoint (timm, MAE, DINO, DINOv2, Swin, EfficientNet-Lite, Google's `.npz`) by path or
             by its name in the cache folder, `augreg:` and such a file, `timm:` and one of timm's names, or a name or
             path of weights.
+        recipe: Of the training: it says how parameters begin that the source does not fill.
 
     Returns:
         The network and lines that tell what was taken and how.
@@ -47,6 +51,8 @@ def starting_network(config: str | Mapping[str, Any], source: str) -> tuple[Clic
         WeightsError: Nothing there, or nothing of it fits.
     """
     network = build_network(config)
+    if recipe == "published":
+        initialise_as_published(network)
     tensors, trained = _read(source)
     report = warm_start(network, tensors, trained)
     told = f"starts from {source}: {len(report.loaded)} parameters taken, {len(report.resized)} resized, "

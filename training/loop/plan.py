@@ -65,11 +65,12 @@ def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float)
     memory = count * _BYTES_A_PARAMETER / 2**30
     lines = [
         f"network   {name}, {count / 1e6:.1f} M parameters",
+        f"recipe    {config.recipe}",
         f"memory    {memory:.1f} GiB for weights, gradients, Adam's moments and average, beside the activations",
         f"data      {data}",
     ]
     if start is not None:
-        lines.append(starting_network(config.network, start)[1])
+        lines.append(starting_network(config.network, start, config.recipe)[1])
     total = 0.0
     for number, stage in enumerate(stages(config), 1):
         own, samples = stage.config, stage.until - stage.start

@@ -171,7 +171,7 @@ class Run:
             if changed:
                 told += f" with another config than before ({', '.join(changed)})"
         elif start is not None:
-            network, told = starting_network(trainer.whole.network, start)
+            network, told = starting_network(trainer.whole.network, start, trainer.whole.recipe)
             trainer.start_from(network)
         else:
             frozen = [p for p, factor in trainer.config.optim.lr_factors.items() if not factor]

@@ -16,9 +16,10 @@ from icmformer.errors import ConfigError, IcmformerError
 from training.data.objects import any_object, pick_object, without_stuff
 from training.data.records import ImageSource
 from training.loop.augmentation import OTHER, colour, view
-from training.loop.boxes import box_prompt
+from training.loop.boxes import NO_BOX, box_prompt
 from training.loop.clicks import first_clicks
 from training.loop.config import TrainConfig
+from training.loop.published_recipe import published_sample
 
 _ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
 
@@ -30,7 +31,7 @@ class Sample:
     Attributes:
         number: The sample's number in the run.
         image: (S, S, 3) uint8 RGB.
-        target: (S, S) uint8: 1 object, 0 background, 255 ignored.
+        target: (S, S) uint8: 1 object, 0 background, 255 ignored; some are without an object (`recipe: published`).
         points: (2N, 3) float32, as the networks take them.
         box: (4,) int16: first and last row and column of a box to begin with, or -1.
     """
@@ -85,6 +86,11 @@ class SampleSet(Dataset[Sample | IcmformerError]):
             index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.images.records) - 1)
             image, labels = self.images.load(index)
             record = self.images.records[index]
+            if config.recipe == "published":
+                drawn = published_sample(image, labels, record, config, rng)
+                if drawn is None:
+                    continue
+                return Sample(number, *drawn, np.array(NO_BOX, np.int16))
             labels = without_stuff(labels, record, rng, config.data.stuff)
             target = pick_object(labels, record, rng, config.data.merge, config.data.least)
             if target is None:

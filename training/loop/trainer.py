@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
@@ -17,13 +18,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from icmformer.errors import IcmformerError, TrainingError, WeightsError
+from icmformer.layers.blocks import SwinBlock
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
+from icmformer.models.swin import ICMFormerSwin
 from icmformer.weights.serving_defaults import THRESHOLD
 from training.loop.boxes import ellipses
 from training.loop.clicks import used_slots
 from training.loop.config import Stage, TrainConfig, stages
 from training.loop.corrections import Corrections
 from training.loop.gradient_checkpointing import checkpoint_blocks
+from training.loop.initialisation import initialise_as_published
 from training.loop.losses import AdaptiveIoU, normalized_focal_loss
 from training.loop.optimiser import (
     AveragedWeights,
@@ -33,6 +37,7 @@ from training.loop.optimiser import (
     make_optimizer,
     optimizer_state,
 )
+from training.loop.published_recipe import STOCHASTIC_DEPTH
 from training.loop.samples import Batch, RunSampler, Sample, SampleSet, collate
 
 
@@ -77,15 +82,18 @@ class IterativePass(nn.Module):
             self._encode = torch.compile(self._encode, dynamic=False, options={"reorder_for_peak_memory": False})
             self._decode = torch.compile(self._decode, dynamic=False, options={"reorder_for_peak_memory": False})
         self._corrections = Corrections(torch.get_num_threads(), anywhere)
+        self._drops_paths = any(isinstance(m, SwinBlock) and m.drop_path > 0 for m in network.modules())
 
     def forward(self, image: Tensor, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
         """Returns the logits (B, 1, H, W) and the clicks (B, 2N, 3) they come from."""
         features = self._encode(image)
-        points, previous = self._rounds(features, batch, rounds, seed)
+        points, previous = self._rounds(image, features, batch, rounds, seed)
         return self._decode(features, self.network.prompt_map(previous, points)), points
 
     @torch.no_grad()
-    def _rounds(self, features: ImageFeatures, batch: Batch, rounds: int, seed: int) -> tuple[Tensor, Tensor]:
+    def _rounds(
+        self, image: Tensor, features: ImageFeatures, batch: Batch, rounds: int, seed: int
+    ) -> tuple[Tensor, Tensor]:
         """Predictions in evaluation mode, each followed by a correcting click: the clicks and the previous mask."""
         device = features.tensors[0].device
         points = batch.points.numpy().copy()
@@ -96,6 +104,8 @@ class IterativePass(nn.Module):
         detached = ImageFeatures(features.size, tuple(t.detach() for t in features.tensors))
         was_training = self.network.training
         self.network.eval()
+        if rounds and self._drops_paths:  # the features above lack what was dropped
+            detached = self._encode(image)
         for number in range(rounds):
             used = torch.from_numpy(used_slots(points)).to(device)
             logits = self._decode(detached, self.network.prompt_map(previous, used))
@@ -123,7 +133,10 @@ class Trainer:
         self.stages = stages(config)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         torch.manual_seed(config.seed)
-        self.network: ClickNetwork = build_network(config.network).to(device)
+        self.network: ClickNetwork = build_network(config.network)
+        if config.recipe == "published":
+            initialise_as_published(self.network)
+        self.network = self.network.to(device)
         if config.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedWeights(self.network, config.optim.ema)
@@ -147,9 +160,13 @@ class Trainer:
         dropout = self.network.get_submodule("head.dropout")
         assert isinstance(dropout, nn.Dropout2d)
         dropout.p = own.dropout
+        if isinstance(self.network, ICMFormerSwin):
+            self.network.set_stochastic_depth(STOCHASTIC_DEPTH if own.recipe == "published" else 0.0)
         forward: nn.Module = IterativePass(self.network, own.serving.threshold, own.points.anywhere, self._compiled)
         unused = bool(getattr(self.network.config, "published_extras", False))  # parameters that no pass touches
-        self._pass = DistributedDataParallel(forward, find_unused_parameters=unused) if self.world > 1 else forward
+        self._pass = (
+            DistributedDataParallel(forward, find_unused_parameters=unused) if dist.is_initialized() else forward
+        )
 
     def start_from(self, network: nn.Module) -> None:
         """Takes over another network's weights before the first step."""
@@ -219,7 +236,7 @@ class Trainer:
             losses.append(loss.detach())
             ious.append(self.adaptive_iou.update(logits.detach(), target) / len(parts))
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(learning, config.optim.clip)
+        norm = torch.nn.utils.clip_grad_norm_(learning, config.optim.clip or math.inf)
         if not torch.isfinite(norm):  # gradients are summed by now: all processes see the same
             raise TrainingError(
                 f"the gradient is {norm.item()} after {self.seen:,} samples: lower the learning rate, or train in "
@@ -230,7 +247,7 @@ class Trainer:
         self.seen += config.batch
         self.average.update(self.network, self.step)
         totals = torch.stack([torch.stack(losses).sum(), torch.tensor(sum(ious), device=self.device)])
-        if self.world > 1:
+        if dist.is_initialized():
             dist.all_reduce(totals)
             totals /= self.world
         scalars = {"loss": totals[0].item(), "iou": totals[1].item(), "norm": norm.item(), "lr": rate}

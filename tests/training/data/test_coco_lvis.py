@@ -16,7 +16,7 @@ from training.data.build_coco_lvis import main
 from training.data.coco_lvis.community import Community, read_pickle
 from training.data.coco_lvis.originals import Instances, Panoptic
 from training.data.coco_lvis.rules import Object, Shape, combine, parents
-from training.data.coco_lvis.store import LayeredShards, pack, read_about
+from training.data.coco_lvis.store import LayeredShards, pack, read_about, write_shard
 from training.data.objects import any_object, pick_object, without_stuff
 from training.data.sources import open_images
 from training.loop.config import parse_config
@@ -174,6 +174,10 @@ def test_the_real_files_are_built_and_read_back(fixtures, tmp_path, capsys):
             np.testing.assert_array_equal(one.mask, other.mask)
         image, layers = source.load(index)
         assert layers.shape[:2] == image.shape[:2] == expected[0].mask.shape
+        pairs = [[layers[..., layer] == value for layer, value in pair] for pair in record.parts]
+        wanted = [(o.mask, expected[o.parent].mask) for o in expected if o.parent is not None]
+        np.testing.assert_array_equal(np.array(pairs), np.array(wanted))
+    assert any(record.parts for record in source.records)
 
 
 def test_panoptic_files_give_things_and_stuff(fixtures, tmp_path):
@@ -355,6 +359,14 @@ def test_folders_that_are_no_set_are_refused(tmp_path):
     (tmp_path / "set.json").write_text('{"format": "other"}')
     with pytest.raises(ConfigError, match="build it anew"):
         read_about(tmp_path)
+
+
+def test_a_part_of_an_object_that_is_not_there_is_told(tmp_path):
+    mask = box(0, 20, 0, 20)
+    write_shard(tmp_path / "shard-00000.zip", [("a", "a.jpg", [Object(mask, "lvis", parent=4)], mask.shape)])
+    (tmp_path / "set.json").write_text('{"format": "icmformer-layers-1", "name": "mine", "images": "."}')
+    with pytest.raises(ConfigError, match=r"the image a in .* a part of an object that is not there"):
+        LayeredShards(tmp_path)
 
 
 def write_joined(root):

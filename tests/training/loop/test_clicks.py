@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
 
-from training.loop.clicks import PointsConfig, add_click, first_clicks, used_slots
+from training.loop.clicks import PointsConfig, add_click, first_clicks, published_clicks, used_slots
 from training.loop.corrections import Corrections
 from training.loop.samples import sample_rng
 from training.simulated_annotator import EXTRA, MISSED, sampled_click
@@ -88,6 +88,91 @@ def test_without_an_object_there_are_only_negative_clicks():
     blank = np.zeros((20, 20), np.uint8)
     positive, _ = present(first_clicks(blank, blank > 0, 24, PointsConfig(), rng()))
     assert not len(positive)
+
+
+def square(top, left, side, size=(60, 80)):
+    mask = np.zeros(size, bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def published(objects, seed, others=False, occupied=None, **config):
+    target = np.any(objects, axis=0).astype(np.uint8) if objects else np.zeros((60, 80), np.uint8)
+    there = target > 0 if occupied is None else occupied | (target > 0)
+    points = published_clicks(target, objects, there, others, 27, PointsConfig(**config), rng(seed))
+    assert sorted(points[points[:, 2] >= 0, 2]) == list(range((points[:, 2] >= 0).sum()))
+    return [clicks[:, :2].astype(int) for clicks in present(points)]
+
+
+def inside(mask, clicks):
+    return mask[clicks[:, 0], clicks[:, 1]]
+
+
+def test_each_of_two_merged_objects_gets_a_click_as_published():
+    small, large = square(5, 5, 6), square(10, 30, 40)
+    counts, on_small = [], []
+    for seed in range(2000):
+        positive, _ = published([small, large], seed)
+        assert inside(small, positive[:1]).all()
+        assert inside(large, positive[1:2]).all()
+        assert inside(small | large, positive).all()
+        counts.append(len(positive))
+        on_small += inside(small, positive[2:]).tolist()
+    further = np.arange(25)
+    weights = 0.8**further
+    assert np.mean(counts) == pytest.approx(2 + (further * weights).sum() / weights.sum(), abs=0.3)
+    assert np.mean(on_small) == pytest.approx(0.5, abs=0.03)  # by object, not by area
+    assert {len(published([small, large], seed, max_points=2)[0]) for seed in range(50)} == {2}
+
+
+def test_one_object_gets_one_to_24_clicks_as_published():
+    counts = np.array([[len(kind) for kind in published([square(10, 30, 30)], seed)] for seed in range(2000)])
+    weights = 0.8 ** np.arange(25)
+    assert counts[:, 0].mean() == pytest.approx(1 + (np.arange(24) * weights[:24]).sum() / weights[:24].sum(), abs=0.3)
+    assert counts[:, 1].mean() == pytest.approx((np.arange(25) * weights).sum() / weights.sum(), abs=0.3)
+    assert (counts.min(axis=0) == [1, 0]).all()
+
+
+@pytest.mark.parametrize("side", [4, 10, 31, 40])
+def test_the_published_border_has_no_least_width(side):
+    mask = square(10, 20, side)
+    border = binary_dilation(mask, np.ones((3, 3)), iterations=math.ceil(0.1 * side)) & ~mask
+    met = np.zeros(mask.shape, bool)
+    for seed in range(300):
+        _, negative = published([mask], seed, negatives=(0, 0, 1), gamma=0.99)
+        met[negative[:, 0], negative[:, 1]] = True
+    assert not (met & ~border).any()
+    assert met.sum() > 0.95 * border.sum()
+
+
+def test_published_clicks_keep_off_the_edge_where_over_ten_pixels_are_left():
+    for side, kept in ((10, True), (9, False)):  # 16 and 9 pixels are left
+        mask = square(20, 20, side)
+        inner = binary_erosion(mask, np.ones((3, 3)), iterations=3)
+        clicks = np.concatenate([published([mask], seed, erode=1.0)[0] for seed in range(60)])
+        assert inside(inner, clicks).all() == kept
+        assert inside(mask, clicks).all()
+    mask = square(10, 10, 40)
+    inner = binary_erosion(mask, np.ones((3, 3)), iterations=3)
+    at_the_edge = np.mean(~inside(inner, np.concatenate([published([mask], seed)[0] for seed in range(1500)])))
+    assert at_the_edge == pytest.approx(0.1 * (1 - 34**2 / 40**2), abs=0.012)  # one mask in ten is whole
+
+
+def test_published_negative_clicks_on_other_objects():
+    mask, other = square(10, 10, 20), square(35, 50, 20)
+    on_others = {"negatives": (0, 1, 0), "occupied": other}
+    for seed in range(40):
+        assert inside(other, published([mask], seed, others=True, **on_others)[1]).all()
+        assert not inside(mask, published([mask], seed, **on_others)[1]).any()
+    anywhere = np.concatenate([published([mask], seed, **on_others)[1] for seed in range(40)])
+    assert not inside(other, anywhere).all()  # what there is beside the target is too small to be an object
+    none = {"negatives": (0, 1, 0), "occupied": np.zeros((60, 80), bool)}
+    assert not sum(len(published([mask], seed, others=True, **none)[1]) for seed in range(40))
+    empty = [published([], seed, occupied=other) for seed in range(40)]
+    assert not sum(len(positive) for positive, _ in empty)
+    negative = np.concatenate([negative for _, negative in empty])
+    assert len(negative) > 60
+    assert not inside(other, negative).any()
 
 
 def wrong_map(mask, target):

@@ -60,6 +60,7 @@ def test_every_paper_config_passes_a_dry_run(data, path, capsys):
     told = capsys.readouterr().out
     config = load_config(path)
     assert f"{config.network}, " in told
+    assert "\nrecipe    published\n" in told
     assert "2 images" in told
     assert f"{config.samples:,} samples at {config.size} x {config.size}" in told
     assert "GPU-hours at 150 TFLOP/s" in told
@@ -74,6 +75,26 @@ def test_there_is_a_config_for_each_published_network_and_set():
         for size in sizes:
             assert {f"{family}_{size}_{data}" for data in ("coco_lvis", "sbd")} <= networks
     assert len(PAPER) == 16
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: p.stem)
+def test_the_ranges_are_the_published_ones(path):
+    config = load_config(path)
+    augment, sbd = config.augment, path.stem.endswith("_sbd")
+    assert augment.resize == ((0.75, 1.25) if sbd or "swin" in path.stem else (0.75, 1.4))
+    assert (augment.min_area, augment.keep_background) == ((80, 0.01) if sbd else (1000, 0.05))
+    assert (augment.turns, augment.tilt) == ((True, 3) if sbd else (False, 0))
+    assert (augment.brightness, augment.contrast, augment.rgb_shift) == ((-0.25, 0.25), (-0.15, 0.4), 10)
+    assert (config.data.merge, config.data.stuff) == (0.15, 0.3)
+    points = config.points
+    assert (points.max_points, points.erode, points.erode_rounds, points.negatives) == (24, 0.9, 3, (0.1, 0.4, 0.5))
+    assert (config.optim.lr, config.optim.betas, config.optim.weight_decay) == (5e-5, (0.9, 0.999), 0)
+    assert (config.optim.clip, config.optim.ema, config.dropout) == (None, 0, 0.1)
+
+
+def test_a_plan_tells_the_projects_own_recipe(tmp_path, capsys):
+    assert main([str(ROOT / "training/configs/starter.yaml"), "--data-root", str(tmp_path), "--dry-run"]) == 2
+    assert "\nrecipe    own\n" in capsys.readouterr().out
 
 
 def test_the_schedule_is_the_published_one():

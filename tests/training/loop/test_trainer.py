@@ -158,6 +158,22 @@ def test_the_average_follows_the_weights(tiny_config, shard_root):
     assert (average - start).norm() < (now - start).norm()
 
 
+def test_without_a_decay_the_average_is_the_weights(tiny_config, shard_root):
+    trainer, _ = trained(dataclasses.replace(tiny_config, optim=OptimConfig(lr=0.01, ema=0)), shard_root, 4)
+    for name, tensor in trainer.network.state_dict().items():
+        assert torch.equal(trainer.average.network.state_dict()[name], tensor), name
+
+
+def test_gradients_are_clipped_unless_the_limit_is_null(tiny_config, shard_root):
+    moved = {}
+    for clip in (None, 1e6, 1e-4):
+        optim = OptimConfig(lr=0.01, clip=clip)
+        moved[clip], _ = trained(dataclasses.replace(tiny_config, optim=optim), shard_root, 1)
+    assert_same_weights(moved[None], moved[1e6])
+    first = [next(iter(trainer.optimizer.state.values()))["exp_avg"].norm() for trainer in moved.values()]
+    assert first[0] == first[1] > 10 * first[2]
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tiny_config, shard_root):
     wild = dataclasses.replace(tiny_config, optim=OptimConfig(lr=1e18, clip=1e18))
     with pytest.raises(TrainingError, match="learning rate"):

@@ -22,7 +22,7 @@ from icmformer.errors import ConfigError
 from icmformer.images.reading import read_image
 from icmformer.types import BoolMask
 from training.data.coco_lvis.rules import Object
-from training.data.records import ImageRecord
+from training.data.records import ImageRecord, Place
 
 FORMAT = "icmformer-layers-1"
 _MOST = 254  # 255 means ignored everywhere
@@ -79,7 +79,7 @@ class LayeredShards:
         root: The folder.
 
     Raises:
-        ConfigError: Not such a folder, or one whose images are not there.
+        ConfigError: Not such a folder, one whose images are not there, or a damaged index.
     """
 
     def __init__(self, root: Path) -> None:
@@ -95,9 +95,7 @@ class LayeredShards:
                     row = json.loads(line)
                     if row["objects"]:
                         self._rows.append((path, row))
-                        stuff = tuple((layer, value) for layer, value, _, is_stuff in row["objects"] if is_stuff)
-                        ids = tuple(range(len(row["objects"])))
-                        self.records.append(ImageRecord(row["key"], about["name"], ids, stuff=stuff))
+                        self.records.append(_record(row, about["name"], path))
         self._open: dict[tuple[int, Path], zipfile.ZipFile] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -137,6 +135,16 @@ def read_about(root: Path) -> Mapping[str, Any]:
     if about.get("format") != FORMAT:
         raise ConfigError(f"{root} is of the format {about.get('format')!r}, not {FORMAT!r}: build it anew")
     return about
+
+
+def _record(row: Mapping[str, Any], name: str, path: Path) -> ImageRecord:
+    places: list[Place] = [(layer, value) for layer, value, _, _ in row["objects"]]
+    parents: list[int | None] = [parent for _, _, parent, _ in row["objects"]]
+    if any(parent is not None and not 0 <= parent < len(places) for parent in parents):
+        raise ConfigError(f"the image {row['key']} in {path} has a part of an object that is not there: build it anew")
+    stuff = tuple(place for place, (_, _, _, is_stuff) in zip(places, row["objects"], strict=True) if is_stuff)
+    parts = tuple((place, places[p]) for place, p in zip(places, parents, strict=True) if p is not None)
+    return ImageRecord(row["key"], name, tuple(range(len(places))), stuff=stuff, parts=parts)
 
 
 def _decode(data: bytes, path: Path) -> NDArray[np.uint8]:
