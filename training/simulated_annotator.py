@@ -40,7 +40,7 @@ class SimulatedAnnotator:
         a pixel is clicked once.
         """
         missed, extra = self._object & ~mask & self._valid, ~self._object & mask & self._valid
-        depths = (distance_to_edge(wrong, cv2.DIST_MASK_PRECISE) * self._free for wrong in (missed, extra))
+        depths = (_exact(distance_to_edge(wrong, cv2.DIST_MASK_PRECISE)) * self._free for wrong in (missed, extra))
         error = _larger_error(*depths)
         if error is None:
             return None
@@ -114,6 +114,11 @@ def distance_to_edge(region: BoolMask, mask_size: int = cv2.DIST_MASK_5) -> Floa
     """
     padded = cv2.copyMakeBorder(region.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, mask_size), np.float32)[1:-1, 1:-1]
+
+
+def _exact(depth: FloatMap) -> FloatMap:
+    """Distances between pixels as roots of whole numbers: OpenCV's last bits, and so ties, depend on its threads."""
+    return np.sqrt(np.rint(np.square(depth, dtype=np.float64))).astype(np.float32)
 
 
 def deepest(depth: FloatMap) -> tuple[int, int]:

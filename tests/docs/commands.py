@@ -43,6 +43,7 @@ NEEDS = {
     "cluster": "a Kubernetes cluster",
     "nuclio": "Nuclio",
     "cvat": "a CVAT with an account",
+    "gpu": "a GPU",
     "gpus": "several GPUs",
     "index": "a package index and minutes; docker/install.sh, which a slow test runs, installs the same extras",
     "gigabytes": "the network, and room for gigabytes",
@@ -79,7 +80,7 @@ def program_of(command):
     """Program and subcommands of a documented command, where they are ours or cvat-cli's; else empty."""
     words = [word for word in shlex.split(re.sub(r"[][]", "", command)) if "=" not in word or word.startswith("-")]
     if words[0].endswith("python") and words[1] == "-m" and words[2] != "pytest":
-        sub = words[3:4] if words[2] == "training.data.download" else []
+        sub = words[3:4] if words[2] in ("training.data.download", "training.gpu_visit") else []
         return words[2], *sub
     if words[0] == "torchrun":
         return ("training.train",)

@@ -4,17 +4,21 @@ import dataclasses
 import json
 import socket
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from icmformer.errors import TrainingError
 from icmformer.inference.backends.torch import Precision
 from tests.gpu.conftest import CPU
 from tests.training.conftest import TINY_RUN
+from tests.training.loop.test_clicks import wrong_maps
 from training.data.sources import open_images
 from training.loop.checkpoints import CheckpointWriter, load_checkpoint
 from training.loop.config import parse_config
+from training.loop.corrections import clicks_at_once
 from training.loop.processes import joined
 from training.loop.run import RunOptions, train
 from training.loop.samples import SampleSet, stack
@@ -179,11 +183,27 @@ def test_one_process_of_torchrun_trains_as_without_it(device, shard_root, extras
         dist.all_gather_object(everyone, {"seen": 4})
         assert everyone == [{"seen": 4}]
         trainer = Trainer(config, device)
-        if not isinstance(trainer._pass, DistributedDataParallel):
-            trainer._pass = DistributedDataParallel(trainer._pass, find_unused_parameters=extras)
+        assert isinstance(trainer._pass, DistributedDataParallel)
         found = [trainer.train_step(batch(trainer, shard_root, trainer.seen)).scalars for _ in range(STEPS)]
         del trainer  # who holds the group keeps its threads
     for one, other in zip(found, right, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert one["norm"] == pytest.approx(other["norm"], rel=1e-3)
     assert not dist.is_initialized()
+
+
+def test_clicks_are_those_that_the_cpu_draws_the_same_way(device):
+    wrong, draws = torch.from_numpy(wrong_maps()), np.random.default_rng(3).random((5, 2))
+    assert clicks_at_once(wrong.to(device), draws, 0.3) == clicks_at_once(wrong, draws, 0.3)
+
+
+def test_a_step_without_memory_says_what_to_do(cuda, shard_root, tmp_path):
+    held = torch.cuda.memory_reserved(cuda)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(cuda).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (held + 32 * 2**20) / total), cuda)
+    try:
+        with pytest.raises(TrainingError, match="raise `accumulate`"):
+            train(dataclasses.replace(PLAIN, batch=64), RunOptions(shard_root, tmp_path / "run", device="cuda"))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, cuda)

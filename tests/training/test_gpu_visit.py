@@ -48,6 +48,18 @@ def test_files_come_together_again_from_pieces_that_arrive_apart(tmp_path):
     assert join(there, tmp_path / "data") == arrived  # what is whole already needs no pieces
 
 
+def test_pieces_are_made_and_put_together_by_command(tmp_path, capsys):
+    file = tmp_path / "shard.zip"
+    file.write_bytes(bytes(3 * 2**20))
+    assert main(["split", str(file), "--to", str(tmp_path / "pieces"), "--mib", "2"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["2.0", "1.0"]
+    assert main(["join", str(tmp_path / "pieces"), "--to", str(tmp_path / "data")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "data" / "shard.zip")
+    assert (tmp_path / "data" / "shard.zip").read_bytes() == file.read_bytes()
+    assert main(["join", str(tmp_path), "--to", str(tmp_path / "data")]) == 2
+    assert "pieces.json" in capsys.readouterr().err
+
+
 def test_a_piece_that_changed_on_its_way_is_told(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(bytes(3000))

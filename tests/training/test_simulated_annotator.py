@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
@@ -50,3 +51,23 @@ def test_ignored_pixels_neither_attract_clicks_nor_count():
     assert annotator.next_click(mask) is None
     mask[5:10, 5:7] = False
     assert annotator.iou(mask) == 15 / 25
+
+
+def test_clicks_do_not_depend_on_opencvs_threads():
+    """Nor on ties that its last bits decide: of equally deep points the first in row-major order."""
+    mask = np.zeros((120, 160), np.uint8)
+    cv2.circle(mask, (90, 60), 30, 1, -1)
+    before, told = cv2.getNumThreads(), []
+    try:
+        for threads in (1, 2, 3):
+            cv2.setNumThreads(threads)
+            annotator = SimulatedAnnotator(mask)
+            told.append([annotator.next_click(np.zeros(mask.shape, bool)) for _ in range(12)])
+    finally:
+        cv2.setNumThreads(before)
+    assert told[0] == told[1] == told[2]
+    depth = np.rint(distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] ** 2)
+    for row, column, positive in told[0]:
+        assert positive
+        assert (row, column) == np.unravel_index(depth.argmax(), depth.shape)
+        depth[row, column] = 0

@@ -194,6 +194,19 @@ def test_a_signal_to_all_of_a_run_saves_and_says_so(command, number):
     assert torch.load(out / "checkpoint.pt", weights_only=True)["state"]["seen"] == max(log_of(out))
 
 
+def test_the_learning_rate_can_end_with_the_time(command):
+    """Of 400,000 samples hardly any are seen, and yet the cosine comes to its end."""
+    optim = {"lr": 0.001, "warmup_samples": 2, "schedule": "cosine"}
+    line, out = command(
+        "annealed", {**TINY_RUN, "samples": 400_000, "optim": optim}, "--time-budget", "0.05", "--anneal"
+    )
+    done = run_here(line)
+    assert done.returncode == 0, done.stderr
+    rates = [json.loads(row)["lr"] for row in (out / "log.jsonl").read_text().splitlines()]
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] < 0.3 * max(rates)
+
+
 def test_a_time_budget_ends_a_run_that_can_go_on(command):
     line, _ = command("short", {**TINY_RUN, "samples": 4000}, "--time-budget", "0.002")
     done = run_here(line)

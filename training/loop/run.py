@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, TrainingError
 from icmformer.inference.profiles import find_device
 from training.data.decoded import Decoded
 from training.data.sources import open_images
@@ -25,8 +25,8 @@ from training.loop.initial_weights import starting_network
 from training.loop.monitor import Monitor
 from training.loop.plan import check
 from training.loop.processes import Processes, joined
-from training.loop.samples import SampleSet
-from training.loop.trainer import Trainer, batches
+from training.loop.samples import Batch, SampleSet
+from training.loop.trainer import StepResult, Trainer, batches
 from training.loop.validation import Validation
 
 
@@ -192,8 +192,7 @@ class Run:
             for batch in source:
                 got = time.monotonic()
                 before = trainer.seen
-                progress = processes.gather(self._share_of_time())[0] if self.options.anneal else 0.0
-                result = trainer.train_step(batch, progress)
+                result = self._step(batch)
                 if monitor:
                     monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
                 ended = time.monotonic()
@@ -206,6 +205,16 @@ class Run:
                     return
                 if processes.first and time.monotonic() - self.saved > 60 * self.options.save_minutes:
                     self._save()
+
+    def _step(self, batch: Batch) -> StepResult:
+        progress = self.processes.gather(self._share_of_time())[0] if self.options.anneal else 0.0
+        try:
+            return self.trainer.train_step(batch, progress)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"the GPU has no memory left for a step ({str(error).split('. ')[0]}): raise `accumulate`, set "
+                "`gradient_checkpointing`, or lower `batch`; the last checkpoint is from before"
+            ) from error
 
     def _validate(self, monitor: Monitor | None) -> None:
         assert self.validation is not None
@@ -226,8 +235,10 @@ class Run:
 
     def _share_of_time(self) -> float:
         """How much of the time budget is spent; 0 without one."""
-        budget = self.options.time_budget
-        return 0.0 if budget is None else (time.monotonic() - self.started) / (60 * budget)
+        budget, spent = self.options.time_budget, time.monotonic() - self.started
+        if budget is None:
+            return 0.0
+        return spent / (60 * budget) if budget else math.inf
 
     def _stop(self, number: int, _frame: object) -> None:
         self.signalled = True

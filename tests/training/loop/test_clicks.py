@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt, gaussian_filter
 
 from training.loop.clicks import PointsConfig, add_click, first_clicks, published_clicks, used_slots
-from training.loop.corrections import Corrections
+from training.loop.corrections import Corrections, clicks_at_once
 from training.loop.samples import sample_rng
 from training.simulated_annotator import EXTRA, MISSED, sampled_click
 
@@ -247,3 +247,54 @@ def test_slots_that_no_sample_uses_are_left_out():
     assert used.shape == (2, 6, 3)
     np.testing.assert_array_equal(used[0, :, 2], [0, -1, -1, -1, -1, -1])
     np.testing.assert_array_equal(used[1, :, 2], [-1, -1, -1, 1, 1, 1])
+
+
+def wrong_maps():
+    """(5, 64, 96) uint8 blots of both kinds, of one kind, none, and all wrong to the borders."""
+    maps = []
+    for seed in range(3):
+        field = gaussian_filter(rng(seed).normal(size=(64, 96)), 4)
+        maps.append(np.where(field > 0.03, MISSED, np.where(field < -0.04, EXTRA, 0)))
+    maps[2][maps[2] == EXTRA] = 0
+    return np.stack([*maps, np.zeros((64, 96)), np.full((64, 96), EXTRA)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("at_once", [2**19, 100])
+def test_clicks_of_a_whole_batch_are_those_of_exact_distances(monkeypatch, at_once):
+    """As drawn one by one from SciPy's distances, whatever is computed at a time."""
+    monkeypatch.setattr("training.loop.corrections._PIXELS_AT_ONCE", at_once)
+    maps, draws = wrong_maps(), rng(5).random((5, 2))
+    for anywhere in (0.0, 1.0):
+        clicks = clicks_at_once(torch.from_numpy(maps), draws, anywhere)
+        assert clicks[3] is None
+        for wrong, click, (_, draw) in zip(maps, clicks, draws, strict=True):
+            if not click:
+                continue
+            depths = [distance_transform_edt(np.pad(wrong == kind, 1))[1:-1, 1:-1] for kind in (MISSED, EXTRA)]
+            positive = depths[0].max() > depths[1].max()
+            depth = depths[0] if positive else depths[1]
+            inner = np.argwhere(depth > 0) if anywhere else np.argwhere(depth**2 * 4 > depth.max() ** 2 + 1e-6)
+            assert click == (*inner[int(draw * len(inner))], positive)
+
+
+def test_clicks_of_a_whole_batch_stay_what_they_are():
+    """The golden clicks of a GPU, which no version may move."""
+    clicks = clicks_at_once(torch.from_numpy(wrong_maps()), rng(7).random((5, 2)), 0.3)
+    assert clicks == [(27, 25, False), (37, 12, False), (55, 73, True), None, (30, 78, False)]
+
+
+def test_a_correcting_click_can_lie_anywhere_in_the_error(target):
+    wrong = wrong_map(np.zeros(target.shape, bool), target)
+    depth = distance_transform_edt(np.pad(wrong == MISSED, 1))[1:-1, 1:-1]
+    clicked = np.array([depth[sampled_click(wrong, rng(seed), 0.5)[:2]] for seed in range(200)])
+    assert clicked.min() == 1
+    assert 0.15 < (clicked <= depth.max() / 2).mean() < 0.5
+
+
+def test_positive_clicks_can_lie_at_the_edge(target):
+    others, edge = np.zeros(target.shape, bool), (target == 1) & ~binary_erosion(target == 1, np.ones((3, 3)))
+    share = []
+    for seed in range(200):
+        positive, _ = present(first_clicks(target, others, 24, PointsConfig(edge=0.4, erode=1.0), rng(seed)))
+        share += [edge[tuple(click)] for click in positive[:, :2].astype(int)]
+    assert np.mean(share) == pytest.approx(0.4, abs=0.06)

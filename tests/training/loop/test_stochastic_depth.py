@@ -79,13 +79,13 @@ def test_rounds_see_the_whole_network():
     torch.manual_seed(0)
     network = build_network(SWIN)
     network.set_stochastic_depth(0.9)
-    given, seen, decode = batch(), [], network.decode
+    given, seen, decode = batch(), [], network.decode_map
 
-    def recorded(features, previous, points):
+    def recorded(features, prompt):
         seen.append([tensor.detach().clone() for tensor in features.tensors])
-        return decode(features, previous, points)
+        return decode(features, prompt)
 
-    network.decode = recorded
+    network.decode_map = recorded
     image = given.pixels(torch.device("cpu"))
     IterativePass(network.train())(image, given, rounds=1, seed=0)
     with torch.no_grad():
