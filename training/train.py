@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         "--image-memory",
         type=float,
         metavar="GB",
-        help="decoded images to keep in memory, for all workers together (a quarter of the machine's)",
+        help="decoded images to keep in memory, for all workers together (a quarter of what is free)",
     )
     parser.add_argument(
         "--threads", type=int, help="CPU threads of the network and of the correcting clicks (torch's choice)"

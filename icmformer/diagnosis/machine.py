@@ -86,8 +86,7 @@ def memory(weights_bytes: int, cache_bytes: int) -> Finding:
     """
     least = _BASE + 3 * weights_bytes
     wanted = least + cache_bytes
-    free = {"this machine": _kilobytes("proc/meminfo", "MemAvailable"), "its control group": _control_group()}
-    known = {where: value for where, value in free.items() if value is not None}
+    known = free_memory()
     if not known:
         return skipped("this system does not say how much memory is free")
     where = min(known, key=lambda name: known[name])
@@ -105,6 +104,12 @@ def memory(weights_bytes: int, cache_bytes: int) -> Finding:
         if shared < _LEAST_SHARED:
             return warning(text, "empty /dev/shm, or give it more: docker run --shm-size 256m", **facts)
     return ok(text, **facts)
+
+
+def free_memory() -> dict[str, int]:
+    """Bytes that a process may still take: of the machine and of its control group, of each where it is known."""
+    free = {"this machine": _kilobytes("proc/meminfo", "MemAvailable"), "its control group": _control_group()}
+    return {where: value for where, value in free.items() if value is not None}
 
 
 def _kilobytes(file: str, name: str) -> int | None:

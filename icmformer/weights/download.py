@@ -43,7 +43,7 @@ def fetch(
         The file's path; the name on the search path is its stem.
 
     Raises:
-        WeightsError: Another scheme, a failed transfer, or a wrong length or sum (the file is not kept).
+        WeightsError: Another scheme, a failed transfer, a wrong length or sum, or no such file (what came is not kept).
     """
     _check_address(url)
     settings = settings or Settings.from_environment()
@@ -58,6 +58,7 @@ def fetch(
         found = _transfer(url, partial, size, progress)
         if sha256 and found != sha256.lower():
             raise WeightsError(f"{url} has sha256 {found}, not {sha256}; it was not kept")
+        _check_kind(partial, target.suffix, url)
         os.replace(partial, target)
     except WeightsError:
         raise
@@ -85,6 +86,17 @@ def _transfer(url: str, partial: Path, size: int | None, progress: Callable[[int
     if done != (total or size or done):
         raise WeightsError(f"{url} ended after {done:,} of {total or size:,} bytes; try again")
     return digest.hexdigest()
+
+
+def _check_kind(partial: Path, suffix: str, url: str) -> None:
+    """What came must begin as such a file does: a page that says "not found", say, is no weights file."""
+    with partial.open("rb") as file:
+        start = file.read(9)
+    kinds = {".safetensors": start[8:9] == b"{", ".npz": start[:2] == b"PK"}
+    if not kinds.get(
+        suffix, start[:2] == b"PK" or start[:1] == b"\x80"
+    ):  # a zip, or a pickle of older versions of torch
+        raise WeightsError(f"what came from {url} is no {suffix} file; it was not kept")
 
 
 def _check_address(url: str) -> None:

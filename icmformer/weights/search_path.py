@@ -25,10 +25,15 @@ def available(settings: Settings | None = None) -> dict[str, Path]:
     """Weights on the search path by name, the first of each name."""
     names: dict[str, Path] = {}
     for folder in search_path(settings):
-        for child in sorted(folder.glob("*")) if folder.is_dir() else ():
+        for child in sorted(folder.glob("*"), key=_rank) if folder.is_dir() else ():
             if (child / CONFIG_FILE).is_file() or child.suffix in FILES:
                 names.setdefault(child.stem if child.is_file() else child.name, child)
     return names
+
+
+def _rank(child: Path) -> tuple[int, Path]:
+    """Backbones come last: one does not hide weights of its name."""
+    return child.suffix == ".npz", child
 
 
 def locate(path: str | Path, settings: Settings | None = None) -> Path:

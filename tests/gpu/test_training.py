@@ -1,6 +1,7 @@
 """Training on a GPU: the CPU's steps, each way of taking them, runs that stop there and go on here, and NCCL."""
 
 import dataclasses
+import gc
 import json
 import socket
 
@@ -198,12 +199,12 @@ def test_clicks_are_those_that_the_cpu_draws_the_same_way(device):
 
 
 def test_a_step_without_memory_says_what_to_do(cuda, shard_root, tmp_path):
-    held = torch.cuda.memory_reserved(cuda)
+    gc.collect()
     torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(cuda).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (held + 32 * 2**20) / total), cuda)
+    here, total = torch.cuda.current_device(), torch.cuda.get_device_properties(cuda).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + 32 * 2**20) / total), here)
     try:
         with pytest.raises(TrainingError, match="raise `accumulate`"):
             train(dataclasses.replace(PLAIN, batch=64), RunOptions(shard_root, tmp_path / "run", device="cuda"))
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, cuda)
+        torch.cuda.set_per_process_memory_fraction(1.0, here)

@@ -1,3 +1,5 @@
+import zipfile
+
 from training.train import main
 
 
@@ -12,9 +14,33 @@ def test_the_feed_is_measured_without_a_network(tmp_path, shard_root, capsys):
         assert decoded.startswith("decoded   5 images once in ")
         assert decoded.endswith("0.00 GB kept")
         assert "samples a second at 224 x 224" in prepared
-        assert int(prepared.split()[1].replace(",", "")) > 20
+        assert float(prepared.split()[1].replace(",", "")) > 0
         assert clicks.startswith("clicks    a batch of 64 corrected in ")
         assert clicks.endswith("by 1 threads")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
-    assert main([*words, "--image-memory", "-1"]) == 2
-    assert "--image-memory cannot be negative" in capsys.readouterr().err
+    for wrong, told in (
+        ("-1", "0 or more"),
+        ("nan", "0 or more"),
+        ("inf", "0 or more"),
+        ("90000", "lower --image-memory"),
+    ):
+        assert main([*words, "--image-memory", wrong]) == 2
+        assert told in capsys.readouterr().err
+    config.write_text(config.read_text().replace("batch: 2", "samples: 3, batch: 4"))
+    assert main(words) == 2
+    assert "fewer samples than one batch" in capsys.readouterr().err
+
+
+def test_a_damaged_image_is_told_by_name(tmp_path, shard_root, capsys):
+    """By a worker process too."""
+    with zipfile.ZipFile(shard_root / "tiny.zip") as whole, zipfile.ZipFile(tmp_path / "tiny.zip", "w") as damaged:
+        for name in whole.namelist():
+            damaged.writestr(name, b"no image" if name == "photo2.webp" else whole.read(name))
+    config = tmp_path / "tiny.yaml"
+    config.write_text("{network: icmformer_vit_tiny224, size: 224, batch: 2, data: {shards: [tiny.zip]}}")
+    words = [str(config), "--data-root", str(tmp_path), "--no-network", "--workers"]
+    for workers in ("0", "1"):
+        assert main([*words, workers]) == 2
+        told = capsys.readouterr().err
+        assert "the image photo2 of" in told
+        assert "Traceback" not in told

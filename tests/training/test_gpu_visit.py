@@ -1,13 +1,18 @@
 import hashlib
 import json
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from icmformer import weights
 from icmformer.errors import ConfigError
+from tests.conftest import ROOT
 from tests.training.conftest import TINY_RUN
 from training.gpu_visit import main
 from training.tools.pieces import join, split
@@ -87,11 +92,28 @@ def test_a_part_that_fails_or_hangs_does_not_keep_the_next_from_running(tmp_path
         assert b"there is no shard" in logs.read("feed.txt")
 
 
+def test_a_visit_that_is_ended_leaves_nothing_running(tmp_path, config):
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "training.gpu_visit", "run", "--config", str(config), "--data-root", str(tmp_path)]
+    words += ["--out", str(out), "--run", str(tmp_path / "run"), "--device", "cpu", "--parts", "bench"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = next(line for line in process.stdout if line.startswith("== bench"))
+    assert "training.bench" in started
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [command for command in commands if str(tmp_path).encode() in command]
+    assert told(out) == {"bench": "stopped: the visit was ended"}
+
+
 def test_mistakes_are_told_before_anything_runs(tmp_path, config, capsys):
     words = ["run", "--data-root", str(tmp_path), "--out", str(tmp_path / "out"), "--config"]
     assert main([*words, str(tmp_path / "none.yaml")]) == 2
     assert "cannot read the config" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert main([*words, str(config), "--device", "cuda"]) == 2 or torch.cuda.is_available()
+    assert "device 'cuda' is not there" in capsys.readouterr().err or torch.cuda.is_available()
     for wrong in ("sleep=3", "train", "feed=-1"):
         with pytest.raises(SystemExit):
             main([*words, str(config), "--budget", wrong])
@@ -102,6 +124,8 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, config, capsys):
 def test_a_rehearsal_gives_what_a_visit_gives(tmp_path, config, shard_root):
     """Every part but the tests, which would start this one's like; the weights that come back are the run's average."""
     out = tmp_path / "out"
+    endless = {**TINY_RUN, "samples": 10**6, "optim": {"lr": 0.001, "warmup_samples": 4, "schedule": "cosine"}}
+    config.write_text(yaml.safe_dump(endless))
     words = ["run", "--config", str(config), "--data-root", str(shard_root), "--out", str(out), "--device", "cpu"]
     words += ["--run", str(tmp_path / "run"), "--minutes", "4", "--parts", "feed", "bench", "train", "--workers", "1"]
     assert main([*words, "--budget", "feed=40", "bench=60"]) == 0
@@ -113,5 +137,6 @@ def test_a_rehearsal_gives_what_a_visit_gives(tmp_path, config, shard_root):
     with zipfile.ZipFile(archive) as average:
         average.extractall(tmp_path / "average")
     loaded = weights.load(tmp_path / "average")
-    assert loaded.about["samples"] == TINY_RUN["samples"]
-    assert len((tmp_path / "average" / "log.jsonl").read_text().splitlines()) == TINY_RUN["samples"] // 2
+    rows = [json.loads(line) for line in (tmp_path / "average" / "log.jsonl").read_text().splitlines()]
+    assert loaded.about["samples"] == rows[-1]["seen"] > 100
+    assert rows[-1]["lr"] < 0.01 * max(row["lr"] for row in rows)  # ended by its own time budget, and annealed

@@ -175,6 +175,16 @@ def test_another_file_or_half_of_one_is_not_kept(shelf, made, kind, wrong, said)
     assert not any(folder.iterdir())
 
 
+def test_a_page_instead_of_a_file_is_not_kept(shelf, made, monkeypatch):
+    put, folder = shelf
+    put("click.pth")
+    monkeypatch.setitem(made, "click.pth", b"<html>Not found</html>")
+    done = fetch("mine")
+    assert done.returncode == 2
+    assert "is no .pth file; it was not kept" in done.stderr
+    assert not any(folder.iterdir())
+
+
 def test_what_is_there_stays_where_a_fetch_fails(shelf, made):
     put, folder = shelf
     put("click.pth")

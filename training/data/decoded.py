@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from icmformer.errors import ConfigError
 from training.data.records import ImageRecord, ImageSource
 
 _NEVER = 1
@@ -28,6 +29,9 @@ class Decoded:
     Args:
         images: What to keep.
         limit: Bytes to keep at most; 0 keeps nothing. Memory is taken page by page, as images come.
+
+    Raises:
+        ConfigError: The machine has no room for so much.
     """
 
     def __init__(self, images: ImageSource, limit: int) -> None:
@@ -35,11 +39,11 @@ class Decoded:
         self.records: Sequence[ImageRecord] = images.records
         self._limit = limit // _ALIGNMENT * _ALIGNMENT
         if self._limit:
-            self._pixels = np.frombuffer(mmap.mmap(-1, self._limit), np.uint8)
+            self._pixels = np.frombuffer(_reserved(self._limit), np.uint8)
             # of each image its offset plus one alignment, height, width and layers (0: a plain map); the last row is
             # the offset of what comes next
             shape = (len(self.records) + 1, 4)
-            self._table = np.frombuffer(mmap.mmap(-1, 8 * prod(shape)), np.int64).reshape(shape)
+            self._table = np.frombuffer(_reserved(8 * prod(shape)), np.int64).reshape(shape)
             self._lock: Any = multiprocessing.get_context("fork" if sys.platform != "win32" else None).Lock()
 
     def __getstate__(self) -> dict[str, object]:
@@ -86,3 +90,12 @@ class Decoded:
             self._pixels[offset + image.size : offset + size] = labels.ravel()
             self._table[index] = (offset + _ALIGNMENT, height, width, labels.shape[2] if labels.ndim == 3 else 0)
             self._table[-1, 0] = -(-(offset + size) // _ALIGNMENT) * _ALIGNMENT
+
+
+def _reserved(size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, size)
+    except (OSError, OverflowError, ValueError) as error:
+        raise ConfigError(
+            f"cannot set aside {size / 1e9:,.1f} GB for decoded images ({error}): lower --image-memory"
+        ) from error

@@ -21,8 +21,8 @@ from training.loop.clicks import add_click
 from training.loop.samples import sample_rng
 from training.simulated_annotator import EXTRA, MISSED, sampled_click
 
-_PIXELS_AT_ONCE = 2**19
-"""Wrong pixels whose distances within their rows are computed at once: each takes eight bytes a column."""
+_BYTES_AT_ONCE = 2**28
+"""For distances within rows, of which each wrong pixel takes eight bytes a column: of so many as fit at a time."""
 
 
 def what_is_wrong(mask: Tensor, target: Tensor) -> Tensor:
@@ -136,9 +136,9 @@ def _squared_depths(wrong: Tensor, where: Tensor, kind: Tensor) -> Tensor:
         below = torch.where(region, height, rows).flip(1).cummin(dim=1).values.flip(1) - rows
         within.append(torch.minimum(above, below) ** 2)
     squares = torch.stack(within)  # (2, B, H, W)
-    depths = []
-    for start in range(0, len(where), _PIXELS_AT_ONCE):
-        own = slice(start, start + _PIXELS_AT_ONCE)
+    depths, at_once = [], max(_BYTES_AT_ONCE // (8 * width), 1)
+    for start in range(0, len(where), at_once):
+        own = slice(start, start + at_once)
         column = where[own, 2].to(torch.int32)
         inside = ((column[:, None] - columns) ** 2).add_(squares[kind[own], where[own, 0], where[own, 1]]).amin(dim=1)
         depths.append(torch.minimum(inside, torch.minimum(column + 1, width - column) ** 2))

@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from icmformer.errors import ConfigError, IcmformerError
 from training.data.decoded import Decoded
 from training.loop.config import TrainConfig, stages
 from training.loop.corrections import Corrections
 from training.loop.samples import Batch, SampleSet, stack
-from training.loop.trainer import batches
+from training.loop.trainer import batches, worker_processes
 
 CORRECTED = 64
 """Samples in the batch whose correcting clicks are timed."""
@@ -63,7 +64,7 @@ class FeedFigures:
         )
 
 
-class _Loads(Dataset[int]):
+class _Loads(Dataset[IcmformerError | None]):
     """Decodes image by image, for what stays in memory."""
 
     def __init__(self, images: Decoded) -> None:
@@ -72,11 +73,15 @@ class _Loads(Dataset[int]):
     def __len__(self) -> int:
         return len(self._images.records)
 
-    def __getitem__(self, index: int) -> int:
+    def __getitem__(self, index: int) -> IcmformerError | None:
+        """None, or what is wrong with an image: as a value, so that it comes whole out of a worker process."""
         if index >= len(self):
             raise IndexError(index)
-        self._images.load(index)
-        return index
+        try:
+            self._images.load(index)
+        except IcmformerError as error:
+            return error
+        return None
 
 
 def measure_feed(config: TrainConfig, images: Decoded, workers: int, seconds: float) -> FeedFigures:
@@ -92,10 +97,13 @@ def measure_feed(config: TrainConfig, images: Decoded, workers: int, seconds: fl
         ConfigError: Images that cannot be used.
     """
     stage = stages(config)[-1]
-    loads: DataLoader[int] = DataLoader(_Loads(images), batch_size=16, num_workers=workers, collate_fn=list)
+    if stage.until - stage.start < stage.config.batch:
+        raise ConfigError("the run's last stage has fewer samples than one batch: there is nothing to measure")
+    loads = DataLoader(_Loads(images), batch_size=16, collate_fn=list, **worker_processes(workers))
     started = time.monotonic()
-    for own in tqdm(loads, desc="decoding", unit="batch", leave=False, mininterval=1):
-        del own
+    for errors in tqdm(loads, desc="decoding", unit="batch", leave=False, mininterval=1):
+        for error in filter(None, errors):
+            raise error
     decode_seconds = time.monotonic() - started
     with closing(batches(SampleSet(images, stage.config), stage, stage.start, workers)) as source:
         next(source)  # workers have started

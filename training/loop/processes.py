@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,3 +64,15 @@ def joined(device: torch.device) -> Iterator[Processes]:
         # Whoever still holds the group (a DistributedDataParallel model does, in cycles) keeps its threads running, and
         # one that releases a tensor while the interpreter shuts down ends the process with SIGABRT.
         gc.collect()
+
+
+@contextmanager
+def on_signals(action: Callable[[int, object], None]) -> Iterator[None]:
+    """Within the block, SIGINT and SIGTERM do this and nothing else."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, action) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -6,28 +6,31 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from icmformer.diagnosis.machine import free_memory
 from icmformer.errors import ConfigError, TrainingError
+from icmformer.inference.backends.torch import out_of_memory
 from icmformer.inference.profiles import find_device
 from training.data.decoded import Decoded
 from training.data.sources import open_images
 from training.loop.checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
-from training.loop.config import TrainConfig
+from training.loop.config import TrainConfig, stages
 from training.loop.feed import FeedFigures, measure_feed
 from training.loop.initial_weights import starting_network
 from training.loop.monitor import Monitor
 from training.loop.plan import check
-from training.loop.processes import Processes, joined
+from training.loop.processes import Processes, joined, on_signals
 from training.loop.samples import Batch, SampleSet
 from training.loop.trainer import StepResult, Trainer, batches
 from training.loop.validation import Validation
+
+_MOST_GIGABYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class RunOptions:
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of the network; None leaves the choice to torch.
         workers: Processes that prepare samples, for each process that trains.
-        image_memory: Gigabytes of decoded images to keep, shared by the workers; None for a quarter of the machine's.
+        image_memory: Gigabytes of decoded images to keep for each process that trains, shared by its workers; None for
+            its share of a quarter of the free memory.
         compiled: Let torch compile the network, which takes a minute or two at the first steps.
         save_minutes: Between checkpoints.
         time_budget: Minutes after which the run saves and stops.
@@ -66,9 +70,9 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.workers < 0 or (self.threads is not None and self.threads < 1) or self.profile_steps < 0:
             raise ConfigError("--workers starts at 0, --profile-steps too, --threads at 1")
-        if self.image_memory is not None and self.image_memory < 0:
-            raise ConfigError("--image-memory cannot be negative")
-        if self.anneal and self.time_budget is None:
+        if self.image_memory is not None and not 0 <= self.image_memory < _MOST_GIGABYTES:
+            raise ConfigError(f"--image-memory must be 0 or more and under {_MOST_GIGABYTES:,} (GB)")
+        if self.anneal and not self.time_budget:
             raise ConfigError("--anneal needs --time-budget: the learning rate ends with it")
 
 
@@ -94,6 +98,8 @@ def train(config: TrainConfig, options: RunOptions) -> RunResult:
         IcmformerError: A config, data, weights or a checkpoint that cannot be used.
         OSError: A checkpoint that cannot be written.
     """
+    if options.anneal and any(stage.config.optim.schedule == "constant" for stage in stages(config)):
+        raise ConfigError("--anneal needs a schedule that falls: optim.schedule is `constant`")
     device = find_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -115,17 +121,10 @@ def no_network(config: TrainConfig, options: RunOptions) -> FeedFigures:
 
 
 def _images(config: TrainConfig, options: RunOptions) -> Decoded:
-    gigabytes = options.image_memory
-    limit = _memory() // 4 if gigabytes is None else int(gigabytes * 1e9)
+    """The images; without `image_memory` as many stay as a quarter of what is free holds, none where nobody tells."""
+    free, here = min(free_memory().values(), default=0), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    limit = free // (4 * here) if options.image_memory is None else int(options.image_memory * 1e9)
     return Decoded(open_images(options.data_root, config.data.shards), limit)
-
-
-def _memory() -> int:
-    """Bytes of the machine's memory; 0 where nobody tells."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 class Run:
@@ -151,7 +150,7 @@ class Run:
         self._begin()
         config = trainer.whole
         monitor = Monitor(out, trainer.seen, config.samples, config.pictures) if first else None
-        with self.checkpoints, monitor or nullcontext(), _on_signals(self._stop), self.profile or nullcontext():
+        with self.checkpoints, monitor or nullcontext(), on_signals(self._stop), self.profile or nullcontext():
             while trainer.next_stage() and not self._over():
                 self._stage(monitor)
             if first:
@@ -210,11 +209,18 @@ class Run:
         progress = self.processes.gather(self._share_of_time())[0] if self.options.anneal else 0.0
         try:
             return self.trainer.train_step(batch, progress)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"the GPU has no memory left for a step ({str(error).split('. ')[0]}): raise `accumulate`, set "
-                "`gradient_checkpointing`, or lower `batch`; the last checkpoint is from before"
-            ) from error
+        except RuntimeError as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            if out_of_memory(error):
+                raise TrainingError(
+                    f"the GPU has no memory left for a step ({reason}): raise `accumulate`, set "
+                    "`gradient_checkpointing`, or lower `batch`; the last checkpoint is from before"
+                ) from error
+            if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+                raise TrainingError(
+                    f"torch cannot compile this network here ({reason}): install a C++ compiler, or leave out --compile"
+                ) from error
+            raise
 
     def _validate(self, monitor: Monitor | None) -> None:
         assert self.validation is not None
@@ -260,14 +266,3 @@ def _profile(out: Path, steps: int) -> profile | None:
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     plan = schedule(wait=2, warmup=1, active=steps, repeat=1)
     return profile(activities=activities, schedule=plan, on_trace_ready=done)
-
-
-@contextmanager
-def _on_signals(action: Callable[[int, object], None]) -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, action) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

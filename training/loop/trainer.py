@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -271,18 +272,15 @@ def batches(
     samples: SampleSet, stage: Stage, start: int, workers: int, rank: int = 0, world: int = 1
 ) -> Generator[Batch]:
     """A stage's batches from sample `start` on: this process's share of each."""
-    cv2.setNumThreads(
-        1
-    )  # workers and the threads of correcting clicks share the cores; its own would not outlive a fork
+    cv2.setNumThreads(1)  # workers and threads of ours share the cores; OpenCV's own would not outlive a fork
     loader: DataLoader[Sample | IcmformerError] = DataLoader(
         samples,
         batch_size=stage.config.batch // world,
         sampler=RunSampler(start, stage.until, stage.config.batch, rank, world),
-        num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals_to_the_parent,
+        **worker_processes(workers),
         generator=torch.Generator(),  # the loader's own draws must not move the run's random state
     )
     iterator = iter(loader)
@@ -295,6 +293,23 @@ def batches(
         # Workers ignore the signals that would end them, and torch has no public way: one that is left runs for ever.
         if workers:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def worker_processes(workers: int) -> dict[str, Any]:
+    """What a `DataLoader` is told of its workers: on Linux they are forked, and so share what `Decoded` keeps."""
+    if not workers:
+        return {}
+    forked = sys.platform == "linux"
+    return {
+        "num_workers": workers,
+        "multiprocessing_context": "fork" if forked else None,
+        "worker_init_fn": _leave_signals_to_the_parent if forked else _start_worker,
+    }
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(1)
+    _leave_signals_to_the_parent(worker)
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -18,8 +19,11 @@ from pathlib import Path
 import torch
 
 from icmformer.errors import ConfigError
+from icmformer.inference.profiles import find_device
+from icmformer.models import meta_network
 from training.loop.checkpoints import CHECKPOINT, export
 from training.loop.config import load_config
+from training.loop.processes import on_signals
 from training.tools.pieces import split
 
 NETWORKS = ("starter", *(f"random:icmformer_vit_{size}448" for size in ("base", "large", "huge")))
@@ -27,8 +31,10 @@ NETWORKS = ("starter", *(f"random:icmformer_vit_{size}448" for size in ("base", 
 PARTS = ("tests", "feed", "bench", "train")
 BUDGETS = {"tests": 100.0, "feed": 30.0, "bench": 120.0}
 """Seconds of each part but the training, which gets what is left."""
-_WRAP_UP = 20
-"""Seconds kept for the checkpoint, the export and the pieces."""
+_STARTING = 15
+"""Seconds in which a training begins, before its own time budget does, and in which it ends."""
+_WRITTEN = 25e6
+"""Bytes of averaged weights that are exported, packed and cut in a second."""
 _GRACE = 15
 """Seconds from SIGINT to SIGKILL."""
 
@@ -87,7 +93,7 @@ class Done:
         part: The part.
         command: What ran, as one would type it.
         seconds: How long.
-        ended: `passed`, `failed (STATUS)`, or `stopped: its time was up`.
+        ended: `passed`, `failed (STATUS)`, or why it was stopped or not run.
         log: The file of `logs.zip` with its output.
     """
 
@@ -102,30 +108,33 @@ def visit(options: VisitOptions) -> list[Done]:
     """Does the parts one after the other, each within its time, and leaves in `out` what they gave.
 
     A part that fails or hangs does not keep the next from running. `summary.json` is written anew after each command,
-    so that a visit cut short has told what it knew.
+    so that a visit cut short has told what it knew. SIGTERM stops what is running, as Ctrl-C does.
 
     Raises:
         ConfigError: A config that cannot be read.
+        DeviceError: A device that is not there.
         OSError: `out` cannot be written.
     """
-    load_config(options.config)
-    ends = time.monotonic() + 60 * options.minutes
+    config = load_config(options.config)
+    find_device(options.device)
+    wrap_up = 10 + 4 * sum(p.numel() for p in meta_network(config.network).parameters()) / _WRITTEN
+    ends = time.monotonic() + 60 * options.minutes - ("train" in options.parts) * wrap_up
     options.out.mkdir(parents=True, exist_ok=True)
     options.logs.mkdir(parents=True, exist_ok=True)
     done: list[Done] = []
     _summary(options, done)
-    for part in options.parts:
-        left = ends - time.monotonic()
-        budget = min((BUDGETS | options.budgets).get(part, left), left - _WRAP_UP)
-        for command in _commands(part, options, time.monotonic() + budget):
-            seconds = min(budget, command.until - time.monotonic())
-            if seconds <= 0:
-                done.append(Done(part, " ".join(command.words), 0.0, "not run: no time was left", ""))
-            else:
-                done.append(_run(part, command, seconds, options))
-            _summary(options, done)
-    if "train" in options.parts:
-        _bring_back(options)
+    ended = threading.Event()
+    with on_signals(lambda _number, _frame: ended.set()):
+        for part in options.parts:
+            left = ends - time.monotonic()
+            budget = min((BUDGETS | options.budgets).get(part, left), left)
+            for command in _commands(part, options, time.monotonic() + budget):
+                done.append(_run(part, command, options, ended))
+                _summary(options, done)
+                if ended.is_set():
+                    raise KeyboardInterrupt
+        if "train" in options.parts:
+            _bring_back(options)
     return done
 
 
@@ -135,6 +144,11 @@ class _Command:
     log: str
     until: float
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def typed(self) -> str:
+        """As one would type it."""
+        return "python -m " + " ".join(self.words)
 
 
 def _commands(part: str, options: VisitOptions, until: float) -> Iterator[_Command]:
@@ -170,12 +184,12 @@ def _bench(options: VisitOptions, until: float) -> Iterator[_Command]:
 
 
 def _train(options: VisitOptions, until: float) -> Iterator[_Command]:
-    minutes = f"{max(until - time.monotonic(), 1) / 60:.3f}"
+    minutes = f"{max(until - time.monotonic() - _STARTING, 1) / 60:.3f}"
     words = [*_training(options), "--out", str(options.run), "--device", options.device]
     words += ["--time-budget", minutes, "--anneal", "--save-minutes", "1"]
     words += ["--start", options.start] if options.start else []
     words += ["--compile"] if options.compiled else []
-    yield _Command(words, "train.txt", until + _WRAP_UP / 2)
+    yield _Command(words, "train.txt", until)
 
 
 def _training(options: VisitOptions) -> list[str]:
@@ -188,27 +202,28 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(part: str, command: _Command, seconds: float, options: VisitOptions) -> Done:
-    """Runs `python -m WORDS` in a group of processes of its own, which is stopped when its time is up."""
-    words = [sys.executable, "-m", *command.words]
+def _run(part: str, command: _Command, options: VisitOptions, ended: threading.Event) -> Done:
+    """Runs a command in a group of processes of its own, which is stopped when its time is up or the visit is ended."""
     started = time.monotonic()
-    print(f"== {part}: {' '.join(command.words)} (up to {seconds:.0f} s)", flush=True)
+    if started >= command.until:
+        return Done(part, command.typed, 0.0, "not run: no time was left", "")
+    print(f"== {part}: {command.typed} (up to {command.until - started:.0f} s)", flush=True)
     with (options.logs / command.log).open("w") as log:
         process = subprocess.Popen(
-            words,
+            [sys.executable, "-m", *command.words],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **command.environment},
             start_new_session=True,
         )
-        try:
-            status = process.wait(seconds)
-            ended = "passed" if status == 0 else f"failed ({status})"
-        except subprocess.TimeoutExpired:
-            ended = "stopped: its time was up"
-        finally:
-            _stop(process)
-    done = Done(part, "python -m " + " ".join(command.words), round(time.monotonic() - started, 1), ended, command.log)
+        while process.poll() is None and time.monotonic() < command.until and not ended.wait(0.1):
+            pass
+        status = process.poll()
+        _stop(process)
+    told = "stopped: its time was up" if status is None else "passed" if status == 0 else f"failed ({status})"
+    if ended.is_set():
+        told = "stopped: the visit was ended"
+    done = Done(part, command.typed, round(time.monotonic() - started, 1), told, command.log)
     print(f"   {done.ended} after {done.seconds} s; the end of {command.log}:\n{_tail(options.logs / command.log)}")
     return done
 

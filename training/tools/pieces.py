@@ -24,6 +24,8 @@ def split(files: Sequence[Path], out: Path, most: int) -> list[Path]:
     Returns:
         The pieces in order.
     """
+    if len({file.name for file in files}) < len(files):
+        raise ConfigError("files to split must differ in name")
     out.mkdir(parents=True, exist_ok=True)
     pieces: list[Path] = []
     manifest = {}
@@ -36,8 +38,6 @@ def split(files: Sequence[Path], out: Path, most: int) -> list[Path]:
             names.append(piece.name)
             pieces.append(piece)
         manifest[file.name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pieces": names}
-    if len(manifest) < len(files):
-        raise ConfigError("files to split must differ in name")
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return pieces
 
@@ -56,24 +56,32 @@ def join(folder: Path, to: Path) -> list[Path]:
         ConfigError: No list of pieces, or a file that is not what was split.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+        manifest = {
+            str(name): (int(about["size"]), str(about["sha256"]), [Path(piece).name for piece in about["pieces"]])
+            for name, about in json.loads((folder / MANIFEST).read_text()).items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{folder} holds no readable {MANIFEST}: {error}") from error
     to.mkdir(parents=True, exist_ok=True)
     whole = []
-    for name, about in manifest.items():
-        file = to / Path(name).name
-        if not file.exists() or file.stat().st_size != about["size"]:
-            pieces = [folder / Path(piece).name for piece in about["pieces"]]
+    for name, (size, sha256, names) in manifest.items():
+        file, pieces = to / Path(name).name, [folder / piece for piece in names]
+        if not (file.is_file() and file.stat().st_size == size and _sum(file) == sha256):
             if not all(piece.is_file() for piece in pieces):
                 continue
-            with file.open("wb") as joined:
+            part = file.with_name(file.name + ".part")
+            with part.open("wb") as joined:
                 for piece in pieces:
-                    with piece.open("rb") as part:
-                        shutil.copyfileobj(part, joined)
-        with file.open("rb") as content:
-            if hashlib.file_digest(content, "sha256").hexdigest() != about["sha256"]:
-                file.unlink()
+                    with piece.open("rb") as content:
+                        shutil.copyfileobj(content, joined)
+            if _sum(part) != sha256:
+                part.unlink()
                 raise ConfigError(f"{name} is not what was split: its SHA-256 differs; send its pieces again")
+            part.replace(file)
         whole.append(file)
     return whole
+
+
+def _sum(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

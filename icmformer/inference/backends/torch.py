@@ -61,6 +61,11 @@ def _flags(tf32: bool) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that a device has no memory left: its own, cuBLAS's or cuDNN's."""
+    return isinstance(error, torch.OutOfMemoryError) or "STATUS_ALLOC_FAILED" in str(error)
+
+
 def within_memory(work: Callable[[], T]) -> T:
     """What some work on a device gives.
 
@@ -69,7 +74,9 @@ def within_memory(work: Callable[[], T]) -> T:
     """
     try:
         return work()
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         told = ". ".join(str(error).split(". ")[:3])
     # raised out here, for the first error keeps alive what the work had allocated
     raise DeviceMemoryError(

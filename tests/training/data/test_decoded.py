@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
+from icmformer.errors import ConfigError
 from training.data.decoded import Decoded
 from training.data.records import ImageRecord
 from training.data.sources import open_images
@@ -46,6 +47,24 @@ def test_an_image_is_decoded_once_for_all_processes():
         images.load(0)[0][:] = 0
 
 
+def test_processes_that_decode_at_once_see_whole_images():
+    """Each in another order, so that they meet: who finds an image finds all of it."""
+    images = Decoded(Counting(), 10**6)
+    fork = multiprocessing.get_context("fork")
+
+    def look(start):
+        for _ in range(50):
+            for n in range(6):
+                same(images.load((n + start) % 6), Counting().load((n + start) % 6))
+
+    children = [fork.Process(target=look, args=(start,)) for start in (0, 0, 1, 3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+
+
 @pytest.mark.parametrize("limit", [0, 100, 12_000])
 def test_no_more_is_kept_than_the_limit(limit):
     source = Counting()
@@ -65,3 +84,8 @@ def test_a_pickled_copy_gives_the_same_images(shard_root):
     assert copy.records == images.records
     same(copy.load(2), first)
     assert copy.kept == 0
+
+
+def test_more_than_the_machine_has_is_told_with_the_option():
+    with pytest.raises(ConfigError, match="lower --image-memory"):
+        Decoded(Counting(), 10**17)

@@ -259,10 +259,10 @@ def wrong_maps():
     return np.stack([*maps, np.zeros((64, 96)), np.full((64, 96), EXTRA)]).astype(np.uint8)
 
 
-@pytest.mark.parametrize("at_once", [2**19, 100])
+@pytest.mark.parametrize("at_once", [2**28, 8 * 96 * 100])
 def test_clicks_of_a_whole_batch_are_those_of_exact_distances(monkeypatch, at_once):
     """As drawn one by one from SciPy's distances, whatever is computed at a time."""
-    monkeypatch.setattr("training.loop.corrections._PIXELS_AT_ONCE", at_once)
+    monkeypatch.setattr("training.loop.corrections._BYTES_AT_ONCE", at_once)
     maps, draws = wrong_maps(), rng(5).random((5, 2))
     for anywhere in (0.0, 1.0):
         clicks = clicks_at_once(torch.from_numpy(maps), draws, anywhere)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from icmformer.errors import TrainingError
 from icmformer.models import ImageFeatures
 from tests.training.conftest import TINY_RUN
+from training.data.decoded import Decoded
 from training.data.sources import open_images
 from training.loop.config import OptimConfig, parse_config, stages
 from training.loop.optimiser import learning_rate
@@ -229,3 +231,17 @@ def test_a_run_ends_after_its_last_whole_batch(tiny_config, shard_root):
     trainer, losses = trained(config, shard_root, 100)
     assert (len(losses), trainer.seen) == (3, 6)
     assert stages(config)[0].until == 7
+
+
+def test_samples_do_not_depend_on_workers_nor_on_what_is_kept(tiny_config, shard_root):
+    told = []
+    for workers, limit in ((0, 0), (1, 10**6), (2, 10**6), (2, 10**5)):
+        images = Decoded(open_images(shard_root, tiny_config.data.shards), limit)
+        with closing(batches(SampleSet(images, tiny_config), stages(tiny_config)[0], 0, workers)) as source:
+            told.append(list(source))
+    for others in told[1:]:
+        assert len(others) == len(told[0]) == tiny_config.samples // tiny_config.batch
+        for ours, theirs in zip(told[0], others, strict=True):
+            assert ours.numbers == theirs.numbers
+            for name in ("image", "target", "points"):
+                assert torch.equal(getattr(ours, name), getattr(theirs, name))
