@@ -20,7 +20,7 @@ def rim(height, width, inset):
 
 @pytest.mark.parametrize("profile", ["fast", "exact"])
 def test_a_click_at_the_edge_finds_what_is_there(profile):
-    """The starter has never met a disk that is cut off; drawn whole, it knows it."""
+    """The starter has met few disks that are cut off; drawn whole, it knows them."""
     starter, cut = engine(profile, of="starter"), engine(profile, of="starter", click_margin=0)
     missed = 0
     for name in PHOTOS:
@@ -31,7 +31,7 @@ def test_a_click_at_the_edge_finds_what_is_there(profile):
                 assert result.mask.any()
                 assert result.probability.max() > 0.49, (name, click)  # found, not guessed
                 missed += cut.segment(photo, [click]).probability.max() <= 0.49
-    assert missed >= 4  # which is what happened before
+    assert missed > 0  # where the disk is cut off
 
 
 def test_a_margin_moves_only_clicks_that_are_near_the_edge_of_the_crop():
