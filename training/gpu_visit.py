@@ -16,7 +16,7 @@ from pathlib import Path
 
 from training.command_line import command_parser, exit_status, given, positive, positive_number
 from training.tools.gpu_visit import PARTS, VisitOptions, visit
-from training.tools.pieces import join, split
+from training.tools.pieces import join, missing, split
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,9 +53,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _budget(text: str) -> tuple[str, float]:
     part, sign, seconds = text.partition("=")
-    if not sign or part not in PARTS:
-        raise argparse.ArgumentTypeError(f"must be PART=SECONDS with a part of {', '.join(PARTS)}, got {text!r}")
-    return part, positive_number(seconds)
+    try:
+        if sign and part in PARTS:
+            return part, positive_number(seconds)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be PART=SECONDS with a part of {', '.join(PARTS)}, got {text!r}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,8 +86,11 @@ def _split(args: argparse.Namespace) -> int:
 
 
 def _join(args: argparse.Namespace) -> int:
-    for file in join(args.folder, args.to):
+    whole = join(args.folder, args.to)
+    for file in whole:
         print(file)
+    if absent := missing(args.folder, whole):
+        print(f"still missing: {', '.join(absent)}")
     return 0
 
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from icmformer.errors import ConfigError
-from training.command_line import command_parser, exit_status, given
+from training.command_line import command_parser, exit_status, given, positive_number
 from training.loop.config import load_config
 from training.loop.plan import plan
 from training.loop.processes import world_size
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         help="measure how fast samples and correcting clicks come, without a network, for --time-budget (0.25 MIN)",
     )
     parser.add_argument(
-        "--tflops", type=float, default=150, help="sustained TFLOPS, to estimate the cost in --dry-run (150)"
+        "--tflops", type=positive_number, default=150, help="sustained TFLOPS, to estimate the cost in --dry-run (150)"
     )
     parser.add_argument(
         "--start",

@@ -15,7 +15,7 @@ from icmformer.errors import ConfigError
 from tests.conftest import ROOT
 from tests.training.conftest import TINY_RUN
 from training.gpu_visit import main
-from training.tools.pieces import join, split
+from training.tools.pieces import join, missing, split
 
 
 @pytest.fixture
@@ -42,9 +42,10 @@ def test_files_come_together_again_from_pieces_that_arrive_apart(tmp_path):
     there.mkdir()
     (tmp_path / "pieces" / "pieces.json").rename(there / "pieces.json")
     arrived = []
-    for piece in pieces:
+    for number, piece in enumerate(pieces, 1):
         piece.rename(there / piece.name)
         arrived = join(there, tmp_path / "data")
+        assert missing(there, arrived) == [later.name for later in pieces[number:]]
     assert [file.name for file in arrived] == ["large.zip", "even.zip", "empty"]
     for ours, theirs in zip(arrived, files, strict=True):
         assert hashlib.sha256(ours.read_bytes()).digest() == hashlib.sha256(theirs.read_bytes()).digest()
@@ -61,6 +62,14 @@ def test_pieces_are_made_and_put_together_by_command(tmp_path, capsys):
     assert main(["join", str(tmp_path / "pieces"), "--to", str(tmp_path / "data")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "data" / "shard.zip")
     assert (tmp_path / "data" / "shard.zip").read_bytes() == file.read_bytes()
+    (tmp_path / "other.zip").write_bytes(b"later")
+    assert main(["split", str(tmp_path / "other.zip"), "--to", str(tmp_path / "pieces")]) == 0
+    (tmp_path / "data" / "shard.zip").unlink()
+    (tmp_path / "pieces" / "shard.zip.01").unlink()
+    assert main(["join", str(tmp_path / "pieces"), "--to", str(tmp_path / "data")]) == 0
+    assert "still missing: shard.zip.01" in capsys.readouterr().out
+    (tmp_path / "pieces" / "pieces.json").write_text('{"shard.zip": {}}')
+    assert main(["join", str(tmp_path / "pieces"), "--to", str(tmp_path / "data")]) == 2
     assert main(["join", str(tmp_path), "--to", str(tmp_path / "data")]) == 2
     assert "pieces.json" in capsys.readouterr().err
 
@@ -81,15 +90,16 @@ def test_a_piece_that_changed_on_its_way_is_told(tmp_path):
         split([file, file], tmp_path / "twice", 1000)
 
 
-def test_a_part_that_fails_or_hangs_does_not_keep_the_next_from_running(tmp_path, config, capfd):
+def test_a_part_that_fails_or_hangs_does_not_keep_the_next_from_running(tmp_path, config, shard_root, capfd):
     out = tmp_path / "out"
-    words = ["run", "--config", str(config), "--data-root", str(tmp_path), "--out", str(out), "--device", "cpu"]
+    config.write_text(yaml.safe_dump({**TINY_RUN, "samples": 1, "optim": {}}))
+    words = ["run", "--config", str(config), "--data-root", str(shard_root), "--out", str(out), "--device", "cpu"]
     words += ["--run", str(tmp_path / "run"), "--minutes", "2", "--parts", "tests", "feed", "--budget", "tests=0.2"]
     assert main(words) == 1
     assert told(out) == {"tests": "stopped: its time was up", "feed": "failed (2)"}
-    assert "there is no shard" in capfd.readouterr().out
+    assert "fewer samples than one batch" in capfd.readouterr().out
     with zipfile.ZipFile(out / "logs.zip") as logs:
-        assert b"there is no shard" in logs.read("feed.txt")
+        assert b"fewer samples than one batch" in logs.read("feed.txt")
 
 
 def test_a_visit_that_is_ended_leaves_nothing_running(tmp_path, config):
@@ -107,14 +117,19 @@ def test_a_visit_that_is_ended_leaves_nothing_running(tmp_path, config):
     assert told(out) == {"bench": "stopped: the visit was ended"}
 
 
-def test_mistakes_are_told_before_anything_runs(tmp_path, config, capsys):
+def test_mistakes_are_told_before_anything_runs(tmp_path, config, shard_root, capsys):
     words = ["run", "--data-root", str(tmp_path), "--out", str(tmp_path / "out"), "--config"]
     assert main([*words, str(tmp_path / "none.yaml")]) == 2
     assert "cannot read the config" in capsys.readouterr().err
+    assert main([*words, str(config), "--device", "cpu"]) == 2
+    assert "there is no shard" in capsys.readouterr().err
+    (tmp_path / "tiny.zip").symlink_to(shard_root / "tiny.zip")
+    assert main([*words, str(config), "--device", "cpu", "--start", "nope"]) == 2
+    assert "nope" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*words, str(config), "--device", "cuda"]) == 2 or torch.cuda.is_available()
     assert "device 'cuda' is not there" in capsys.readouterr().err or torch.cuda.is_available()
-    for wrong in ("sleep=3", "train", "feed=-1"):
+    for wrong in ("sleep=3", "train", "feed=-1", "feed=x"):
         with pytest.raises(SystemExit):
             main([*words, str(config), "--budget", wrong])
 

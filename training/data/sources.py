@@ -45,6 +45,11 @@ def _open(path: Path) -> ImageSource:
     """Zip shards, sets of layered shards (`set.json`), SBD's and Pascal VOC's training parts, folders of pairs."""
     if path.suffix == ".zip":
         return open_shard(path)
+    if not path.is_dir():
+        raise ConfigError(
+            f"there is no folder {path}: data.shards names zip shards and folders below --data-root (docs/training.md, "
+            '"Data"; sets of COCO and LVIS are made by training.data.build_coco_lvis)'
+        )
     if (path / "set.json").is_file():
         return LayeredShards(path)
     layout = next((known for known in LAYOUTS if (path / known.train).is_file()), None)

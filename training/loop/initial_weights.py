@@ -104,12 +104,21 @@ def _backbone(path: Path) -> Mapping[str, object]:
     try:
         if path.suffix == ".safetensors":
             return dict(unpack(load_file(path)))
-        if zipfile.is_zipfile(path):
-            content = load_torch_file(path)
-        else:  # torch's format before 1.6
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch_file(path) if zipfile.is_zipfile(path) else _old_torch_file(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def _old_torch_file(path: Path) -> object:
+    """What torch wrote before 1.6, several pickles in a row; how another file fails depends on its first bytes."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:
+        raise WeightsError(
+            f"{path} is cut short, damaged, or not a file of weights (.pth, .safetensors, .npz); get it again"
+        ) from error

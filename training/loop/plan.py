@@ -15,6 +15,7 @@ from training.loop.config import TrainConfig, stages
 from training.loop.initial_weights import starting_network
 from training.loop.optimiser import learning_rate, parameter_groups
 from training.loop.processes import world_size
+from training.loop.samples import SampleSet
 
 _BYTES_A_PARAMETER = 4 * 5  # weight, gradient, Adam's two moments, average
 
@@ -36,6 +37,8 @@ def check(config: TrainConfig, world: int) -> None:
         InputSizeError: A size that the network cannot take.
     """
     network = meta_network(config.network)
+    if config.samples < config.batch:
+        raise ConfigError(f"samples ({config.samples:,}) must be one batch ({config.batch:,}) or more")
     for stage in stages(config):
         batch, parts = stage.config.batch, stage.config.accumulate
         if batch % (world * parts):
@@ -56,6 +59,7 @@ def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float)
     count = sum(p.numel() for p in network.parameters())
     try:
         images = open_images(data_root, config.data.shards)
+        SampleSet(images, config)
         sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in images.records).items())
         data = f"{len(images.records):,} images: {sets}"
     except ConfigError as error:  # what a run will cost can be told before there is anything to train on

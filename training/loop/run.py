@@ -70,6 +70,10 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.workers < 0 or (self.threads is not None and self.threads < 1) or self.profile_steps < 0:
             raise ConfigError("--workers starts at 0, --profile-steps too, --threads at 1")
+        if self.time_budget is not None and not 0 <= self.time_budget < math.inf:
+            raise ConfigError(f"--time-budget must be 0 or more minutes, got {self.time_budget:g}")
+        if not 0 <= self.save_minutes < math.inf:
+            raise ConfigError(f"--save-minutes must be 0 or more, got {self.save_minutes:g}")
         if self.image_memory is not None and not 0 <= self.image_memory < _MOST_GIGABYTES:
             raise ConfigError(f"--image-memory must be 0 or more and under {_MOST_GIGABYTES:,} (GB)")
         if self.anneal and not self.time_budget:
@@ -159,7 +163,8 @@ class Run:
             print(f"saved after {trainer.seen:,} samples: {out / CHECKPOINT}")
         finished = not trainer.next_stage()
         if first and not finished:
-            print(f"stopped at {trainer.seen:,} of {config.samples:,} samples; run the same command again to continue")
+            more = "" if self.options.anneal else "; run the same command again to continue"
+            print(f"stopped at {trainer.seen:,} of {config.samples:,} samples{more}")
         return RunResult(finished, self.signalled)
 
     def _begin(self) -> None:

@@ -21,9 +21,12 @@ import torch
 from icmformer.errors import ConfigError
 from icmformer.inference.profiles import find_device
 from icmformer.models import meta_network
+from training.data.sources import open_images
 from training.loop.checkpoints import CHECKPOINT, export
 from training.loop.config import load_config
+from training.loop.initial_weights import starting_network
 from training.loop.processes import on_signals
+from training.loop.samples import SampleSet
 from training.tools.pieces import split
 
 NETWORKS = ("starter", *(f"random:icmformer_vit_{size}448" for size in ("base", "large", "huge")))
@@ -107,16 +110,22 @@ class Done:
 def visit(options: VisitOptions) -> list[Done]:
     """Does the parts one after the other, each within its time, and leaves in `out` what they gave.
 
-    A part that fails or hangs does not keep the next from running. `summary.json` is written anew after each command,
-    so that a visit cut short has told what it knew. SIGTERM stops what is running, as Ctrl-C does.
+    What it needs is looked at first. A part that fails or hangs does not keep the next from running. `summary.json` is
+    written anew after each command, so that a visit cut short has told what it knew. SIGTERM stops what is running, as
+    Ctrl-C does.
 
     Raises:
-        ConfigError: A config that cannot be read.
+        ConfigError: A config that cannot be read, or data that is not there.
+        WeightsError: Weights to start from that cannot be used.
         DeviceError: A device that is not there.
         OSError: `out` cannot be written.
     """
     config = load_config(options.config)
     find_device(options.device)
+    if {"feed", "train"} & set(options.parts):
+        SampleSet(open_images(options.data_root, config.data.shards), config)
+    if options.start and "train" in options.parts:
+        starting_network(config.network, options.start)
     wrap_up = 10 + 4 * sum(p.numel() for p in meta_network(config.network).parameters()) / _WRITTEN
     ends = time.monotonic() + 60 * options.minutes - ("train" in options.parts) * wrap_up
     options.out.mkdir(parents=True, exist_ok=True)
@@ -129,12 +138,13 @@ def visit(options: VisitOptions) -> list[Done]:
             left = ends - time.monotonic()
             budget = min((BUDGETS | options.budgets).get(part, left), left)
             for command in _commands(part, options, time.monotonic() + budget):
-                done.append(_run(part, command, options, ended))
-                _summary(options, done)
-                if ended.is_set():
-                    raise KeyboardInterrupt
-        if "train" in options.parts:
+                if not ended.is_set():
+                    done.append(_run(part, command, options, ended))
+                    _summary(options, done)
+        if "train" in [command.part for command in done]:
             _bring_back(options)
+    if ended.is_set():
+        raise KeyboardInterrupt
     return done
 
 
@@ -276,3 +286,4 @@ def _bring_back(options: VisitOptions) -> None:
     pieces = split([archive], options.out, options.piece)
     size = sum(piece.stat().st_size for piece in pieces) / 2**20
     print(f"{options.out}: averaged weights and log in {len(pieces)} pieces, {size:.1f} MiB")
+    print("`join` makes average.zip of them; unpacked, its folder is what --weights and --start take")

@@ -29,6 +29,11 @@ def split(files: Sequence[Path], out: Path, most: int) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     pieces: list[Path] = []
     manifest = {}
+    if (out / MANIFEST).is_file():  # of files that were split before
+        manifest = {
+            name: {"size": size, "sha256": sha256, "pieces": names}
+            for name, (size, sha256, names) in _read_manifest(out).items()
+        }
     for file in files:
         content = file.read_bytes()
         names = []
@@ -55,13 +60,7 @@ def join(folder: Path, to: Path) -> list[Path]:
     Raises:
         ConfigError: No list of pieces, or a file that is not what was split.
     """
-    try:
-        manifest = {
-            str(name): (int(about["size"]), str(about["sha256"]), [Path(piece).name for piece in about["pieces"]])
-            for name, about in json.loads((folder / MANIFEST).read_text()).items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{folder} holds no readable {MANIFEST}: {error}") from error
+    manifest = _read_manifest(folder)
     to.mkdir(parents=True, exist_ok=True)
     whole = []
     for name, (size, sha256, names) in manifest.items():
@@ -80,6 +79,28 @@ def join(folder: Path, to: Path) -> list[Path]:
             part.replace(file)
         whole.append(file)
     return whole
+
+
+def missing(folder: Path, whole: Sequence[Path]) -> list[str]:
+    """Names of the pieces that have not arrived, of the files that are not whole yet; errors as in `join`."""
+    names = {file.name for file in whole}
+    return [
+        piece
+        for name, (_, _, pieces) in _read_manifest(folder).items()
+        for piece in pieces
+        if name not in names and not (folder / piece).is_file()
+    ]
+
+
+def _read_manifest(folder: Path) -> dict[str, tuple[int, str, list[str]]]:
+    """Size, SHA-256 and pieces of each file."""
+    try:
+        return {
+            Path(name).name: (int(about["size"]), str(about["sha256"]), [Path(p).name for p in about["pieces"]])
+            for name, about in json.loads((folder / MANIFEST).read_text()).items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{folder} holds no readable {MANIFEST}: {error}") from error
 
 
 def _sum(file: Path) -> str:
