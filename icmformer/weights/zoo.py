@@ -168,6 +168,7 @@ ZOO: tuple[Entry, ...] = (
 
 REMARKS = (
     "iCMFormer's own weights were announced and never published.",
+    "CC BY-NC means no commercial use, arguably also of what is trained from such weights.",
     "SAM and MobileSAM are other networks, which this package does not serve.",
 )
 
