@@ -142,8 +142,8 @@ def test_a_rehearsal_gives_what_a_visit_gives(tmp_path, config, shard_root):
     endless = {**TINY_RUN, "samples": 10**6, "optim": {"lr": 0.001, "warmup_samples": 4, "schedule": "cosine"}}
     config.write_text(yaml.safe_dump(endless))
     words = ["run", "--config", str(config), "--data-root", str(shard_root), "--out", str(out), "--device", "cpu"]
-    words += ["--run", str(tmp_path / "run"), "--minutes", "4", "--parts", "feed", "bench", "train", "--workers", "1"]
-    assert main([*words, "--budget", "feed=40", "bench=60"]) == 0
+    words += ["--run", str(tmp_path / "run"), "--minutes", "2.5", "--parts", "feed", "bench", "train", "--workers", "1"]
+    assert main([*words, "--budget", "feed=30", "bench=45"]) == 0
     assert told(out)["feed"] == told(out)["train"] == "passed"
     with zipfile.ZipFile(out / "logs.zip") as logs:
         assert b"samples a second at 224 x 224" in logs.read("feed.txt")
