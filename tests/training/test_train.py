@@ -205,6 +205,11 @@ def test_the_learning_rate_can_end_with_the_time(command):
     rates = [json.loads(row)["lr"] for row in (out / "log.jsonl").read_text().splitlines()]
     assert rates[1:] == sorted(rates[1:], reverse=True)
     assert rates[-1] < 0.3 * max(rates)
+    for wrong, told in (([], "a schedule that falls"), (["--time-budget", "0"], "needs --time-budget")):
+        line, _ = command("constant", {**TINY_RUN, "samples": 4000}, *(wrong or ["--time-budget", "1"]), "--anneal")
+        done = run_here(line)
+        assert done.returncode == 2
+        assert told in done.stderr
 
 
 def test_a_time_budget_ends_a_run_that_can_go_on(command):

@@ -249,6 +249,11 @@ def _stage(config: TrainConfig, start: int, until: int, where: str) -> Stage:
     return Stage(config, start, until)
 
 
+def can_anneal(config: TrainConfig) -> bool:
+    """Whether the learning rate falls in every stage, so that its schedule has an end to come to."""
+    return all(stage.config.optim.schedule != "constant" for stage in stages(config))
+
+
 def as_mapping(config: TrainConfig) -> dict[str, Any]:
     """The config as YAML and JSON hold it; `parse_config` turns it back."""
     mapping = _lists(dataclasses.asdict(config))

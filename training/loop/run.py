@@ -20,7 +20,7 @@ from icmformer.inference.profiles import find_device
 from training.data.decoded import Decoded
 from training.data.sources import open_images
 from training.loop.checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
-from training.loop.config import TrainConfig, stages
+from training.loop.config import TrainConfig, can_anneal
 from training.loop.feed import FeedFigures, measure_feed
 from training.loop.initial_weights import starting_network
 from training.loop.monitor import Monitor
@@ -102,7 +102,7 @@ def train(config: TrainConfig, options: RunOptions) -> RunResult:
         IcmformerError: A config, data, weights or a checkpoint that cannot be used.
         OSError: A checkpoint that cannot be written.
     """
-    if options.anneal and any(stage.config.optim.schedule == "constant" for stage in stages(config)):
+    if options.anneal and not can_anneal(config):
         raise ConfigError("--anneal needs a schedule that falls: optim.schedule is `constant`")
     device = find_device(options.device)
     if options.threads:

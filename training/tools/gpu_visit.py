@@ -23,7 +23,7 @@ from icmformer.inference.profiles import find_device
 from icmformer.models import meta_network
 from training.data.sources import open_images
 from training.loop.checkpoints import CHECKPOINT, export
-from training.loop.config import load_config
+from training.loop.config import can_anneal, load_config
 from training.loop.initial_weights import starting_network
 from training.loop.processes import on_signals
 from training.loop.samples import SampleSet
@@ -196,7 +196,8 @@ def _bench(options: VisitOptions, until: float) -> Iterator[_Command]:
 def _train(options: VisitOptions, until: float) -> Iterator[_Command]:
     minutes = f"{max(until - time.monotonic() - _STARTING, 1) / 60:.3f}"
     words = [*_training(options), "--out", str(options.run), "--device", options.device]
-    words += ["--time-budget", minutes, "--anneal", "--save-minutes", "1"]
+    words += ["--time-budget", minutes, "--save-minutes", "1"]
+    words += ["--anneal"] if can_anneal(load_config(options.config)) else []
     words += ["--start", options.start] if options.start else []
     words += ["--compile"] if options.compiled else []
     yield _Command(words, "train.txt", until)
