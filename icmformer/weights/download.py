@@ -92,10 +92,9 @@ def _check_kind(partial: Path, suffix: str, url: str) -> None:
     """What came must begin as such a file does: a page that says "not found", say, is no weights file."""
     with partial.open("rb") as file:
         start = file.read(9)
-    kinds = {".safetensors": start[8:9] == b"{", ".npz": start[:2] == b"PK"}
-    if not kinds.get(
-        suffix, start[:2] == b"PK" or start[:1] == b"\x80"
-    ):  # a zip, or a pickle of older versions of torch
+    archive, old_pickle = start[:2] == b"PK", start[:1] == b"\x80"
+    fits = {".safetensors": start[8:9] == b"{", ".npz": archive, ".pth": archive or old_pickle}
+    if not fits[suffix]:
         raise WeightsError(f"what came from {url} is no {suffix} file; it was not kept")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.records import ImageRecord
+from training.data.records import ImageRecord, Place
 
 IGNORE = 255
 MOST_OBJECTS = 254
@@ -31,11 +31,8 @@ def pick_object(
         (H, W) uint8: 1 the object, 0 the rest, 255 ignored; None if the image holds no object large enough.
     """
     layers = labels if labels.ndim == 3 else labels[..., None]
-    large = []
-    for layer in range(layers.shape[2]):
-        counts = np.bincount(layers[..., layer].ravel(), minlength=IGNORE + 1)
-        pixels = max(least * layers[..., layer].size, 1)
-        large += [(layer, int(i)) for i in np.flatnonzero(counts >= pixels) if i not in (0, IGNORE)]
+    pixels = least * layers[..., 0].size
+    large = [place for place, area in areas(layers).items() if area >= pixels]
     if not large:
         return None
     chosen = [large[rng.integers(len(large))]]
@@ -51,6 +48,15 @@ def pick_object(
     target = mask.astype(np.uint8)
     target[ignored] = IGNORE
     return target
+
+
+def areas(layers: NDArray[np.uint8]) -> dict[Place, int]:
+    """Pixels of each object in layers (H, W, L) of label maps, by layer and value."""
+    found: dict[Place, int] = {}
+    for layer in range(layers.shape[2]):
+        counts = np.bincount(layers[..., layer].ravel(), minlength=IGNORE + 1)
+        found |= {(layer, int(value)): int(counts[value]) for value in np.flatnonzero(counts[1:IGNORE]) + 1}
+    return found
 
 
 def without_stuff(labels: NDArray[np.uint8], record: ImageRecord, rng: Generator, keep: float) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.objects import IGNORE, any_object, without_stuff
+from training.data.objects import IGNORE, any_object, areas, without_stuff
 from training.data.records import ImageRecord, Place
 from training.data.sbd_voc import SBD, without_slivers
 from training.loop.augmentation import AugmentConfig
@@ -136,15 +136,6 @@ def published_sample(
     slots = config.points.max_points + config.max_rounds
     points = published_clicks(target, masks, occupied, others, slots, config.points, rng)
     return published_colour(crop(image, cv2.INTER_LINEAR), augment, rng), target, points
-
-
-def areas(layers: NDArray[np.uint8]) -> dict[Place, int]:
-    """Pixels of each object in layers (H, W, L) of label maps, by layer and value."""
-    found: dict[Place, int] = {}
-    for layer in range(layers.shape[2]):
-        counts = np.bincount(layers[..., layer].ravel(), minlength=IGNORE + 1)
-        found |= {(layer, int(value)): int(counts[value]) for value in np.flatnonzero(counts[1:IGNORE]) + 1}
-    return found
 
 
 def choose(left: Collection[Place], record: ImageRecord, merge: float, rng: Generator) -> list[Place]:

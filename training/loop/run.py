@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from icmformer.diagnosis.machine import free_memory
 from icmformer.errors import ConfigError, TrainingError
-from icmformer.inference.backends.torch import out_of_memory
+from icmformer.inference.backends.torch import first_line, from_compiler, out_of_memory
 from icmformer.inference.profiles import find_device
 from training.data.decoded import Decoded
 from training.data.sources import open_images
@@ -215,13 +215,13 @@ class Run:
         try:
             return self.trainer.train_step(batch, progress)
         except RuntimeError as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            reason = first_line(error)
             if out_of_memory(error):
                 raise TrainingError(
                     f"the GPU has no memory left for a step ({reason}): raise `accumulate`, set "
                     "`gradient_checkpointing`, or lower `batch`; the last checkpoint is from before"
                 ) from error
-            if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            if from_compiler(error):
                 raise TrainingError(
                     f"torch cannot compile this network here ({reason}): install a C++ compiler, or leave out --compile"
                 ) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from icmformer.errors import ConfigError
+from icmformer.weights.store import file_sha256
 
 MANIFEST = "pieces.json"
 
@@ -42,7 +42,7 @@ def split(files: Sequence[Path], out: Path, most: int) -> list[Path]:
             piece.write_bytes(content[start : start + most])
             names.append(piece.name)
             pieces.append(piece)
-        manifest[file.name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pieces": names}
+        manifest[file.name] = {"size": len(content), "sha256": file_sha256(file), "pieces": names}
     (out / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return pieces
 
@@ -65,7 +65,7 @@ def join(folder: Path, to: Path) -> list[Path]:
     whole = []
     for name, (size, sha256, names) in manifest.items():
         file, pieces = to / Path(name).name, [folder / piece for piece in names]
-        if not (file.is_file() and file.stat().st_size == size and _sum(file) == sha256):
+        if not (file.is_file() and file.stat().st_size == size and file_sha256(file) == sha256):
             if not all(piece.is_file() for piece in pieces):
                 continue
             part = file.with_name(file.name + ".part")
@@ -73,7 +73,7 @@ def join(folder: Path, to: Path) -> list[Path]:
                 for piece in pieces:
                     with piece.open("rb") as content:
                         shutil.copyfileobj(content, joined)
-            if _sum(part) != sha256:
+            if file_sha256(part) != sha256:
                 part.unlink()
                 raise ConfigError(f"{name} is not what was split: its SHA-256 differs; send its pieces again")
             part.replace(file)
@@ -101,8 +101,3 @@ def _read_manifest(folder: Path) -> dict[str, tuple[int, str, list[str]]]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(f"{folder} holds no readable {MANIFEST}: {error}") from error
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -66,6 +66,16 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "STATUS_ALLOC_FAILED" in str(error)
 
 
+def from_compiler(error: Exception) -> bool:
+    """Whether an error says that torch could not compile."""
+    return type(error).__module__.startswith(("torch._inductor", "torch._dynamo"))
+
+
+def first_line(error: Exception) -> str:
+    """What an error of torch says first, of what can be pages."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
 def within_memory(work: Callable[[], T]) -> T:
     """What some work on a device gives.
 
@@ -135,11 +145,10 @@ class TorchBackend(Backend):
         try:
             return within_memory(lambda: thread.submit(pure).result())
         except Exception as error:
-            if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            if not from_compiler(error):
                 raise
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ConfigError(
-                f"torch cannot compile this network here ({reason[:200]}); install a C++ compiler, or set "
+                f"torch cannot compile this network here ({first_line(error)}); install a C++ compiler, or set "
                 "ICMFORMER_COMPILE=0"
             ) from error
 
