@@ -1,52 +1,77 @@
-"""Objects drawn into one map of ids."""
+"""Objects drawn into one map of ids, in memory by the pixels of the photo, not by the number of objects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.types import BoolMask
 from training.data.objects import IGNORE, MOST_OBJECTS
+from training.finetuning.readers.annotations import AnnotatedPhoto, Annotation, BadAnnotationError
+from training.finetuning.readers.reading_report import ReadingReport
+
+TOO_MANY = f"objects beyond the largest {MOST_OBJECTS} of a photo"
 
 
-def label_map(
-    masks: Iterable[BoolMask], height: int, width: int, ignored: Iterable[BoolMask] = (), by_size: bool = True
-) -> NDArray[np.uint8]:
-    """Draws objects over each other.
+def draw(
+    photo: AnnotatedPhoto, height: int, width: int, report: ReadingReport
+) -> tuple[NDArray[np.uint8], list[tuple[int, Annotation]]]:
+    """Draws a photo's annotations over each other.
+
+    Of more than 254 objects the smallest are ignored. What cannot be drawn is left out and reported.
 
     Args:
-        masks: (H, W) bool, one an object.
-        height: Of the image.
-        width: Of the image.
-        ignored: What is neither object nor background.
-        by_size: Smaller objects lie over larger ones; else later ones over earlier ones. Beyond 254 objects the
-            smallest are ignored.
+        photo: The annotations.
+        height: Of the map.
+        width: Of the map.
+        report: Is told what was left out.
+
+    Returns:
+        (height, width) uint8: 0 background, 255 ignored, every other value an object; and each object's value with
+        its annotation, of those of which a pixel can be seen.
     """
-    objects = [mask for mask in masks if mask.any()]
-    order = sorted(range(len(objects)), key=lambda i: -int(objects[i].sum()))
-    numbers = {index: place for place, index in enumerate(sorted(order[:MOST_OBJECTS]), 1)}
+    name = photo.photo.identity
     labels = np.zeros((height, width), np.uint8)
-    for mask in ignored:
-        labels[mask] = IGNORE
-    for index in order if by_size else range(len(objects)):
-        labels[objects[index]] = numbers.get(index, IGNORE)
-    return labels
+    areas: list[tuple[int, Annotation]] = []  # drawn twice: first for the areas, which decide the order
+    for annotation in photo.annotations:
+        try:
+            mask = _mask(annotation, height, width)
+        except BadAnnotationError as error:
+            report.skip(error.kind, f"{annotation.name} of {name}", error.text)
+            continue
+        area = int(np.count_nonzero(mask))
+        if not area:
+            report.skip("no pixel of the photo", f"{annotation.name} of {name}")
+        elif annotation.ignored:
+            labels[mask] = IGNORE
+        else:
+            areas.append((area, annotation))
+    by_area = sorted(range(len(areas)), key=lambda i: -areas[i][0])
+    numbers = {index: place for place, index in enumerate(sorted(by_area[:MOST_OBJECTS]), 1)}
+    for index in by_area if photo.by_size else range(len(areas)):
+        value = numbers.get(index, IGNORE)
+        labels[_mask(areas[index][1], height, width)] = value
+        if value == IGNORE:
+            report.skip(TOO_MANY, f"{areas[index][1].name} of {name}", "ignored in training, not background")
+    return labels, list(_visible(labels, [(numbers[i], areas[i][1]) for i in sorted(numbers)], name, report))
 
 
-def polygon_mask(ring: Iterable[float], height: int, width: int) -> BoolMask:
-    """Pixels whose middle lies inside a ring x1, y1, x2, y2, ... of continuous pixels (even-odd rule)."""
-    points = np.asarray(list(ring), np.float64).reshape(-1, 2) - 0.5  # pixel middles at whole numbers
-    following = np.roll(points, -1, axis=0)
-    inside = np.zeros((height, width), bool)
-    if len(points) < 3:
-        return inside
-    columns = np.arange(width)
-    for row in range(max(0, int(np.floor(points[:, 1].min()))), min(height - 1, int(np.ceil(points[:, 1].max()))) + 1):
-        crosses = (points[:, 1] <= row) != (following[:, 1] <= row)
-        if crosses.any():
-            a, b = points[crosses], following[crosses]
-            at = np.sort(a[:, 0] + (row - a[:, 1]) * (b[:, 0] - a[:, 0]) / (b[:, 1] - a[:, 1]))
-            inside[row] = np.searchsorted(at, columns, side="right") % 2 == 1
-    return inside
+def _visible(
+    labels: NDArray[np.uint8], objects: Sequence[tuple[int, Annotation]], name: str, report: ReadingReport
+) -> Iterator[tuple[int, Annotation]]:
+    seen = np.bincount(labels.ravel(), minlength=IGNORE + 1) > 0
+    for value, annotation in objects:
+        if seen[value]:
+            yield value, annotation
+        else:
+            report.skip("covered by other objects", f"{annotation.name} of {name}")
+
+
+def _mask(annotation: Annotation, height: int, width: int) -> BoolMask:
+    first, *others = annotation.shapes
+    mask = first.draw(height, width)
+    for shape in others:
+        mask = mask | shape.draw(height, width)
+    return mask
