@@ -70,10 +70,10 @@ class Comparison:
     @property
     def told(self) -> str:
         """The interval and what it rests on, in a line."""
-        groups = f" in {self.groups} groups" if self.groups < self.photos else ""
+        groups = f" in {_counted(self.groups, 'group')}" if self.groups < self.photos else ""
         return (
             f"{self.difference:+.2f} clicks an object (95% interval {self.low:+.2f} to {self.high:+.2f}, "
-            f"from {self.objects} objects on {self.photos} photos{groups})"
+            f"from {_counted(self.objects, 'object')} on {_counted(self.photos, 'photo')}{groups})"
         )
 
     @property
@@ -111,6 +111,10 @@ class Comparison:
     def write(self, path: Path) -> None:
         """Writes it as JSON."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def compare(before: Mapping[str, int], after: Mapping[str, int], split: Split) -> Comparison:
@@ -155,7 +159,8 @@ def difference_interval(differences: NDArray[np.float64], groups: NDArray[Any]) 
     deviation of a sample against that of what it is from; their ends are taken further out by just that: the expanded
     percentile interval of Hesterberg (What Teachers Should Know about the Bootstrap, The American Statistician 69,
     2015, section 4.3). In simulations with differences like real ones (mostly 0, a few of 15), the interval then holds
-    the true difference in 91 to 96% of cases from ten groups on, in 88% with five, without in 86 and 77%.
+    the true difference in 92 to 95% of cases from ten groups on, in 88 to 94% with five. Weights that are no better in
+    truth come out as better in 3 to 4%, and in up to 6% where their losses are rare and large.
 
     Args:
         differences: (N,) of each object.

@@ -44,7 +44,7 @@ def test_the_parts_hold_every_photo_once_as_it_was(tmp_path):
 def test_a_part_depends_on_content_alone(tmp_path):
     names = [f"{n}.png" for n in range(15)]
     first = parts_of(tmp_path / "a", names, groups=["t1"] * 4 + [""] * 11)
-    other = parts_of(tmp_path / "b", [f"z/{n}" for n in names], order=range(14, -1, -1), groups=["q"] * 4 + [""] * 11)
+    parts_of(tmp_path / "b", [f"z/{n}" for n in names], order=range(14, -1, -1), groups=["q"] * 4 + [""] * 11)
     again = parts_of(tmp_path / "c", names, groups=["t1"] * 4 + [""] * 11)
     for part in PARTS:
         assert digests(tmp_path / "a" / part / "images") == digests(tmp_path / "b" / part / "images")
