@@ -99,8 +99,7 @@ def _read_files(export: Export, files: Files, report: ReadingReport) -> Iterator
     config = _text(export.label_config) if export.label_config else None
     for name, reader, content in found:
         try:
-            for photo in reader.read(content, finder, report, name, config):
-                yield photo
+            yield from reader.read(content, finder, report, name, config)
         except AnnotationError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:

@@ -31,9 +31,9 @@ def name_parts(name: str) -> tuple[str, ...]:
 class PhotoFinder:
     """Finds photos by the paths that an export has for them.
 
-    A photo is the file below the folder whose path has the longest tail in common with the export's, at least the file's
-    name; case, Unicode forms, backslashes and what lies above the folder do not matter. A name without an image's
-    ending (frames of a video in CVAT) also fits a file with one.
+    A photo is the file below the folder whose path has the longest tail in common with the export's, at least the
+    file's name; case, Unicode forms, backslashes and what lies above the folder do not matter. A name without an
+    image's ending (frames of a video in CVAT) also fits a file with one.
 
     Args:
         folder: Searched with all its folders, or what the photos' place is called in messages, if `files` is given.
