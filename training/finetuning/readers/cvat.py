@@ -25,8 +25,8 @@ NO_NAMES = "a track of a task of images"
 _LAST_FRAME = 1e9
 
 
-def parse_cvat(data: bytes, where: str) -> ElementTree.Element:
-    """The root of an XML file in any encoding that XML parsers must know.
+def parse_cvat(data: bytes | str, where: str) -> ElementTree.Element:
+    """The root of an XML file, in any encoding that XML parsers must know, or decoded.
 
     Raises:
         AnnotationError: It is damaged, or declares a document type or entities, which exports do not.
