@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 from training.finetuning.readers.annotations import AnnotatedPhoto
+from training.finetuning.readers.photo_finder import NO_PHOTO, common_tail, name_parts
 from training.finetuning.readers.reading_report import ReadingReport
 
 ANNOTATED_AGAIN = "photo annotated several times"
@@ -27,7 +28,8 @@ def choose(photos: Iterable[AnnotatedPhoto], report: ReadingReport) -> list[Anno
         key = hashlib.sha256(file).digest() if isinstance(file, bytes) else str(file.resolve())
         by_file.setdefault(key, []).append(item)
     chosen = []
-    for items in by_file.values():
+    for found in by_file.values():
+        items = _of_this_file(found, report)
         ranks = [(bool(p.annotations), p.ground_truth, p.updated, place) for place, p in enumerate(items)]
         best = max(ranks)[-1]
         if len(items) > 1:
@@ -35,6 +37,20 @@ def choose(photos: Iterable[AnnotatedPhoto], report: ReadingReport) -> list[Anno
             report.decide(ANNOTATED_AGAIN, items[best].photo.identity, f"{_told(items[best])} is used, not {others}")
         chosen.append(items[best])
     return chosen
+
+
+def _of_this_file(items: list[AnnotatedPhoto], report: ReadingReport) -> list[AnnotatedPhoto]:
+    """Without those whose path fits the file less well: `test/a.png` where there is but `train/a.png`."""
+    tails = [_tail(item) for item in items]
+    for item, tail in zip(items, tails, strict=True):
+        if tail < max(tails):
+            report.skip(NO_PHOTO, item.photo.identity, "the file of that name is another photo's")
+    return [item for item, tail in zip(items, tails, strict=True) if tail == max(tails)]
+
+
+def _tail(item: AnnotatedPhoto) -> int:
+    file = item.photo.file
+    return 0 if isinstance(file, bytes) else common_tail(name_parts(str(file)), name_parts(item.photo.identity))
 
 
 def _told(item: AnnotatedPhoto) -> str:

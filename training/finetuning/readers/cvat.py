@@ -1,20 +1,54 @@
-"""CVAT for images 1.1: masks, polygons and ellipses of an XML file; boxes outline nothing and are skipped."""
+"""CVAT for images 1.1 and CVAT for video 1.1, of tasks, jobs and projects: masks, polygons and ellipses."""
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 
-import numpy as np
+from training.finetuning.readers.annotations import (
+    AnnotatedPhoto,
+    Annotation,
+    AnnotationError,
+    BadAnnotationError,
+    Photo,
+)
+from training.finetuning.readers.cvat_meta import CvatTask, read_tasks, stated_size
+from training.finetuning.readers.cvat_shapes import OUTLINES, CvatShape, as_number
+from training.finetuning.readers.photo_finder import PhotoFinder
+from training.finetuning.readers.reading_report import ReadingReport
 
-from icmformer.types import BoolMask
-from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder, unique_name
-from training.finetuning.readers.label_map import label_map, polygon_mask
+INTERPOLATED = "interpolated between keyframes"
+NO_NAMES = "a track of a task of images"
+_LAST_FRAME = 1e9
 
-_SHAPES = ("mask", "polygon", "ellipse")
-_SKIPPED = ("box", "polyline", "points", "cuboid", "skeleton")
+
+def parse_cvat(data: bytes | str, where: str) -> ElementTree.Element:
+    """The root of an XML file, in any encoding that XML parsers must know, or decoded.
+
+    Raises:
+        AnnotationError: It is damaged, or declares a document type or entities, which exports do not.
+    """
+    parser = ElementTree.XMLParser(target=_WithoutEntities())
+    try:
+        parser.feed(data)
+        root: ElementTree.Element = parser.close()
+    except _DeclaredError as error:
+        raise AnnotationError(f"{where} declares entities, which exports do not") from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise AnnotationError(f"{where} cannot be read: {error}") from error
+    return root
+
+
+class _DeclaredError(Exception):
+    pass
+
+
+class _WithoutEntities(ElementTree.TreeBuilder):
+    def doctype(self, *_: object) -> None:
+        raise _DeclaredError
 
 
 def is_cvat(root: ElementTree.Element) -> bool:
@@ -22,69 +56,154 @@ def is_cvat(root: ElementTree.Element) -> bool:
     return root.tag == "annotations"
 
 
-def read_cvat(root: ElementTree.Element, finder: ImageFinder) -> Iterator[AnnotatedImage]:
-    """The images that have shapes; shapes of one group are one object.
+def read_cvat(
+    root: ElementTree.Element, finder: PhotoFinder, report: ReadingReport, where: str
+) -> Iterator[AnnotatedPhoto]:
+    """The photos that have an outline; shapes of one group are one object of a photo.
+
+    Of tracks only keyframes are read. CVAT shows photos as their EXIF orientation says.
+
+    Args:
+        root: `<annotations>`.
+        finder: Of the photos.
+        report: Is told what was skipped and decided.
+        where: Name of the export, for messages.
 
     Raises:
-        AnnotationError: A shape that cannot be read, an image that is not there, or the form for videos.
+        AnnotationError: CVAT for video of a task of images, which says nothing of which photo a frame is.
     """
-    if root.find("track") is not None:
-        raise AnnotationError("this is CVAT's format for videos; export as 'CVAT for images 1.1'")
-    for image in root.iter("image"):
-        height, width = int(_attribute(image, "height")), int(_attribute(image, "width"))
-        shapes = [shape for shape in image if shape.tag in _SHAPES]
-        skipped = Counter(shape.tag for shape in image if shape.tag in _SKIPPED)
-        if not shapes and not skipped:
+    tasks, every_photo = read_tasks(root, where)
+    reader = _Reader(finder, report)
+    images = list(root.iter("image"))
+    owners: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for image in images:
+        owners[_identity(image)].add(image.get("task_id", ""))
+    for image in images:
+        task, (subset, name) = tasks.get(image.get("task_id", ""), every_photo), _identity(image)
+        if not name:
+            report.skip("a photo without a name", f"image {image.get('id', '')} of {where}")
             continue
-        name = _attribute(image, "name")
-        file = finder.require(name)
-        objects: dict[str, BoolMask] = {}
-        for number, shape in enumerate(sorted(shapes, key=lambda s: int(s.get("z_order", "0")))):
-            group = shape.get("group_id", "0")
-            key = f"#{number}" if group == "0" else group
-            try:
-                mask = _mask(shape, height, width)
-            except AnnotationError as error:
-                raise AnnotationError(f"{name}: {error}") from error
-            objects[key] = objects[key] | mask if key in objects else mask
-        labels = label_map(objects.values(), height, width, by_size=False)
-        yield AnnotatedImage(unique_name(name), file, labels, skipped)
+        identity = f"{subset}/{name}" if subset else name
+        if len(owners[subset, name]) > 1:  # different photos until a file shows that they are one
+            identity = f"task {image.get('task_id', '')}/{identity}"
+        size = stated_size(image.get("height"), image.get("width"))
+        if size is None and (image.get("height") or image.get("width")):
+            report.decide("a stated size that no photo has", identity, "the photo's own")
+        parts = list(_parts(image, identity, report))
+        yield from reader.photos(identity, size, task.group(name), parts, task)
+    for tag in root.findall("tag"):
+        report.skip("tag", f"frame {tag.get('frame', '')} of {where}", "it outlines nothing")
+    tracks = [(track, tasks.get(track.get("task_id", ""), every_photo)) for track in root.iter("track")]
+    if tracks and not images and all(task.mode == "annotation" for _, task in tracks):
+        raise AnnotationError(
+            f"{where} is CVAT's format for videos, of a task of images, and does not name them; "
+            "export it as 'CVAT for images 1.1'"
+        )
+    for (subset, number, _), (task, parts) in sorted(_frames(tracks, report).items(), key=itemgetter(0)):
+        name = f"frame_{number:06}"
+        identity = f"{subset}/{name}" if subset else name
+        yield from reader.photos(identity, task.size, task.group(name), parts, task)
 
 
-def _mask(shape: ElementTree.Element, height: int, width: int) -> BoolMask:
-    numbers = {key: float(value) for key, value in shape.attrib.items() if key in _NUMBERS}
-    try:
-        if shape.tag == "mask":
-            return _runs(shape, height, width)
-        if shape.tag == "polygon":
-            points = [float(v) for pair in _attribute(shape, "points").split(";") for v in pair.split(",")]
-            return polygon_mask(points, height, width)
-        angles = np.linspace(0, 2 * math.pi, 180, endpoint=False)
-        radii = np.array([numbers["rx"], numbers["ry"]])
-        corners = np.stack([np.cos(angles), np.sin(angles)], 1) * radii + [numbers["cx"], numbers["cy"]]
-    except (KeyError, ValueError) as error:
-        raise AnnotationError(f"a {shape.tag} of the file cannot be read: {error}") from error
-    turn, middle = math.radians(numbers.get("rotation", 0.0)), (corners.min(0) + corners.max(0)) / 2
-    rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    return polygon_mask(((corners - middle) @ rotation + middle).ravel(), height, width)
+def _identity(image: ElementTree.Element) -> tuple[str, str]:
+    """Subset, which exports of projects have as a folder, and name."""
+    return image.get("subset", ""), image.get("name", "").strip()
 
 
-_NUMBERS = frozenset({"cx", "cy", "rx", "ry", "rotation"})
+@dataclass(frozen=True)
+class _Part:
+    """A shape of a photo: z order, group (empty for none), and what an annotation has."""
+
+    order: float
+    group: str
+    name: str
+    label: str
+    source: str
+    shape: CvatShape
 
 
-def _runs(shape: ElementTree.Element, height: int, width: int) -> BoolMask:
-    left, top, across, down = (int(_attribute(shape, key)) for key in ("left", "top", "width", "height"))
-    runs = [int(run) for run in _attribute(shape, "rle").split(",")]
-    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    if inside.size != across * down or left < 0 or top < 0 or left + across > width or top + down > height:
-        raise ValueError("its run lengths do not fill its box, or the box leaves the image")
-    mask = np.zeros((height, width), bool)
-    mask[top : top + down, left : left + across] = inside.reshape(down, across)
-    return mask
+@dataclass(frozen=True)
+class _Reader:
+    finder: PhotoFinder
+    report: ReadingReport
+
+    def photos(
+        self, identity: str, size: tuple[int, int] | None, group: str, parts: Sequence[_Part], task: CvatTask
+    ) -> Iterator[AnnotatedPhoto]:
+        """The photo with its objects, or nothing."""
+        if not parts:
+            return
+        try:
+            file = self.finder.find(identity, size)
+        except BadAnnotationError as error:
+            self.report.skip(error.kind, identity, error.text)
+            return
+        objects: dict[str, list[_Part]] = {}
+        for place, part in enumerate(sorted(parts, key=lambda part: part.order)):
+            objects.setdefault(f"group {part.group}" if part.group else f"#{place}", []).append(part)
+        annotations = tuple(self._annotation(key, same, identity, task) for key, same in objects.items())
+        yield AnnotatedPhoto(Photo(identity, file, size, group, "upright"), annotations, updated=task.updated)
+
+    def _annotation(self, key: str, parts: Sequence[_Part], identity: str, task: CvatTask) -> Annotation:
+        first, grouped = parts[0], len(parts) > 1
+        name = f"{key} ({', '.join(part.name for part in parts[:3])})" if grouped else first.name
+        if len({part.label for part in parts}) > 1:
+            self.report.decide("a group of several labels", f"{name} of {identity}", f"one object, {first.label!r}")
+        shapes = tuple(part.shape for part in parts)
+        return Annotation(name, shapes, first.label, first.source, task.assignee)
 
 
-def _attribute(element: ElementTree.Element, name: str) -> str:
-    value = element.get(name)
-    if value is None:
-        raise AnnotationError(f"an element {element.tag!r} of the file has no {name!r}")
-    return value
+def _parts(image: ElementTree.Element, identity: str, report: ReadingReport) -> Iterator[_Part]:
+    """What outlines something; the rest goes into the report."""
+    numbers: Counter[str] = Counter()
+    for shape in image:
+        numbers[shape.tag] += 1
+        part = _part(shape, shape, f"{shape.tag} {numbers[shape.tag]}", identity, report)
+        if part is not None:
+            yield part
+
+
+def _part(
+    shape: ElementTree.Element, owner: ElementTree.Element, name: str, identity: str, report: ReadingReport
+) -> _Part | None:
+    """A shape, of which `owner` (itself, or its track) has group, label and source."""
+    order = as_number(shape.get("z_order", "0"))
+    if shape.tag not in OUTLINES:  # box, polyline, points, cuboid, skeleton, tag
+        report.skip(shape.tag, f"{name} of {identity}", "it outlines nothing")
+    elif order is None or order != order:
+        report.skip("a z_order that is no number", f"{name} of {identity}")
+    else:
+        group = owner.get("group_id", "").strip()
+        told = owner.get("label", ""), owner.get("source", "")
+        return _Part(order, "" if group == "0" else group, name, *told, CvatShape(shape.tag, shape.attrib))
+    return None
+
+
+def _frames(
+    tracks: Sequence[tuple[ElementTree.Element, CvatTask]], report: ReadingReport
+) -> dict[tuple[str, int, str], tuple[CvatTask, list[_Part]]]:
+    """The shapes of keyframes by subset, frame and task."""
+    frames: dict[tuple[str, int, str], tuple[CvatTask, list[_Part]]] = {}
+    for track, task in tracks:
+        name = f"track {track.get('id', '')} of {task.name}"
+        if task.mode == "annotation":
+            report.skip(NO_NAMES, name, "export it as 'CVAT for images 1.1'")
+            continue
+        between = 0
+        for shape in track:
+            if shape.get("outside", "0") == "1":
+                continue
+            if shape.get("keyframe", "1") == "0":
+                between += shape.tag in OUTLINES
+                continue
+            number = as_number(shape.get("frame", ""))
+            if number is None or not 0 <= number <= _LAST_FRAME or not number.is_integer():
+                report.skip("a frame that is no number", f"{shape.tag} of {name}")
+                continue
+            part = _part(shape, track, f"track {track.get('id', '')}", f"frame {int(number)} of {task.name}", report)
+            if part is not None:
+                place = track.get("subset", ""), int(number), task.name
+                frames.setdefault(place, (task, []))[1].append(part)
+        if between:
+            report.skip(INTERPOLATED, name, f"{between} frames")
+    return frames

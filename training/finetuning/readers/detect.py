@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from training.finetuning.readers.annotations import AnnotatedPhoto, AnnotationError
 from training.finetuning.readers.choice import choose
 from training.finetuning.readers.coco import is_coco, read_coco
-from training.finetuning.readers.cvat import is_cvat, read_cvat
+from training.finetuning.readers.cvat import is_cvat, parse_cvat, read_cvat
 from training.finetuning.readers.files import ANNOTATION_SUFFIXES, Files, folder_files, unpacked
 from training.finetuning.readers.label_studio import is_label_studio, read_label_studio
 from training.finetuning.readers.mask_folder import has_mask_folder, read_mask_folder
@@ -42,12 +41,14 @@ class Export:
         images: Folder of the photos; by default beside the file, in the zip or folder.
         file: Which file of a zip or folder is meant, by its name, where several kinds are in it.
         label_config: Label Studio's labelling config, which tells the photos of a page apart.
+        predictions: Takes predictions of Label Studio's tasks that nobody annotated.
     """
 
     path: Path
     images: Path | None = None
     file: str | None = None
     label_config: Path | None = None
+    predictions: bool = False
 
 
 def read_annotations(export: Export, unpack: Path, report: ReadingReport) -> list[AnnotatedPhoto]:
@@ -96,25 +97,27 @@ def _read_files(export: Export, files: Files, report: ReadingReport) -> Iterator
         finder = PhotoFinder(export.images)
     else:
         finder = PhotoFinder(export.path.parent) if single else PhotoFinder(export.path, files)
-    config = _text(export.label_config) if export.label_config else None
+    config = _read(export.label_config).decode("utf-8-sig", "replace") if export.label_config else None
     for name, reader, content in found:
         try:
-            for photo in reader.read(content, finder, report, name, config):
-                yield photo
+            if reader is _STUDIO:
+                options = {"config": config, "use_predictions": export.predictions}
+                yield from read_label_studio(content, finder, report, name, **options)
+            else:
+                yield from reader.read(content, finder, report, name)
         except AnnotationError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-            raise AnnotationError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
+        except RecursionError as error:
+            raise AnnotationError(f"{name} is nested too deeply") from error
 
 
 @dataclass(frozen=True)
 class _Reader:
     kind: str
-    read: Callable[[Any, PhotoFinder, ReadingReport, str, str | None], Iterator[AnnotatedPhoto]]
+    read: Callable[..., Iterator[AnnotatedPhoto]]
 
 
-_COCO = _Reader("COCO", lambda content, finder, report, name, _: read_coco(content, finder, report, name))
-_CVAT = _Reader("CVAT", lambda content, finder, report, name, _: read_cvat(content, finder, report, name))
+_COCO, _CVAT = _Reader("COCO", read_coco), _Reader("CVAT", read_cvat)
 _STUDIO = _Reader("Label Studio", read_label_studio)
 
 
@@ -148,38 +151,35 @@ def _parsed(path: Path, name: str) -> tuple[Any, _Reader | None]:
     Raises:
         AnnotationError: JSON or XML that is damaged.
     """
-    text = _text(path).lstrip()
+    data = _read(path)
+    encoding = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), None)
+    if encoding is None and data.lstrip()[:1] == b"<":  # XML says its encoding itself
+        root = parse_cvat(data, name)
+        return root, _CVAT if is_cvat(root) else None
     try:
+        text = data.decode(encoding or "utf-8").lstrip()
         if text.startswith("<"):
-            if "<!DOCTYPE" in text or "<!ENTITY" in text:
-                raise AnnotationError(f"{name} declares entities, which exports do not")
-            root = ElementTree.fromstring(text)
+            root = parse_cvat(text, name)
             return root, _CVAT if is_cvat(root) else None
         if text.startswith(("{", "[")):
             content = json.loads(text)
-            reader = _COCO if is_coco(content) else _STUDIO if is_label_studio(content) else None
-            return content, reader
-    except AnnotationError:
-        raise
-    except (ValueError, RecursionError, ElementTree.ParseError) as error:
+            return content, _COCO if is_coco(content) else _STUDIO if is_label_studio(content) else None
+    except UnicodeError as error:
+        raise AnnotationError(f"{name} cannot be read as a text: {error}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, AnnotationError):
+            raise
         raise AnnotationError(f"{name} cannot be read: {error}") from error
     return None, None
 
 
-def _text(path: Path) -> str:
-    """A text file in UTF-8, -16 or -32, with or without a byte order mark.
-
-    Raises:
-        AnnotationError: Not there, too large, or no text.
-    """
+def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _LARGEST:
             raise AnnotationError(f"{path} has more than {_LARGEST >> 30} GB")
-        data = path.read_bytes()
-        encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8")
-        return data.decode(encoding)
-    except (OSError, UnicodeError) as error:
-        raise AnnotationError(f"{path} cannot be read as a text: {error}") from error
+        return path.read_bytes()
+    except OSError as error:
+        raise AnnotationError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _hint(files: Mapping[str, Path], single: bool) -> str:

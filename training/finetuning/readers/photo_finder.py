@@ -31,9 +31,9 @@ def name_parts(name: str) -> tuple[str, ...]:
 class PhotoFinder:
     """Finds photos by the paths that an export has for them.
 
-    A photo is the file below the folder whose path has the longest tail in common with the export's, at least the file's
-    name; case, Unicode forms, backslashes and what lies above the folder do not matter. A name without an image's
-    ending (frames of a video in CVAT) also fits a file with one.
+    A photo is the file below the folder whose path has the longest tail in common with the export's, at least the
+    file's name; case, Unicode forms, backslashes and what lies above the folder do not matter. A name without an
+    image's ending (frames of a video in CVAT) also fits a file with one.
 
     Args:
         folder: Searched with all its folders, or what the photos' place is called in messages, if `files` is given.
@@ -72,8 +72,8 @@ class PhotoFinder:
             found = self._by_stem.get(wanted[-1], [])
         if not found:
             raise BadAnnotationError(NO_PHOTO, f"not in {self.folder}")
-        longest = max(_common_tail(known.parts, wanted) for known in found)
-        best = [known for known in found if _common_tail(known.parts, wanted) == longest]
+        longest = max(common_tail(known.parts, wanted) for known in found)
+        best = [known for known in found if common_tail(known.parts, wanted) == longest]
         if len(best) > 1:  # no folders in the export's name, or not enough
             whole = [known for known in best if len(known.parts) == longest]
             best = whole if len(whole) == 1 else best
@@ -93,7 +93,8 @@ class _Known:
     path: Path
 
 
-def _common_tail(one: Sequence[str], other: Sequence[str]) -> int:
+def common_tail(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many parts at the end of two paths are equal."""
     number = 0
     for a, b in zip(reversed(one), reversed(other), strict=False):
         if a != b:

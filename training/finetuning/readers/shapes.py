@@ -15,6 +15,7 @@ from training.finetuning.readers.annotations import BadAnnotationError
 _FARTHEST = 1e7
 """Pixels from the origin; no photo is as large, and what lies beyond is no slip of the mouse."""
 _MOST_POINTS = 200_000
+_MOST_CROSSINGS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,32 @@ def checked_points(ring: Sequence[float]) -> NDArray[np.float64]:
 
 
 def polygon_mask(points: NDArray[np.float64], height: int, width: int) -> BoolMask:
-    """(height, width) bool: pixels whose middle lies inside the ring of points (N, 2) x, y (even-odd rule)."""
-    points = points - 0.5  # pixel middles at whole numbers
-    following = np.roll(points, -1, axis=0)
+    """(height, width) bool: pixels whose middle lies inside the ring of points (N, 2) x, y (even-odd rule).
+
+    Raises:
+        BadAnnotationError: A ring that crosses more rows than any outline of a photo does.
+    """
     inside = np.zeros((height, width), bool)
-    columns = np.arange(width)
-    for row in range(max(0, int(np.floor(points[:, 1].min()))), min(height - 1, int(np.ceil(points[:, 1].max()))) + 1):
-        crosses = (points[:, 1] <= row) != (following[:, 1] <= row)
-        if crosses.any():
-            a, b = points[crosses], following[crosses]
-            at = np.sort(a[:, 0] + (row - a[:, 1]) * (b[:, 0] - a[:, 0]) / (b[:, 1] - a[:, 1]))
-            inside[row] = np.searchsorted(at, columns, side="right") % 2 == 1
+    start = points - 0.5  # pixel middles at whole numbers
+    end = np.roll(start, -1, axis=0)
+    low, high = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
+    first, last = (np.clip(np.ceil(y), 0, height).astype(np.int64) for y in (low, high))  # rows that an edge crosses
+    counts = last - first
+    total = int(counts.sum())
+    if total > _MOST_CROSSINGS:
+        raise BadAnnotationError("a polygon that crosses too many rows", f"{total:,}")
+    if not total:
+        return inside
+    edge = np.repeat(np.arange(len(points)), counts)
+    rows = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    a, b = start[edge], end[edge]
+    at = a[:, 0] + (rows - a[:, 1]) * (b[:, 0] - a[:, 0]) / (b[:, 1] - a[:, 1])
+    columns = np.clip(np.ceil(at), 0, width).astype(np.int64)  # from here on, the other side of the edge
+    top, left = int(rows.min()), int(columns.min())
+    down, across = int(rows.max()) + 1 - top, int(columns.max()) + 1 - left
+    places, crossed = np.unique((rows - top) * across + (columns - left), return_counts=True)
+    flips = np.zeros(down * across, bool)
+    flips[places[crossed % 2 == 1]] = True
+    box = np.logical_xor.accumulate(flips.reshape(down, across), axis=1)
+    inside[top : top + down, left : left + across] = box[:, : width - left]
     return inside
