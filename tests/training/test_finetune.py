@@ -240,22 +240,51 @@ def test_what_outlines_nothing_is_counted_and_left_out(quick, tmp_path, capsys):
     assert "4 x box" in page_of(tmp_path / "run")
 
 
+JUDGED = ["--held-out", "0.4", "--choosing", "0", "--objects", "12", "--threads", "1", "--workers", "0"]
+
+
+def with_rolled_masks(command, out, monkeypatch):
+    """Prepares the run's data, and makes what is trained on wrong; what it is judged by stays right."""
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.run.Run._over", lambda self: True)
+        assert main(command) == 130
+    for path in (out / "data" / "train" / "masks").iterdir():
+        Image.fromarray(np.roll(np.asarray(Image.open(path)), (80, 100), (0, 1))).save(path)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_good_annotations_are_promoted_and_shuffled_ones_are_not(shuffled, tmp_path, capsys, monkeypatch):
-    out, common = tmp_path / "run", ["--held-out", "0.4", "--objects", "12", "--threads", "1", "--lr", "3e-4"]
-    command = ["--annotations", str(write_rings(tmp_path / "rings", 20)), "--out", str(out), *common]
-    if shuffled:  # what is trained on is wrong, what it is judged by is right
-        with monkeypatch.context() as patch:
-            patch.setattr("training.loop.run.Run._over", lambda self: True)
-            assert main([*command, "--samples", "160"]) == 130
-        for path in (out / "data" / "train" / "masks").iterdir():
-            labels = np.asarray(Image.open(path))
-            Image.fromarray(np.roll(labels, (80, 100), (0, 1))).save(path)
-    assert main([*command, "--samples", "160"]) == (NOT_PROMOTED if shuffled else 0)
-    print(capsys.readouterr().out[-300:])
+def test_good_annotations_are_promoted_and_shuffled_ones_are_not(shuffled, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    command = ["--annotations", str(write_rings(tmp_path / "rings", 30)), "--out", str(out), *JUDGED]
+    command += ["--samples", "160", "--lr", "3e-4"]
+    if shuffled:
+        with_rolled_masks(command, out, monkeypatch)
+    assert main(command) == (NOT_PROMOTED if shuffled else 0)
     assert (out / "weights").exists() != shuffled
+    assert (json.loads((out / "gate.json").read_text())["high"] < 0) != shuffled
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("kind", "lr"), [("rolled masks", "3e-3"), ("next to nothing learned", "1e-5")])
+def test_trainings_that_do_not_help_are_promoted_with_no_seed(kind, lr, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    command = ["--annotations", str(write_rings(tmp_path / "rings", 30)), "--out", str(out), *JUDGED]
+    command += ["--samples", "8", "--batch", "4", "--lr", lr]
+    if kind == "rolled masks":
+        with_rolled_masks(command, out, monkeypatch)
+    found = []
+    for seed in range(20):  # all with one split, whose evaluation before the training they share
+        for name in ("settings.json", "run", "after", "candidate"):
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        assert main([*command, "--seed", str(seed)]) == NOT_PROMOTED
+        assert not (out / "weights").exists()
+        found.append(json.loads((out / "gate.json").read_text()))
+    assert all(result["photos"] == 12 for result in found)
+    assert len({result["after"] for result in found}) > 1  # the seeds are not one and the same case
 
 
 def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
