@@ -1,0 +1,94 @@
+"""Masks held as run lengths: memory by their outlines, so that many of a large photo fit at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from icmformer.types import BoolMask
+
+_AT_ONCE = 32  # merging costs the runs of all before, so many are merged as a tree
+
+
+@dataclass(frozen=True)
+class PackedMask:
+    """A mask as run lengths in COCO's order (columns first), packed by pycocotools.
+
+    Attributes:
+        height: In pixels.
+        width: In pixels.
+        counts: COCO's text.
+    """
+
+    height: int
+    width: int
+    counts: bytes
+
+    @classmethod
+    def of(cls, mask: BoolMask) -> PackedMask:
+        """Packs an (H, W) bool mask."""
+        height, width = mask.shape
+        return cls(height, width, rle.encode(np.asfortranarray(mask, np.uint8))["counts"])
+
+    @classmethod
+    def of_runs(cls, runs: NDArray[np.int64], height: int, width: int) -> PackedMask:
+        """Packs run lengths, the first of background, columns first, that add up to the image exactly.
+
+        Empty runs are taken out before pycocotools sees them: merging overflows its memory on them.
+        """
+        inside = np.arange(runs.size) % 2 == 1
+        inside, runs = inside[runs > 0], runs[runs > 0]
+        starts = np.flatnonzero(np.diff(inside, prepend=not inside[0]))
+        merged = np.add.reduceat(runs, starts).tolist()
+        counts = [0, *merged] if inside[0] else merged
+        return cls._of_code(rle.frPyObjects({"size": [height, width], "counts": counts}, height, width))
+
+    @classmethod
+    def of_ring(cls, points: NDArray[np.float64], height: int, width: int) -> PackedMask:
+        """Packs a polygon of points (N, 2) x, y, rasterised as COCO does; memory goes by the length of its outline."""
+        return cls._of_code(rle.frPyObjects([points.ravel().tolist()], height, width)[0])
+
+    @classmethod
+    def union(cls, masks: Sequence[PackedMask]) -> PackedMask:
+        """Packs what any of at least one mask covers."""
+        codes = [mask._code for mask in masks]
+        while len(codes) > 1:
+            codes = [rle.merge(codes[i : i + _AT_ONCE]) for i in range(0, len(codes), _AT_ONCE)]
+        return cls._of_code(codes[0])
+
+    @classmethod
+    def _of_code(cls, code: dict[str, Any]) -> PackedMask:
+        return cls(*map(int, code["size"]), code["counts"])
+
+    @property
+    def _code(self) -> dict[str, Any]:
+        return {"size": [self.height, self.width], "counts": self.counts}
+
+    @cached_property
+    def area(self) -> int:
+        """Number of its pixels."""
+        return int(rle.area(self._code))
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int]:
+        """Top, bottom, left and right of its pixels, bottom and right exclusive; zeros where there is none."""
+        left, top, width, height = map(int, rle.toBbox(self._code))
+        return (top, top + height, left, left + width) if self.area else (0, 0, 0, 0)
+
+    def shared(self, other: PackedMask) -> int:
+        """Number of pixels of both."""
+        return int(rle.area(rle.merge([self._code, other._code], intersect=True)))
+
+    def mask(self) -> BoolMask:
+        """The (height, width) bool mask."""
+        top, bottom, left, right = self.box
+        mask = np.zeros((self.height, self.width), bool)
+        if self.area:  # the box alone is copied: turning a whole image from columns to rows takes far longer
+            mask[top:bottom, left:right] = rle.decode(self._code).view(bool)[top:bottom, left:right]
+        return mask
