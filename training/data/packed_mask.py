@@ -64,7 +64,8 @@ class PackedMask:
 
     @classmethod
     def _of_code(cls, code: dict[str, Any]) -> PackedMask:
-        return cls(*map(int, code["size"]), code["counts"])
+        height, width = code["size"]
+        return cls(int(height), int(width), code["counts"])
 
     @property
     def _code(self) -> dict[str, Any]:

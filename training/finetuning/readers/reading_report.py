@@ -56,14 +56,13 @@ class ReadingReport:
                     f"{name} ({told})" if told else name for w, k, name, told in self.rows if (w, k) == (what, kind)
                 ]
                 more = f", and {count - examples} more" if count > examples else ""
-                lines.append(f"{what}: {count} x {kind}: {'; '.join(named[:examples])}{more}")
+                lines.append(f"{what}: {count} x {kind}: {'; '.join(named)}{more}")
         return lines
 
     def write(self, path: Path) -> None:
         """Writes all of it as JSON lines."""
         with path.open("w", encoding="utf-8") as file:
-            head = {"photos": self.photos, "objects": self.objects}
-            head |= {what: self.counts(what) for what in ("skipped", "decided")}  # type: ignore[arg-type]
-            file.write(json.dumps(head) + "\n")
+            counts = {"skipped": self.counts("skipped"), "decided": self.counts("decided")}
+            file.write(json.dumps({"photos": self.photos, "objects": self.objects, **counts}) + "\n")
             for what, kind, name, told in self.rows:
                 file.write(json.dumps({"what": what, "kind": kind, "name": name, "told": told}) + "\n")
