@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.finetuning.readers.annotations import AnnotatedPhoto
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from icmformer.errors import ImageError
+from icmformer.images.reading import LoadedImage, read_image
+from icmformer.types import RGBImage
+from training.finetuning.readers.annotations import AnnotatedPhoto, Annotation, BadAnnotationError, Orientation
+from training.finetuning.readers.label_map import draw
+from training.finetuning.readers.orientation import frame_of
 from training.finetuning.readers.reading_report import ReadingReport
+
+_PALETTE = [channel for value in range(256) for channel in (value * 37 % 256, value * 91 % 256, value * 151 % 256)]
 
 
 @dataclass(frozen=True)
@@ -48,15 +61,62 @@ class PreparedPhoto:
         return f"{self.number:06}"
 
 
-def prepare_photos(photos: Iterable[AnnotatedPhoto], out: Path, report: ReadingReport) -> list[PreparedPhoto]:
+def prepare_photos(
+    photos: Iterable[AnnotatedPhoto], out: Path, report: ReadingReport, orientation: Orientation | None = None
+) -> list[PreparedPhoto]:
     """Writes photos and label maps; what cannot be used is left out and reported.
 
     Args:
         photos: One at a time.
         out: Folder for `images/` and `masks/`.
         report: Is told what was left out and decided.
+        orientation: The frame of annotations of photos with an EXIF orientation, where their size does not decide;
+            None leaves it to the tool's rule.
 
     Returns:
         Those that have an object, in the export's order.
     """
-    raise NotImplementedError
+    for kind in ("images", "masks"):
+        (out / kind).mkdir(parents=True, exist_ok=True)
+    prepared: list[PreparedPhoto] = []
+    for item in tqdm(photos, desc="preparing", unit="photo"):
+        try:
+            pixels, labels, objects = _drawn(item, orientation, report)
+        except BadAnnotationError as error:
+            report.skip(error.kind, item.photo.identity, error.text)
+            continue
+        if not objects:
+            report.skip("a photo on which nothing is outlined", item.photo.identity)
+            continue
+        number = len(prepared) + 1
+        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        facts = tuple(ObjectFacts(value, a.label, a.source, a.annotator) for value, a in objects)
+        height, width = labels.shape
+        photo = PreparedPhoto(number, item.photo.identity, item.photo.group, digest, height, width, facts)
+        ids = Image.fromarray(labels)
+        ids.putpalette(_PALETTE)  # values of a palette are ids for sure
+        for kind, picture in (("images", Image.fromarray(pixels)), ("masks", ids)):
+            picture.save(out / kind / f"{photo.stem}.png", compress_level=1)
+        prepared.append(photo)
+        report.photos += 1
+        report.objects += len(objects)
+    return prepared
+
+
+def _drawn(
+    item: AnnotatedPhoto, orientation: Orientation | None, report: ReadingReport
+) -> tuple[RGBImage, NDArray[np.uint8], list[tuple[int, Annotation]]]:
+    """The upright pixels of a photo, its label map, and the objects in that.
+
+    Raises:
+        BadAnnotationError: A photo that cannot be read, or of another size than its annotations.
+    """
+    file = item.photo.file
+    try:
+        image = LoadedImage.from_bytes(file) if isinstance(file, bytes) else read_image(file)
+    except ImageError as error:
+        raise BadAnnotationError("a photo that cannot be read", str(error)) from error
+    height, width = image.pixels.shape[:2]
+    frame = frame_of(item.photo, height, width, orientation, report)
+    labels, objects = draw(item, frame.height, frame.width, report)
+    return image.pixels, frame.upright(labels), objects

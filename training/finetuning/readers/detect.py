@@ -2,129 +2,187 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-import shutil
 import xml.etree.ElementTree as ElementTree
 import zipfile
-import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from training.data.folders import Folder
-from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder
+from training.finetuning.readers.annotations import AnnotatedPhoto, AnnotationError
+from training.finetuning.readers.choice import choose
 from training.finetuning.readers.coco import is_coco, read_coco
 from training.finetuning.readers.cvat import is_cvat, read_cvat
+from training.finetuning.readers.files import ANNOTATION_SUFFIXES, Files, folder_files, unpacked
 from training.finetuning.readers.label_studio import is_label_studio, read_label_studio
+from training.finetuning.readers.mask_folder import has_mask_folder, read_mask_folder
+from training.finetuning.readers.photo_finder import PhotoFinder, name_parts
+from training.finetuning.readers.reading_report import ReadingReport
 
-_UNKNOWN = "is no export that is known: COCO JSON, Label Studio JSON, CVAT for images 1.1 (XML), images/ and masks/"
+_UNKNOWN = "is no export that is known: COCO JSON, Label Studio JSON, CVAT XML, or a folder of images/ and masks/"
+_LARGEST = 4 << 30
+_BOMS = (  # the longer ones first
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
-def read_annotations(path: Path, images: Path | None = None, unpack: Path | None = None) -> Iterator[AnnotatedImage]:
-    """The annotated images of an export.
+@dataclass(frozen=True)
+class Export:
+    """Where an export is, and what it does not say of itself.
+
+    Attributes:
+        path: COCO's or Label Studio's JSON, CVAT's XML, a zip or folder that holds one or several of one kind, or a
+            folder of `images/` and `masks/`.
+        images: Folder of the photos; by default beside the file, in the zip or folder.
+        file: Which file of a zip or folder is meant, by its name, where several kinds are in it.
+        label_config: Label Studio's labelling config, which tells the photos of a page apart.
+    """
+
+    path: Path
+    images: Path | None = None
+    file: str | None = None
+    label_config: Path | None = None
+
+
+def read_annotations(export: Export, unpack: Path, report: ReadingReport) -> list[AnnotatedPhoto]:
+    """The annotated photos of an export, each once, none of them drawn yet.
 
     Args:
-        path: COCO's or Label Studio's JSON, CVAT's XML, a zip that holds one of them, or a folder of `images/` and
-            `masks/` (or with one of the others in it).
-        images: Where the images are; by default beside the file, or in the zip.
-        unpack: Where a zip is unpacked.
+        export: What to read.
+        unpack: Folder that a zip is unpacked into; nothing is written elsewhere.
+        report: Is told what was passed over and decided.
 
     Raises:
-        AnnotationError: None of these, or one that is damaged; the text says what.
+        AnnotationError: Not an export that is known, one that is damaged as a whole, or one without a photo that can
+            be used; the text says what.
     """
+    path = export.path
     if path.is_dir():
-        path = _inner(path)
-        if (path / "images").is_dir() and (path / "masks").is_dir():
-            yield from _read_folder(path)
-        else:
-            yield from read_annotations(_only_file(path), images or path)
+        files = folder_files(path, report)
     elif not path.is_file():
         raise AnnotationError(f"there is no {path}")
     elif zipfile.is_zipfile(path):
-        if unpack is None:
-            raise AnnotationError(f"{path} is a zip: unpack it first")
-        _unpack(path, unpack)
-        yield from read_annotations(unpack, images)
-    elif not path.stat().st_size:
-        raise AnnotationError(f"{path} is empty")
+        files = unpacked(path, unpack, report)
     else:
-        yield from _read_file(path, ImageFinder(images or path.parent))
+        if not path.stat().st_size:
+            raise AnnotationError(f"{path} is empty")
+        files = {path.name: path}
+    if export.file is None and has_mask_folder(files):
+        photos = list(read_mask_folder(files, report))
+    else:
+        photos = list(_read_files(export, files, report))
+    if not photos:
+        raise AnnotationError("\n".join([f"{path} has no photo that can be used", *report.lines()]))
+    return choose(photos, report)
 
 
-def _read_folder(path: Path) -> Iterator[AnnotatedImage]:
-    """The pairs of `images/` and `masks/` that hold an object."""
-    folder = Folder(path)
-    for index, record in enumerate(folder.records):
-        if record.labels:
-            yield AnnotatedImage(record.key, folder.image_file(index), folder.load(index)[1])
+def _read_files(export: Export, files: Files, report: ReadingReport) -> Iterator[AnnotatedPhoto]:
+    """The photos of the annotation files of an export, which must be of one kind."""
+    single = export.path in files.values()
+    found = list(_recognised(export, files, single, report))
+    kinds = sorted({reader.kind for _, reader, _ in found})
+    if not found:
+        raise AnnotationError(f"{export.path} {_UNKNOWN}{_hint(files, single)}")
+    if len(kinds) > 1:
+        names = ", ".join(f"{name} ({reader.kind})" for name, reader, _ in found[:6])
+        raise AnnotationError(f"{export.path} holds exports of several kinds: {names}; name one with --file")
+    if export.images is not None:
+        finder = PhotoFinder(export.images)
+    else:
+        finder = PhotoFinder(export.path.parent) if single else PhotoFinder(export.path, files)
+    config = _text(export.label_config) if export.label_config else None
+    for name, reader, content in found:
+        try:
+            yield from reader.read(content, finder, report, name, config)
+        except AnnotationError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+            raise AnnotationError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _read_file(path: Path, finder: ImageFinder) -> Iterator[AnnotatedImage]:
-    """The images of a JSON or XML file."""
-    hint = ""
+@dataclass(frozen=True)
+class _Reader:
+    kind: str
+    read: Callable[[Any, PhotoFinder, ReadingReport, str, str | None], Iterator[AnnotatedPhoto]]
+
+
+_COCO = _Reader("COCO", lambda content, finder, report, name, _: read_coco(content, finder, report, name))
+_CVAT = _Reader("CVAT", lambda content, finder, report, name, _: read_cvat(content, finder, report, name))
+_STUDIO = _Reader("Label Studio", read_label_studio)
+
+
+def _recognised(
+    export: Export, files: Files, single: bool, report: ReadingReport
+) -> Iterator[tuple[str, _Reader, Any]]:
+    """Name, reader and content of the files that are exports."""
+    candidates = {n: p for n, p in files.items() if PurePosixPath(n).suffix.lower() in ANNOTATION_SUFFIXES}
+    if export.file is not None:
+        wanted = name_parts(export.file)
+        candidates = {n: p for n, p in files.items() if name_parts(n)[-len(wanted) :] == wanted}
+        if len(candidates) != 1:
+            raise AnnotationError(f"{len(candidates)} files of {export.path} are called {export.file} (--file)")
+    for name, path in candidates.items():
+        try:
+            content, reader = _parsed(path, name)
+        except AnnotationError as error:
+            if single or export.file is not None:
+                raise
+            report.skip("a file that is no export", name, str(error))
+            continue
+        if reader is None:
+            report.skip("a file that is no export", name)
+        else:
+            yield name, reader, content
+
+
+def _parsed(path: Path, name: str) -> tuple[Any, _Reader | None]:
+    """A file's content, and what reads it.
+
+    Raises:
+        AnnotationError: JSON or XML that is damaged.
+    """
+    text = _text(path).lstrip()
     try:
-        if path.suffix.lower() == ".xml":
-            root = _parsed(path)
-            if is_cvat(root):
-                yield from read_cvat(root, finder)
-                return
-        elif path.suffix.lower() == ".json":
-            content = json.loads(path.read_text())
-            if is_coco(content):
-                yield from read_coco(content, finder)
-                return
-            if is_label_studio(content):
-                yield from read_label_studio(content, finder)
-                return
-            hint = " (of Label Studio's exports JSON, not JSON-MIN)" if isinstance(content, list) else ""
+        if text.startswith("<"):
+            if "<!DOCTYPE" in text or "<!ENTITY" in text:
+                raise AnnotationError(f"{name} declares entities, which exports do not")
+            root = ElementTree.fromstring(text)
+            return root, _CVAT if is_cvat(root) else None
+        if text.startswith(("{", "[")):
+            content = json.loads(text)
+            reader = _COCO if is_coco(content) else _STUDIO if is_label_studio(content) else None
+            return content, reader
     except AnnotationError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, ElementTree.ParseError) as error:
-        raise AnnotationError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    raise AnnotationError(f"{path} {_UNKNOWN}{hint}")
+    except (ValueError, RecursionError, ElementTree.ParseError) as error:
+        raise AnnotationError(f"{name} cannot be read: {error}") from error
+    return None, None
 
 
-def _parsed(path: Path) -> ElementTree.Element:
-    text = path.read_text()
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise AnnotationError(f"{path} declares entities, which exports do not")
-    return ElementTree.fromstring(text)
+def _text(path: Path) -> str:
+    """A text file in UTF-8, -16 or -32, with or without a byte order mark.
 
-
-def _inner(folder: Path) -> Path:
-    """The one folder that an archive puts everything into, or the folder itself."""
-    if (folder / "images").is_dir():
-        return folder
-    inside = [p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX"))]
-    if len(inside) == 1 and inside[0].is_dir() and (inside[0] / "images").is_dir() and (inside[0] / "masks").is_dir():
-        return inside[0]
-    return folder
-
-
-def _only_file(folder: Path) -> Path:
-    every = [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in (".json", ".xml") and p.is_file()]
-    found = [p for p in every if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts)]
-    if len(found) != 1:
-        told = f"{len(found)} JSON or XML files" if found else "neither images/ and masks/ nor a JSON or XML file"
-        raise AnnotationError(f"{folder} holds {told}; name the one that is meant")
-    return found[0]
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a zip, which anybody may have made, into a folder, which is emptied before."""
-    shutil.rmtree(folder, ignore_errors=True)
+    Raises:
+        AnnotationError: Not there, too large, or no text.
+    """
     try:
-        _extract(archive, folder)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
-        raise AnnotationError(f"{archive} cannot be unpacked: {error}") from error
+        if path.stat().st_size > _LARGEST:
+            raise AnnotationError(f"{path} has more than {_LARGEST >> 30} GB")
+        data = path.read_bytes()
+        encoding = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8")
+        return data.decode(encoding)
+    except (OSError, UnicodeError) as error:
+        raise AnnotationError(f"{path} cannot be read as a text: {error}") from error
 
 
-def _extract(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as file:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = sum(entry.file_size for entry in file.infolist()), shutil.disk_usage(folder.parent).free
-        if needed > free:
-            raise AnnotationError(f"{archive} unpacks to {needed / 1e9:.1f} GB, {folder.parent} has {free / 1e9:.1f}")
-        for entry in file.infolist():
-            if Path(entry.filename).is_absolute() or ".." in Path(entry.filename).parts:
-                raise AnnotationError(f"{archive} holds {entry.filename!r}, which lies outside its folder")
-        file.extractall(folder)
+def _hint(files: Mapping[str, Path], single: bool) -> str:
+    if single:
+        return ""
+    names: Sequence[str] = [n for n in files if PurePosixPath(n).suffix.lower() in (".json", ".xml")]
+    return f" (looked at {', '.join(names[:5])})" if names else " (it holds no JSON and no XML file)"

@@ -8,14 +8,15 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from training.finetuning.readers.annotations import AnnotationError, BadAnnotationError
+from training.finetuning.readers.annotations import BadAnnotationError
+from training.finetuning.readers.files import IMAGE_SUFFIXES, Files, folder_files
 
-_SUFFIXES = frozenset(Image.registered_extensions())
 _DRIVE = re.compile(r"^[A-Za-z]:")
 NO_PHOTO = "no such photo"
 SEVERAL_PHOTOS = "several photos of that name"
@@ -30,31 +31,28 @@ def name_parts(name: str) -> tuple[str, ...]:
 class PhotoFinder:
     """Finds photos by the paths that an export has for them.
 
-    A photo is the file below the folder whose path has the longest tail in common with the export's, at least the file's
-    name; case, Unicode forms, backslashes and what lies above the folder do not matter. A name without an image's
-    ending (frames of a video in CVAT) also fits a file with one.
+    A photo is the file below the folder whose path has the longest tail in common with the export's, at least the
+    file's name; case, Unicode forms, backslashes and what lies above the folder do not matter. A name without an
+    image's ending (frames of a video in CVAT) also fits a file with one.
 
     Args:
-        folder: Searched with all its folders.
+        folder: Searched with all its folders, or what the photos' place is called in messages, if `files` is given.
+        files: Files by their names within the export, instead of those of the folder.
 
     Raises:
         AnnotationError: There is no such folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise AnnotationError(f"there is no folder {folder}; name the folder of the photos with --images")
+    def __init__(self, folder: Path, files: Files | None = None) -> None:
         self.folder = folder
-        self._by_name: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
-        self._by_stem: dict[str, list[tuple[tuple[str, ...], Path]]] = {}
-        for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            if path.suffix.lower() not in _SUFFIXES or any(p.startswith((".", "__MACOSX")) for p in inside.parts):
-                continue
-            if path.is_file():
-                parts = name_parts(inside.as_posix())
-                self._by_name.setdefault(parts[-1], []).append((parts, path))
-                self._by_stem.setdefault(PurePosixPath(parts[-1]).stem, []).append(((*parts[:-1], _stem(parts)), path))
+        self._by_name: dict[str, list[_Known]] = {}
+        self._by_stem: dict[str, list[_Known]] = {}
+        for name, path in (folder_files(folder) if files is None else files).items():
+            parts = name_parts(name)
+            stem = PurePosixPath(parts[-1]).stem if parts else ""
+            if parts and PurePosixPath(parts[-1]).suffix in IMAGE_SUFFIXES:
+                self._by_name.setdefault(parts[-1], []).append(_Known(parts, name, path))
+                self._by_stem.setdefault(stem, []).append(_Known((*parts[:-1], stem), name, path))
 
     def find(self, name: str, size: tuple[int, int] | None = None) -> Path:
         """The file of a photo.
@@ -70,25 +68,29 @@ class PhotoFinder:
         if not wanted:
             raise BadAnnotationError(NO_PHOTO, "its name is empty")
         found = self._by_name.get(wanted[-1], [])
-        if not found and PurePosixPath(wanted[-1]).suffix not in _SUFFIXES:
+        if not found and PurePosixPath(wanted[-1]).suffix not in IMAGE_SUFFIXES:
             found = self._by_stem.get(wanted[-1], [])
         if not found:
             raise BadAnnotationError(NO_PHOTO, f"not in {self.folder}")
-        longest = max(_common_tail(parts, wanted) for parts, _ in found)
-        best = [path for parts, path in found if _common_tail(parts, wanted) == longest]
+        longest = max(_common_tail(known.parts, wanted) for known in found)
+        best = [known for known in found if _common_tail(known.parts, wanted) == longest]
         if len(best) > 1:  # no folders in the export's name, or not enough
-            shallow = [path for parts, path in found if path in best and len(parts) == longest]
-            best = shallow if len(shallow) == 1 else best
+            whole = [known for known in best if len(known.parts) == longest]
+            best = whole if len(whole) == 1 else best
         if len(best) > 1 and size is not None:
-            best = [path for path in best if fits(path, size)] or best
-        if len(best) > 1 and len({_digest(path) for path in best}) > 1:
-            told = " or ".join(path.relative_to(self.folder).as_posix() for path in best[:3])
-            raise BadAnnotationError(SEVERAL_PHOTOS, f"it may be {told}")
-        return best[0]
+            best = [known for known in best if fits(known.path, size)] or best
+        if len(best) > 1 and len({_digest(known.path) for known in best}) > 1:
+            raise BadAnnotationError(SEVERAL_PHOTOS, f"it may be {' or '.join(known.name for known in best[:3])}")
+        return best[0].path
 
 
-def _stem(parts: Sequence[str]) -> str:
-    return PurePosixPath(parts[-1]).stem
+@dataclass(frozen=True)
+class _Known:
+    """A file: the parts of its name, the name, and where it is."""
+
+    parts: tuple[str, ...]
+    name: str
+    path: Path
 
 
 def _common_tail(one: Sequence[str], other: Sequence[str]) -> int:
@@ -121,7 +123,7 @@ def data_address(text: str) -> bytes | None:
     Raises:
         BadAnnotationError: One that is damaged.
     """
-    if not text[:5].lower() == "data:":
+    if text[:5].lower() != "data:":
         return None
     head, comma, body = text.partition(",")
     if not comma:

@@ -1,0 +1,297 @@
+"""What an export is, whatever its files are called, stored in and packed into."""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.finetuning.photos import prepare_photos
+from training.finetuning.readers.annotations import AnnotationError
+from training.finetuning.readers.detect import Export, read_annotations
+from training.finetuning.readers.reading_report import ReadingReport
+
+SQUARE = [[10.0, 10.0, 20.0, 10.0, 20.0, 20.0, 10.0, 20.0]]
+
+
+def photo(path, size=(40, 50), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)).save(path)
+
+
+def coco(*names, size=(40, 50)):
+    images = [{"id": n, "file_name": name, "height": size[0], "width": size[1]} for n, name in enumerate(names)]
+    annotations = [{"id": n, "image_id": n, "segmentation": SQUARE, "category_id": 1} for n in range(len(names))]
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
+
+
+def task(name, number=1):
+    value = {"points": [[20, 25], [40, 25], [40, 50], [20, 50]], "polygonlabels": ["thing"]}
+    region = {"id": "r", "type": "polygonlabels", "to_name": "image", "original_width": 50, "original_height": 40}
+    return {"id": number, "data": {"image": name}, "annotations": [{"id": 1, "result": [{**region, "value": value}]}]}
+
+
+def cvat(*names):
+    shape = '<polygon label="thing" points="10,10;20,10;20,20;10,20" z_order="0"/>'
+    images = "".join(
+        f'<image id="{n}" name="{name}" width="50" height="40">{shape}</image>' for n, name in enumerate(names)
+    )
+    return f'<?xml version="1.0" encoding="utf-8"?><annotations>{images}</annotations>'
+
+
+def read(path, tmp_path, report=None, **options):
+    report = ReadingReport() if report is None else report
+    return read_annotations(Export(path, **options), tmp_path / "unpacked", report)
+
+
+def outlines(photos, tmp_path):
+    report = ReadingReport()
+    shutil.rmtree(tmp_path / "prepared", ignore_errors=True)
+    prepared = prepare_photos(photos, tmp_path / "prepared", report)
+    masks = {
+        p.identity: np.asarray(Image.open(tmp_path / "prepared" / "masks" / f"{p.stem}.png")) > 0 for p in prepared
+    }
+    return masks, report
+
+
+def square():
+    mask = np.zeros((40, 50), bool)
+    mask[10:20, 10:20] = True
+    return mask
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("form", ["coco", "studio", "cvat"])
+def test_byte_order_marks_and_wide_encodings_are_read(tmp_path, form, encoding):
+    photo(tmp_path / "büro.png")
+    text = {
+        "coco": json.dumps(coco("büro.png"), ensure_ascii=False),
+        "studio": json.dumps([task("büro.png")], ensure_ascii=False),
+        "cvat": cvat("büro.png"),
+    }[form]
+    mark = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff"}.get(encoding, "")
+    path = tmp_path / f"export.{'xml' if form == 'cvat' else 'json'}"
+    path.write_bytes((mark + text).encode(encoding))
+    masks, _ = outlines(read(path, tmp_path), tmp_path)
+    (mask,) = masks.values()
+    np.testing.assert_array_equal(mask, square())
+
+
+def packed(folder, path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry in sorted(folder.rglob("*")):
+            archive.write(entry, entry.relative_to(folder).as_posix())
+    return path
+
+
+def test_several_files_of_one_kind_in_a_zip_are_read_together(tmp_path):
+    """CVAT's subsets: equal names in two folders, one JSON file each."""
+    for number, subset in enumerate(("Train", "Validation")):
+        photo(tmp_path / "in" / "images" / subset / "001.png", (40, 50 + number), number)
+        (tmp_path / "in" / "annotations").mkdir(exist_ok=True)
+        content = coco(f"{subset}/001.png", size=(40, 50 + number))
+        (tmp_path / "in" / "annotations" / f"instances_{subset}.json").write_text(json.dumps(content))
+    (tmp_path / "in" / "notes.json").write_text('{"made": "by us"}')
+    report = ReadingReport()
+    photos = read(packed(tmp_path / "in", tmp_path / "e.zip"), tmp_path, report)
+    masks, _ = outlines(photos, tmp_path)
+    assert set(masks) == {"Train/001.png", "Validation/001.png"}
+    assert [mask.shape for mask in masks.values()] == [(40, 50), (40, 51)]
+    assert report.counts("skipped") == {"a file that is no export": 1}
+
+
+def test_files_of_a_target_storage_are_tasks(tmp_path):
+    for number in (1, 2):
+        photo(tmp_path / "in" / f"{number}.png", seed=number)
+        whole = task(f"/data/upload/1/{number}.png", number)
+        annotation = {"id": number, "task": {"id": number, "data": whole["data"]}, **whole["annotations"][0]}
+        (tmp_path / "in" / f"{number}").write_text(json.dumps(annotation))  # written without an ending
+    masks, _ = outlines(read(tmp_path / "in", tmp_path), tmp_path)
+    assert len(masks) == 2
+    for mask in masks.values():
+        np.testing.assert_array_equal(mask, square())
+
+
+def test_of_several_kinds_one_is_named(tmp_path):
+    photo(tmp_path / "in" / "p.png")
+    (tmp_path / "in" / "a.json").write_text(json.dumps(coco("p.png")))
+    (tmp_path / "in" / "b.xml").write_text(cvat("p.png"))
+    archive = packed(tmp_path / "in", tmp_path / "e.zip")
+    for path in (archive, tmp_path / "in"):
+        with pytest.raises(AnnotationError, match=r"a.json \(COCO\), b.xml \(CVAT\); name one with --file"):
+            read(path, tmp_path)
+        for name in ("a.json", "b.xml"):
+            masks, _ = outlines(read(path, tmp_path, file=name), tmp_path)
+            np.testing.assert_array_equal(masks["p.png"], square())
+        with pytest.raises(AnnotationError, match="0 files of .* are called c.json"):
+            read(path, tmp_path, file="c.json")
+
+
+def test_names_over_255_bytes_in_a_zip(tmp_path):
+    photo(tmp_path / "p.png")
+    name = "n" * 300 + ".png"
+    with zipfile.ZipFile(tmp_path / "e.zip", "w") as archive:
+        archive.write(tmp_path / "p.png", f"images/{name}")
+        archive.writestr("export.json", json.dumps(coco(f"images\\{name}")))
+    masks, _ = outlines(read(tmp_path / "e.zip", tmp_path), tmp_path)
+    np.testing.assert_array_equal(masks[f"images\\{name}"], square())
+
+
+def test_absolute_names_and_names_that_lead_out_write_nothing_outside(tmp_path):
+    run, data = tmp_path / "run", tmp_path / "data"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    names = [f"{outside}/p0.png", "../../outside/p1.png", f"{data}/sub/p2.png", "C:\\outside\\p3.png"]
+    for number in range(4):
+        photo(data / "sub" / f"p{number}.png", seed=number)
+    (data / "export.json").write_text(json.dumps(coco(*names)))
+    before = {p for p in tmp_path.rglob("*") if run not in p.parents}
+    report = ReadingReport()
+    photos = read_annotations(Export(data / "export.json"), run / "unpacked", report)
+    prepared = prepare_photos(photos, run / "all", report)
+    assert [p.identity for p in prepared] == names
+    assert {p for p in tmp_path.rglob("*") if run not in p.parents} - {run} == before
+    written = {p.name for p in (run / "all").rglob("*.png")}
+    assert written == {f"{n:06}.png" for n in range(1, 5)}
+
+
+def test_photos_of_one_stem_are_two(tmp_path):
+    photo(tmp_path / "a.png", seed=1)
+    photo(tmp_path / "a.jpg", seed=2)
+    (tmp_path / "export.json").write_text(json.dumps(coco("a.png", "a.jpg")))
+    masks, _ = outlines(read(tmp_path / "export.json", tmp_path), tmp_path)
+    assert set(masks) == {"a.png", "a.jpg"}
+
+
+def test_a_photo_in_two_tasks_is_used_once_and_told(tmp_path):
+    photo(tmp_path / "a.png")
+    (tmp_path / "export.json").write_text(json.dumps([task("a.png", 1), task("a.png", 2)]))
+    report = ReadingReport()
+    assert len(read(tmp_path / "export.json", tmp_path, report)) == 1
+    assert report.counts("decided") == {"photo annotated several times": 1}
+
+
+def mask_folder(folder):
+    labels = np.zeros((40, 50), np.uint8)
+    labels[10:20, 10:20], labels[25:30, 5:40] = 1, 2
+    for name in ("a/001", "b/001", "c"):
+        photo(folder / "images" / f"{name}.png", seed=len(name))
+        (folder / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(folder / "masks" / f"{name}.png")
+    return labels
+
+
+def test_a_folder_of_masks_as_people_have_it(tmp_path):
+    folder = tmp_path / "team"
+    labels = mask_folder(folder)
+    photo(folder / "images" / "moving.gif")
+    Image.fromarray(labels).save(folder / "masks" / "moving.png")
+    photo(folder / "images" / "twin.jpg")
+    photo(folder / "images" / "twin.png")
+    Image.fromarray(labels).save(folder / "masks" / "twin.jpg.png")
+    photo(folder / "images" / "damaged.png")
+    (folder / "masks" / "damaged.png").write_bytes(b"\x89PNG\r\n")
+    photo(folder / "images" / "sized.png", (41, 50))
+    Image.fromarray(labels).save(folder / "masks" / "sized.png")
+    Image.fromarray(labels).save(folder / "masks" / "lone.png")
+    for kind in ("images", "masks"):
+        (folder / kind / "._c.png").write_bytes(b"\0\5\26\7")
+        (folder / kind / "Thumbs.db").write_bytes(b"\0")
+    for path in (folder, packed(tmp_path / "team", tmp_path / "e.zip")):
+        report = ReadingReport()
+        photos = read(path, tmp_path, report)
+        masks, drawn = outlines(photos, tmp_path)
+        assert set(masks) == {"a/001.png", "b/001.png", "c.png", "moving.gif", "twin.jpg"}
+        for mask in masks.values():
+            np.testing.assert_array_equal(mask, labels > 0)
+        assert report.counts("skipped") == {
+            "hidden file": 2,
+            "no image file": 2,
+            "no mask": 1,
+            "a mask that cannot be used": 1,
+            "a mask without a photo": 1,
+        }
+        assert drawn.counts("skipped") == {"another size than the photo's": 1}
+
+
+def test_a_zip_with_one_top_folder_and_what_a_mac_adds(tmp_path):
+    mask_folder(tmp_path / "in" / "team")
+    (tmp_path / "in" / "__MACOSX" / "team").mkdir(parents=True)
+    (tmp_path / "in" / "__MACOSX" / "team" / "._x.json").write_bytes(b"\0\5")
+    assert len(read(packed(tmp_path / "in", tmp_path / "e.zip"), tmp_path)) == 3
+
+
+def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path):
+    for name in ("../outside.json", "/outside.json", "a/../../outside.json", "..\\outside.json"):
+        with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+            archive.writestr(name, "[]")
+        with pytest.raises(AnnotationError, match="lies outside"):
+            read(tmp_path / "bad.zip", tmp_path)
+    assert not list(tmp_path.rglob("outside.json"))
+
+
+def test_damaged_zips_are_told(tmp_path):
+    mask_folder(tmp_path / "in")
+    path = packed(tmp_path / "in", tmp_path / "e.zip")
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        place = next(i.header_offset for i in archive.infolist() if i.filename.endswith("masks/c.png")) + 60
+    data[place : place + 30] = bytes(30)
+    path.write_bytes(data)
+    with pytest.raises(AnnotationError, match="cannot be unpacked"):
+        read(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("x.json", "{", "cannot be read"),
+        ("x.json", "[3]", "no export that is known"),
+        ("x.json", "[" * 100_000, "cannot be read"),
+        ("x.json", '{"a": ' + "9" * 5000 + "}", "cannot be read"),
+        ("x.xml", "<annotations>", "cannot be read"),
+        ("x.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "declares entities"),
+        ("x.xml", "<annotation/>", "no export that is known"),
+        ("x.txt", "what", "no export that is known"),
+        ("x.json", "", "is empty"),
+        ("x.json", "[]", "no export that is known"),
+        ("x.json", json.dumps(coco("none.png")), "no such photo"),
+        ("x.json", json.dumps([task("gone.png")]), "no such photo"),
+        ("x.xml", cvat("gone.png"), "no such photo"),
+    ],
+)
+def test_what_cannot_be_used_is_told(tmp_path, name, content, text):
+    photo(tmp_path / "p.png")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(AnnotationError, match=text):
+        read(tmp_path / name, tmp_path)
+
+
+def test_utf_16_cannot_smuggle_entities_in(tmp_path):
+    (tmp_path / "x.xml").write_text('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', encoding="utf-16")
+    with pytest.raises(AnnotationError, match="declares entities"):
+        read(tmp_path / "x.xml", tmp_path)
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path):
+    (tmp_path / "x.json").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(AnnotationError, match="cannot be read as a text"):
+        read(tmp_path / "x.json", tmp_path)
+
+
+def test_nothing_is_there(tmp_path):
+    with pytest.raises(AnnotationError, match=re.escape(f"there is no {tmp_path / 'none'}")):
+        read(tmp_path / "none", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AnnotationError, match="holds no JSON and no XML"):
+        read(tmp_path / "empty", tmp_path)
+    photo(tmp_path / "p.png")
+    (tmp_path / "x.json").write_text(json.dumps(coco("p.png")))
+    with pytest.raises(AnnotationError, match="--images"):
+        read(tmp_path / "x.json", tmp_path, images=Path("none-such"))
+    assert os.listdir(tmp_path / "empty") == []
