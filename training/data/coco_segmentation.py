@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from icmformer.types import BoolMask
 from training.data.outlines import BadAnnotationError, checked_points, polygon_mask, whole_number
-from training.data.packed_mask import PackedMask
+from training.data.packed_mask import LONGEST_NUMBER, PackedMask, unpacked_runs
 
 NO_OUTLINE = "no outline"
 FEW_POINTS = "fewer than three points"
-_LONGEST_NUMBER = 7  # characters of a packed run length: 35 bits
 
 
 def decode(segmentation: Any, height: int, width: int) -> BoolMask:
@@ -88,7 +87,7 @@ def _runs(segmentation: Mapping[str, Any], height: int, width: int) -> NDArray[n
     if isinstance(counts, list):
         runs = _plain(counts) if len(counts) <= most else None
     elif isinstance(counts, str | bytes):
-        runs = _unpacked(_as_bytes(counts)) if len(counts) <= _LONGEST_NUMBER * most + 3 else None
+        runs = unpacked_runs(_as_bytes(counts)) if len(counts) <= LONGEST_NUMBER * most + 3 else None
     else:
         raise BadAnnotationError("run lengths that are neither numbers nor text", f"a {type(counts).__name__}")
     if runs is not None and runs.size and runs.min() < 0:
@@ -122,25 +121,3 @@ def _as_bytes(text: str | bytes) -> bytes:
         return text.encode("ascii") if isinstance(text, str) else bytes(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise BadAnnotationError("packed run lengths that are damaged", "text that is not COCO's") from error
-
-
-def _unpacked(text: bytes) -> NDArray[np.int64]:
-    """The run lengths in COCO's text: from the fourth on as the difference to the one before the last.
-
-    Each number is a row of characters from "0" on: five bits each, the lowest first, bit 6 where more follow; the
-    highest bit of the last one is the sign.
-    """
-    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise BadAnnotationError("packed run lengths that are damaged", "text that is not COCO's, or is cut short")
-    ends = np.flatnonzero(codes < 32)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _LONGEST_NUMBER:
-        raise BadAnnotationError("packed run lengths that are damaged", "a number without end")
-    shifts = 5 * (np.arange(codes.size) - np.repeat(starts, lengths))
-    runs: NDArray[np.int64] = np.add.reduceat((codes & 31) << shifts, starts)
-    runs -= np.where(codes[ends] & 16, 1 << 5 * lengths, 0)
-    for first in (1, 2):
-        runs[first::2] = np.cumsum(runs[first::2])
-    return runs
