@@ -35,7 +35,9 @@ class PercentPolygon:
     points: NDArray[np.float64]
 
     def draw(self, height: int, width: int) -> BoolMask:
-        return polygon_mask(checked_points((self.points * [width / 100, height / 100]).ravel().tolist()), height, width)
+        with np.errstate(over="ignore"):
+            ring = (self.points * [width / 100, height / 100]).ravel().tolist()
+        return polygon_mask(checked_points(ring), height, width)
 
 
 @dataclass(frozen=True)
