@@ -249,6 +249,7 @@ LONG = "n" * 140 + "/" + "m" * 140 + "-é.png"
 @pytest.mark.parametrize(
     ("address", "file"),
     [
+        ("/data/upload/3/0a1b2c3d-my_photo_1.png", "dir/my photo (1).png"),
         ("/data/upload/3/0a1b2c3d-name.png", "name.png"),
         ("/data/upload/3/0a1b2c3d-name.png", "0a1b2c3d-name.png"),
         ("/data/upload/3/0a1b2c3d-na%23me.png", "na#me.png"),

@@ -56,6 +56,10 @@ class PhotoFinder:
                 self._by_name.setdefault(parts[-1], []).append((parts, path))
                 self._by_stem.setdefault(PurePosixPath(parts[-1]).stem, []).append(((*parts[:-1], _stem(parts)), path))
 
+    def paths(self) -> list[Path]:
+        """All files that may be photos."""
+        return [path for found in self._by_name.values() for _, path in found]
+
     def find(self, name: str, size: tuple[int, int] | None = None) -> Path:
         """The file of a photo.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, unquote_plus
@@ -39,10 +40,16 @@ def may_be_photo(text: str) -> bool:
 def names(address: str) -> list[str]:
     """The paths that an address may mean, the likeliest first; those without an upload's prefix last."""
     found = [name for name in dict.fromkeys(_names(address.strip()[:_LONGEST])) if name]
-    return list(dict.fromkeys([*found, *(bare for name in found if (bare := _without_prefix(name)))]))
+    return list(dict.fromkeys([*found, *(bare for name in found if (bare := without_prefix(name)))]))
 
 
-def _without_prefix(name: str) -> str:
+def as_uploaded(name: str) -> str:
+    """The name that Label Studio gives an uploaded file, but for the prefix: spaces are underlined, signs dropped."""
+    kept = re.sub(r"[^-\w.]", "", unicodedata.normalize("NFC", name).strip().replace(" ", "_"))
+    return kept.casefold()
+
+
+def without_prefix(name: str) -> str:
     """What was uploaded under a name that Label Studio gave a prefix; empty if it has none."""
     *folders, last = name.replace("\\", "/").split("/")
     match = _UPLOADED.fullmatch(last)

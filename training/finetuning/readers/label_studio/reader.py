@@ -21,7 +21,7 @@ from training.finetuning.readers.label_studio.choice import Chosen, choose, text
 from training.finetuning.readers.label_studio.config import LabellingConfig
 from training.finetuning.readers.label_studio.forms import FLAT, label_studio_tasks
 from training.finetuning.readers.label_studio.shapes import OUTLINES, geometry, kind_of, shape_of
-from training.finetuning.readers.label_studio.task_photos import Found, Images, Target, TaskPhotos
+from training.finetuning.readers.label_studio.task_photos import Found, Images, Target, TaskPhotos, Uploads
 from training.finetuning.readers.photo_finder import PhotoFinder
 from training.finetuning.readers.reading_report import ReadingReport
 
@@ -62,7 +62,7 @@ def read_label_studio(
     every = label_studio_tasks(tasks)
     if every is None:
         raise AnnotationError(f"{where} is no export of Label Studio: export the project as JSON")
-    images = Images(_names(every), LabellingConfig(config) if config is not None else None, image_key)
+    images = Images(Uploads(finder), _names(every), LabellingConfig(config) if config is not None else None, image_key)
     for number, task in enumerate(every, 1):
         name = f"task {text_of(task.get('id')) or f'at place {number}'} of {where}"
         if "data" not in task:

@@ -6,13 +6,14 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from training.finetuning.readers.annotations import BadAnnotationError
-from training.finetuning.readers.label_studio.addresses import is_data, may_be_photo, names
+from training.finetuning.readers.label_studio.addresses import as_uploaded, is_data, may_be_photo, names, without_prefix
 from training.finetuning.readers.label_studio.config import LabellingConfig, field, task_value
 from training.finetuning.readers.photo_finder import NO_PHOTO, PhotoFinder, data_address, fits
 from training.finetuning.readers.reading_report import ReadingReport
@@ -49,16 +50,44 @@ class Found:
     file: Path | bytes
 
 
+class Uploads:
+    """Finds photos whose names Label Studio changed as they were uploaded.
+
+    Args:
+        finder: Knows the files.
+    """
+
+    def __init__(self, finder: PhotoFinder) -> None:
+        self._finder = finder
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        known: dict[str, list[str]] = {}
+        for path in self._finder.paths():
+            known.setdefault(as_uploaded(path.name), []).append(path.relative_to(self._finder.folder).as_posix())
+        return known
+
+    def paths(self, address: str) -> list[str]:
+        """Paths below the folder of the one file that may have been uploaded to an address; else none."""
+        for name in names(address):
+            found = self._by_name.get(as_uploaded(bare), []) if (bare := without_prefix(name)) else []
+            if len(found) == 1:
+                return found
+        return []
+
+
 @dataclass(frozen=True)
 class Images:
     """What is known of the image tags of an export's project.
 
     Attributes:
+        uploads: Finds photos under the names that they had before.
         names: Names of those that regions are on.
         config: The labelling config.
         key: Key of the task's data that holds the photo, where the user named one.
     """
 
+    uploads: Uploads
     names: frozenset[str | None]
     config: LabellingConfig | None = None
     key: str | None = None
@@ -210,7 +239,7 @@ class TaskPhotos:
             content = data_address(address)
             assert content is not None
             return Found(f"{self._name}, {key}", content)
-        for name in names(address):
+        for name in [*names(address), *self._images.uploads.paths(address)]:
             try:
                 return Found(address[:1000], self._finder.find(name, target.size))
             except BadAnnotationError as error:
