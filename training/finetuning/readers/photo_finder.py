@@ -54,6 +54,10 @@ class PhotoFinder:
                 self._by_name.setdefault(parts[-1], []).append(_Known(parts, name, path))
                 self._by_stem.setdefault(stem, []).append(_Known((*parts[:-1], stem), name, path))
 
+    def paths(self) -> list[Path]:
+        """All files that may be photos."""
+        return [path for found in self._by_name.values() for _, path in found]
+
     def find(self, name: str, size: tuple[int, int] | None = None) -> Path:
         """The file of a photo.
 
