@@ -230,7 +230,8 @@ class TaskPhotos:
             self._report.decide("photo of several, told by its size", name, key)
             return photo
         keys = ", ".join(entry.key[:40] for entry in entries[:5])
-        raise BadAnnotationError(NOT_TOLD, f"it may be {keys}: {_HELP}")
+        advice = _HELP if target.to_name is not None else f"export the project as JSON, which says more, or {_HELP}"
+        raise BadAnnotationError(NOT_TOLD, f"it may be {keys}: {advice}")
 
     def _load(self, address: Any, target: Target, key: str) -> Found:
         if not isinstance(address, str):
