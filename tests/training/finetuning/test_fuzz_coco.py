@@ -222,7 +222,7 @@ def test_broken_exports_cost_what_is_broken(finder, changes):
 
 
 @pytest.mark.slow
-@settings(max_examples=20_000, **FUZZ)
+@settings(max_examples=4_000, **FUZZ)
 @given(CHANGES)
 def test_very_many_broken_exports_cost_what_is_broken(finder, changes):
     check(finder, changes)
