@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
@@ -63,8 +63,8 @@ class Uploads:
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         known: dict[str, list[str]] = {}
-        for path in self._finder.paths():
-            known.setdefault(as_uploaded(path.name), []).append(path.relative_to(self._finder.folder).as_posix())
+        for name, _ in self._finder.paths():
+            known.setdefault(as_uploaded(PurePosixPath(name).name), []).append(name)
         return known
 
     def paths(self, address: str) -> list[str]:
