@@ -14,9 +14,10 @@ from pycocotools import mask as coco_rle
 from skimage import draw
 
 from ls_backend import rle as studio_rle
-from training.finetuning.readers.detect import read_annotations
-from training.finetuning.readers.label_map import polygon_mask
-from training.finetuning.readers.label_studio import decode_rle
+from training.data.outlines import polygon_mask
+from training.finetuning.photos import prepare_photos
+from training.finetuning.readers.detect import Export, read_annotations
+from training.finetuning.readers.reading_report import ReadingReport
 
 
 def maps():
@@ -150,17 +151,6 @@ def test_all_formats_read_back_to_the_same_maps(photos, tmp_path, form, zipped):
     for photo, labels in zip(prepared, MAPS.values(), strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "run/masks" / f"{photo.stem}.png")), labels)
     assert not report.counts("skipped")
-
-
-def test_label_studios_encoding_is_unpacked_run_by_run_too():
-    """A stream with a run of unlike values, made by hand from the format's description."""
-    bits = f"{6:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16))
-    bits += "0" + "00" + f"{1:03b}" + f"{7:08b}{9:08b}"  # two values as they are
-    bits += "1" + "01" + f"{3:04b}" + f"{255:08b}"  # four times 255
-    data = [int(bits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(bits), 8)]
-    assert decode_rle(data).tolist() == [7, 9, 255, 255, 255, 255]
-    with pytest.raises(ValueError, match="end early"):
-        decode_rle(data[:-2])
 
 
 def test_polygons_hold_the_pixels_whose_middles_they_hold():
