@@ -2,32 +2,48 @@
 
 Reads COCO JSON, CVAT for images 1.1, Label Studio JSON (also zipped) or a folder of images/ and masks/; holds a part
 of the photos out; trains on the rest; evaluates with a simulated annotator on the held-out part before and after. Only
-where fewer clicks are needed the new weights become RUN/weights, which servers and commands load by that path;
-RUN/report.html says how it went either way. Run the same command again to go on after a stop.
+where fewer clicks are needed, beyond what chance makes likely, the new weights become RUN/weights, which servers and
+commands load by that path; RUN/report.html says how it went either way. Run the same command again to go on after a
+stop, or after mending the annotations.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 from training.command_line import command_parser, exit_status
+from training.finetuning.readers.annotations import Orientation
 from training.finetuning.runner import finetune
 from training.finetuning.settings import FinetuneSettings
 
 NOT_PROMOTED = 3
-"""Exit status of a run whose weights are no better."""
+"""Exit status of a run whose weights are not shown to be better."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line.
 
     Returns:
-        0 where the new weights were promoted, 3 where they are no better, 2 for a mistake, 130 for Ctrl-C.
+        0 where the new weights were promoted, 3 where they are not shown to be better, 2 for a mistake, 130 for Ctrl-C.
     """
     parser = command_parser("finetune", __doc__)
     parser.add_argument("--annotations", type=Path, required=True, metavar="EXPORT", help="file, zip or folder")
     parser.add_argument("--images", type=Path, metavar="DIR", help="the photos' folder (beside the file or in the zip)")
+    parser.add_argument("--file", metavar="NAME", help="which file of a zip or folder, where it holds several exports")
+    parser.add_argument(
+        "--label-config",
+        type=Path,
+        metavar="XML",
+        help="Label Studio's labelling config, which tells several photos of a page apart",
+    )
+    parser.add_argument(
+        "--orientation",
+        choices=get_args(Orientation),
+        help="whether outlines of photos with an EXIF orientation are on the photo as shown (upright) or as stored, "
+        "where their size does not tell (the tool's rule)",
+    )
     parser.add_argument("--weights", default="starter", help="name or path of the weights to begin with (starter)")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--name", help="name of the new weights (RUN's folder name)")
@@ -37,7 +53,17 @@ def main(argv: list[str] | None = None) -> int:
         help="also copy promoted weights to the cache folder, where commands find them by name",
     )
     parser.add_argument(
-        "--held-out", type=float, default=0.2, metavar="SHARE", help="share of the photos that is held out (0.2)"
+        "--held-out", type=float, default=0.2, metavar="SHARE", help="share of the photos that decide (0.2)"
+    )
+    parser.add_argument(
+        "--choosing", type=float, default=0.1, metavar="SHARE", help="share of the photos to choose the zoom on (0.1)"
+    )
+    parser.add_argument(
+        "--group-by",
+        default="auto",
+        metavar="RULE",
+        help="photos that stay on one side: auto (tasks, videos, tiles by their names; the default), folder, none, or "
+        "a regular expression for their paths whose first group names theirs; look-alikes too but for none",
     )
     parser.add_argument("--samples", type=int, default=3000, help="training samples (3000)")
     parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")

@@ -18,11 +18,11 @@ from icmformer.images.masks import overlay
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask, RGBImage
 from training.evaluation.benchmarks import EvalObject, load_benchmark
-from training.evaluation.noc import object_noc
-from training.evaluation.object_results import read_object_results
 from training.evaluation.protocol import Stepwise, pixel_middles, simulate
-from training.finetuning.gate import Results
+from training.finetuning.gate import Comparison, Results
+from training.finetuning.prepared import READING, Prepared
 from training.finetuning.settings import FinetuneSettings
+from training.finetuning.split import Split
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}
@@ -42,59 +42,72 @@ _FIGURES: tuple[tuple[str, Callable[[Results], float], str, bool], ...] = (
 def write_report(
     settings: FinetuneSettings,
     facts: Mapping[str, str],
+    data: Prepared,
+    comparison: Comparison,
     before: Results,
     after: Results,
-    evaluated: Path,
-    promoted: bool,
+    clicks: Mapping[str, Mapping[str, int]],
     made: Path,
 ) -> Path:
-    """Writes report.html into the run's folder, which holds the evaluations.
+    """Writes report.html into the run's folder.
 
     Args:
         settings: Of the run.
         facts: What was done.
-        before: Results of the weights that the run began with.
+        data: What was read.
+        comparison: The verdict.
+        before: Results of the weights that the run began with, on the held-out part.
         after: Those of the new ones.
-        evaluated: Folder of the evaluation that found these.
-        promoted: Whether the new ones were taken.
+        clicks: To 90% IoU by object, `before` and `after`.
         made: The new ones' folder.
     """
-    gains = _gains(settings.out / "before", evaluated)
+    old, new = clicks["before"], clicks["after"]
+    gains = sorted((old[name] - new[name], name) for name in old.keys() & new.keys())  # the largest loss first
     better, worse = sum(g > 0 for g, _ in gains), sum(g < 0 for g, _ in gains)
-    verdict = (
-        f'<p class="yes"><b>Promoted.</b> The new weights need fewer clicks; they are in '
-        f"<code>{html.escape(str(made))}</code>, a path that <code>--weights</code> and "
-        "<code>ICMFORMER_WEIGHTS</code> take.</p>"
-        if promoted
-        else '<p class="no"><b>Not promoted.</b> The new weights need no fewer clicks than the old ones, which stay in '
-        "use. More photos, more samples or a lower learning rate may help; look at the pictures for annotations that "
-        "are off.</p>"
-    )
     parts = [
         "<!doctype html><meta charset=utf-8><title>Fine-tuning report</title>",
         f"<style>{_STYLE}</style><h1>Fine-tuning report</h1>",
-        verdict,
+        _verdict(comparison, made),
         _figures(before, after),
         f"<p>Of {len(gains)} objects {better} need fewer clicks than before, {worse} more, the others "
-        "as many. None of their photos was trained on.</p>",
+        "as many. None of their photos was trained on, or chose anything.</p>",
         f"<h2>Curves</h2><figure>{_embedded(_curves(before, after), 'PNG')}</figure>",
         "<h2>What was done</h2><table>",
         *[f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in facts.items()],
         "</table>",
-        *_pictures(settings, gains, made),
+        *_reading(settings, data),
+        *_pictures(settings, data.split, gains, made),
     ]
     path = settings.out / "report.html"
-    path.write_text("\n".join(parts))
+    path.write_text("\n".join(parts), encoding="utf-8", errors="backslashreplace")
     return path
 
 
-def _gains(before: Path, after: Path) -> list[tuple[int, str]]:
-    """How many clicks fewer each object needs to 90% IoU, and its name; the largest loss first."""
-    nocs = [
-        {name: object_noc(result["ious"], 0.9) for name, result in results.items() if "ious" in result}
-        for _, results in map(read_object_results, (before, after))
+def _verdict(comparison: Comparison, made: Path) -> str:
+    """Whether the new weights were taken, and on what evidence."""
+    if comparison.promotes:
+        told = (
+            '<p class="yes"><b>Promoted.</b> The new weights need fewer clicks; they are in '
+            f"<code>{html.escape(str(made))}</code>, a path that <code>--weights</code> and "
+            "<code>ICMFORMER_WEIGHTS</code> take.</p>"
+        )
+    else:
+        more = "need more clicks" if comparison.verdict == "more" else "are not shown to need fewer clicks"
+        told = f'<p class="no"><b>Not promoted.</b> The new weights {more}; the old ones stay in use.</p>'
+    advice = f"<p>{html.escape(comparison.advice)}</p>" if comparison.advice else ""
+    return f"{told}<p>Clicks to 90% IoU: {html.escape(comparison.told)}. Negative is fewer.</p>{advice}"
+
+
+def _reading(settings: FinetuneSettings, data: Prepared) -> list[str]:
+    """What was skipped and decided when the export was read."""
+    if not data.told:
+        return []
+    lines = [f"<li>{html.escape(line)}</li>" for line in data.told]
+    return [
+        "<h2>What was read</h2><ul>",
+        *lines,
+        f"</ul><p>All of it is in <code>{html.escape(str(settings.data / READING))}</code>.</p>",
     ]
-    return sorted((nocs[0][name] - nocs[1][name], name) for name in nocs[1])
 
 
 def _figures(before: Results, after: Results) -> str:
@@ -128,9 +141,9 @@ def _curves(before: Results, after: Results) -> RGBImage:
     return np.asarray(Image.open(out).convert("RGB"))
 
 
-def _pictures(settings: FinetuneSettings, gains: Sequence[tuple[int, str]], new: Path) -> list[str]:
+def _pictures(settings: FinetuneSettings, split: Split, gains: Sequence[tuple[int, str]], new: Path) -> list[str]:
     """The objects that gained and lost most: both masks after the first click and after the third."""
-    best, worst = gains[::-1][:_SHOWN], [g for g in gains[:_SHOWN] if g[0] < 0]
+    best, worst = [g for g in gains[::-1][:_SHOWN] if g[0] > 0], [g for g in gains[:_SHOWN] if g[0] < 0]
     objects = {item.name: item for item in load_benchmark("label-maps", settings.data / "held_out")}
     try:
         engines = [Engine.from_weights(source, "cpu", "fast") for source in (settings.weights, new)]
@@ -142,8 +155,9 @@ def _pictures(settings: FinetuneSettings, gains: Sequence[tuple[int, str]], new:
             parts.append(f"<h2>{title}</h2>")
         for gain, name in chosen:
             strip = np.hstack([_strip(objects[name], engine) for engine in engines])
-            change = f"{abs(gain)} clicks {'fewer' if gain >= 0 else 'more'}"
-            told = f"{html.escape(name)}: {change}. Before, then after, each with one click and with three"
+            change = f"{abs(gain)} click{'s' if abs(gain) > 1 else ''} {'fewer' if gain > 0 else 'more'}"
+            photo = html.escape(split.of_object(name).identity)
+            told = f"{photo}: {change}. Before, then after, each with one click and with three"
             parts.append(f"<figure>{_embedded(strip, 'JPEG')}<figcaption>{told}</figcaption></figure>")
     return parts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -12,16 +11,15 @@ from typing import Any
 
 import yaml
 
-from icmformer.errors import ConfigError
 from icmformer.inference.profiles import find_device
 from icmformer.models import network_config
 from icmformer.weights import Weights, load, save
 from training.finetuning import gate
-from training.finetuning.gate import Results, noc90
-from training.finetuning.readers.detect import read_annotations
+from training.finetuning.gate import noc90
+from training.finetuning.prepared import Prepared, prepared
 from training.finetuning.report import write_report
 from training.finetuning.settings import FinetuneSettings
-from training.finetuning.split import Split, prepare
+from training.finetuning.split import Part, Split
 from training.loop.checkpoints import CHECKPOINT, read_checkpoint
 from training.loop.config import load_config
 from training.loop.run import RunOptions, train
@@ -35,13 +33,13 @@ def finetune(settings: FinetuneSettings) -> bool:
 
     Args:
         settings: What decides the run. Its folder gets `weights` where the new ones are promoted, else `candidate`,
-            and `report.html` either way.
+            and `gate.json` and `report.html` either way.
 
     Returns:
         Whether the new weights were promoted.
 
     Raises:
-        ConfigError: The folder is another run's, an export that cannot be used, or a part without objects.
+        ConfigError: The folder is another run's, or an export that cannot be used.
         WeightsError: See `icmformer.weights.load`.
         KeyboardInterrupt: The training was stopped; the same call goes on.
     """
@@ -50,42 +48,60 @@ def finetune(settings: FinetuneSettings) -> bool:
     lr = settings.lr or (3e-4 if _is_hybrid(weights) else 5e-5)
     settings = dataclasses.replace(settings, devices=devices, lr=lr)
     settings.claim(weights)
-    split = _prepared(settings)
-    print(
-        f"{split.train_images} photos with {split.train_objects} objects to train on, {split.held_images} with "
-        f"{split.held_objects} held out",
-        flush=True,
-    )
-    if split.skipped:
-        print(f"skipped, without an outline: {split.skipped}")
-    if not split.train_objects or not split.held_objects:
-        raise ConfigError("one of the two parts has no object; annotate more photos, or change --held-out")
-    doubt = gate.doubt(split, settings)
-    if doubt:
-        print(f"warning: {doubt}", file=sys.stderr)
-    before = gate.measure(settings.weights, "before", settings, settings.out / "before")
+    data = prepared(settings)
+    split = data.split
+    _tell(data, settings)
+    before = gate.measure(settings.weights, "before", settings, "held_out", settings.out / "before")
     config = training_config(weights, settings)
     state = _trained(settings, config)
     crops = sorted({split.min_crop_size, weights.serving.min_crop_size}, reverse=True)
-    tried: dict[int, Results] = {}
-    for crop in crops:
-        folder = _save(settings, config, weights, split, state, crop)
-        what = f"after, zooming in to {crop} pixels"
-        tried[crop] = gate.measure(str(folder), what, settings, settings.out / f"after-{crop}")
-    best = min(crops, key=lambda crop: noc90(tried[crop]))
-    made, after = _save(settings, config, weights, split, state, best), tried[best]
-    promoted = gate.promotes(before, after)
-    if promoted:
+    tried: dict[int, float] = {}
+    if split.count("choosing") and len(crops) > 1:
+        for crop in crops:
+            folder = str(_save(settings, config, weights, split, state, crop))
+            out = settings.out / f"choosing-{crop}"
+            tried[crop] = noc90(gate.measure(folder, f"zooming in to {crop} pixels", settings, "choosing", out))
+    best = min(tried, key=lambda crop: tried[crop], default=weights.serving.min_crop_size)
+    made = _save(settings, config, weights, split, state, best)
+    after = gate.measure(str(made), "after", settings, "held_out", settings.out / "after")
+    clicks = {name: gate.object_clicks(settings.out / name) for name in ("before", "after")}
+    comparison = gate.compare(clicks["before"], clicks["after"], split)
+    comparison.write(settings.out / "gate.json")
+    if comparison.promotes:
         made = gate.replace_folder(made, settings.out / "weights")
-    facts = _facts(settings, split, tried, doubt)
-    report = write_report(settings, facts, before, after, settings.out / f"after-{best}", promoted, made)
-    change = 100 * (noc90(after) / noc90(before) - 1)
-    print(f"\nclicks to 90% IoU: {noc90(before):.2f} before, {noc90(after):.2f} after ({change:+.0f}%)")
-    print(f"promoted: {made}" if promoted else f"NOT promoted, no better than {settings.weights}; kept as {made}")
-    if promoted and settings.install:
-        print(f"servers and commands find them by the name {gate.install(made)}")
+    facts = _facts(settings, split, tried, best)
+    report = write_report(settings, facts, data, comparison, before, after, clicks, made)
+    _tell_end(settings, comparison, made, report)
+    return comparison.promotes
+
+
+def _tell(data: Prepared, settings: FinetuneSettings) -> None:
+    """Says what there is to train and judge on."""
+    split = data.split
+    told = f"{split.count('train')} photos with {split.objects('train')} objects to train on"
+    if split.count("choosing"):
+        told += f", {split.count('choosing')} with {split.objects('choosing')} to choose the zoom on"
+    print(f"{told}, {split.count('held_out')} with {split.objects('held_out')} held out", flush=True)
+    for line in data.told:
+        print(line)
+    doubt = gate.doubt(split, settings)
+    if doubt:
+        print(f"warning: {doubt}", file=sys.stderr)
+
+
+def _tell_end(settings: FinetuneSettings, comparison: gate.Comparison, made: Path, report: Path) -> None:
+    """Says how it went."""
+    before, after = comparison.before, comparison.after
+    print(f"\nclicks to 90% IoU: {before:.2f} before, {after:.2f} after ({100 * (after / before - 1):+.0f}%)")
+    print(f"difference: {comparison.told}")
+    if comparison.promotes:
+        print(f"promoted: {made}")
+        if settings.install:
+            print(f"servers and commands find them by the name {gate.install(made)}")
+    else:
+        print(f"NOT promoted, not shown to be better than {settings.weights}; kept as {made}")
+        print(comparison.advice)
     print(f"report: {report}")
-    return promoted
 
 
 def training_config(weights: Weights, settings: FinetuneSettings) -> dict[str, Any]:
@@ -122,19 +138,6 @@ def training_config(weights: Weights, settings: FinetuneSettings) -> dict[str, A
 
 def _is_hybrid(weights: Weights) -> bool:
     return "hybrid" in str(weights.config.get("family"))
-
-
-def _prepared(settings: FinetuneSettings) -> Split:
-    """The two parts, made once."""
-    mark = settings.data / "parts.json"
-    if mark.exists():
-        return Split(**json.loads(mark.read_text()))
-    shutil.rmtree(settings.data, ignore_errors=True)
-    print(f"reading {settings.annotations}", flush=True)
-    images = read_annotations(settings.annotations, settings.images, settings.out / "unpacked")
-    split = prepare(images, settings.data, settings.held_out)
-    mark.write_text(json.dumps(dataclasses.asdict(split)))
-    return split
 
 
 def _trained(settings: FinetuneSettings, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -174,8 +177,8 @@ def _save(
             "from": weights.name,
             "from_sha256": weights.sha256,
             "annotations": settings.annotations.name,
-            "photos": split.train_images,
-            "objects": split.train_objects,
+            "photos": split.count("train"),
+            "objects": split.objects("train"),
             "samples": state["seen"],
             "batch": settings.batch,
             "lr": settings.lr,
@@ -190,18 +193,23 @@ def _save(
     return save(folder, config["network"], state["average"], name, about, "fp16", serving)
 
 
-def _facts(settings: FinetuneSettings, split: Split, tried: Mapping[int, Results], doubt: str) -> dict[str, str]:
+def _facts(settings: FinetuneSettings, split: Split, tried: Mapping[int, float], best: int) -> dict[str, str]:
     """What was done, for the report."""
     facts = {
         "annotations": settings.annotations.name,
         "began with": settings.weights,
-        "trained on": f"{split.train_images} photos, {split.train_objects} objects, {settings.samples:,} samples",
-        "held out": f"{split.held_images} photos, {split.held_objects} objects, at most {settings.objects} evaluated",
+        "trained on": f"{_photos(split, 'train')}, {settings.samples:,} samples",
+        "zoom chosen on": _photos(split, "choosing") if tried else "",
+        "held out": f"{_photos(split, 'held_out')}, at most {settings.objects} objects evaluated",
+        "kept on one side": f"{settings.group_by}: {len({photo.group for photo in split.photos})} groups",
         "learning rate, batch": f"{settings.lr:g}, {settings.batch}",
         "profile of the evaluation": settings.profile,
-        "skipped, without an outline": split.skipped,
         "photos' long side": f"{split.long_side} pixels (median)",
-        **{f"clicks zooming in to {crop} pixels": f"{noc90(results):.2f}" for crop, results in tried.items()},
-        "mind": doubt,
+        **{f"clicks zooming in to {crop} pixels": f"{clicks:.2f}" for crop, clicks in tried.items()},
+        "zooms in to": f"{best} pixels at least",
     }
     return {name: fact for name, fact in facts.items() if fact}
+
+
+def _photos(split: Split, part: Part) -> str:
+    return f"{split.count(part)} photos with {split.objects(part)} objects"

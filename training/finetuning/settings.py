@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from icmformer.errors import ConfigError
 from icmformer.weights import Weights
+from training.finetuning.groups import check_rule
+from training.finetuning.readers.annotations import Orientation
+from training.finetuning.readers.detect import Export
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,12 @@ class FinetuneSettings:
     """A team's annotations, the weights to begin with, and how to train and judge: the options of the command.
 
     Attributes:
+        file: Which file of a zip or folder holds the annotations; see `Export`.
+        label_config: Label Studio's labelling config.
+        orientation: Frame of the annotations of photos with an EXIF orientation; None leaves it to the tool's rule.
+        held_out: Share of the photos that decide.
+        choosing: Share of the photos on which the zoom is chosen.
+        group_by: Which photos are kept on one side; see `find_groups`.
         lr: Peak learning rate; None leaves it to the network's family.
         devices: The first trains, all of them evaluate.
 
@@ -27,10 +36,15 @@ class FinetuneSettings:
     annotations: Path
     out: Path
     images: Path | None = None
+    file: str | None = None
+    label_config: Path | None = None
+    orientation: Orientation | None = None
     weights: str = "starter"
     name: str | None = None
     install: bool = False
     held_out: float = 0.2
+    choosing: float = 0.1
+    group_by: str = "auto"
     samples: int = 3000
     batch: int = 8
     lr: float | None = None
@@ -45,25 +59,38 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise ConfigError(f"--held-out must lie between 0 and 1, got {self.held_out}")
+        if not 0 <= self.choosing < 1:
+            raise ConfigError(f"--choosing must lie in [0, 1), got {self.choosing}")
+        if self.held_out + self.choosing >= 1:
+            raise ConfigError("--held-out and --choosing leave nothing to train on; together they must be under 1")
+        check_rule(self.group_by)
         numbers = self.samples, self.batch, self.objects, self.jobs
         if min(numbers) < 1 or self.workers < 0 or (self.lr is not None and not self.lr > 0):
             raise ConfigError("--samples, --batch, --objects, --jobs and --lr must be positive")
 
     @property
     def data(self) -> Path:
-        """Folder of the two parts of the images."""
+        """Folder of the parts of the photos."""
         return self.out / "data"
+
+    @property
+    def export(self) -> Export:
+        """What is read."""
+        return Export(self.annotations, self.images, self.file, self.label_config)
 
     def claim(self, weights: Weights) -> None:
         """Writes into the run's folder what decides the run, so that another one is not mixed in.
+
+        The annotations are not part of it: mended ones may be given again, see `export_digest`. A run that has no data
+        yet, since its export could not be used, may get other settings.
 
         Raises:
             ConfigError: The folder is another run's; nothing in it has changed.
         """
         deciding = {
-            "annotations": _digest(self.annotations),
-            "images": str(self.images.resolve()) if self.images else None,
             "held out": self.held_out,
+            "choosing": self.choosing,
+            "group by": self.group_by,
             "weights": weights.identity,
             "samples": self.samples,
             "batch": self.batch,
@@ -74,7 +101,7 @@ class FinetuneSettings:
         }
         self.out.mkdir(parents=True, exist_ok=True)
         mark = self.out / "settings.json"
-        if not mark.exists():
+        if not mark.exists() or not any((self.out / name).exists() for name in (self.data.name, "run")):
             mark.write_text(json.dumps(deciding, indent=2) + "\n")
             return
         known = json.loads(mark.read_text())
@@ -82,12 +109,27 @@ class FinetuneSettings:
         if other:
             raise ConfigError(f"{self.out} holds another run (different {other}); give another --out, or delete it")
 
+    def export_digest(self) -> str:
+        """Digest of what is read and how: of files their content, of folders their files' names, sizes and times.
 
-def _digest(path: Path) -> str:
-    """Names an export by its content; a folder by its files' names, sizes and times."""
+        Raises:
+            ConfigError: There is no such file or folder.
+        """
+        whole = hashlib.sha256(f"{self.file} {self.orientation}".encode())
+        for path in (self.annotations, self.label_config, self.images):
+            if path is not None and not path.exists():
+                raise ConfigError(f"there is no {path}")
+            for line in _content(path, self.out) if path else ["none"]:
+                whole.update(f"{line}\n".encode(errors="surrogateescape"))
+        return whole.hexdigest()
+
+
+def _content(path: Path, out: Path) -> Iterator[str]:
+    """What names the content of a file or folder; the run's own folder is left out."""
     if path.is_file():
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    lines = [f"{p.relative_to(path)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+            yield hashlib.file_digest(file, "sha256").hexdigest()
+        return
+    for file_path in sorted(p for p in path.rglob("*") if p.is_file() and out not in p.parents):
+        facts = file_path.stat()
+        yield f"{file_path.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}"

@@ -1,0 +1,173 @@
+"""Which photos must not be on both sides of a split."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+from scipy.spatial.distance import pdist, squareform
+from skimage import data
+
+from icmformer.errors import ConfigError
+from tests.training.finetuning.prepared_photos import write_photos
+from training.data.shards import open_shard
+from training.finetuning.groups import NEAR, find_groups, near_pairs, perceptual_hash
+from training.finetuning.readers.reading_report import ReadingReport
+
+
+def grouped(folder, names, group_by="auto", **made):
+    """The names that belong together, those of lone photos left out, and the report."""
+    report = ReadingReport()
+    groups = find_groups(write_photos(folder, names, **made), folder, group_by, report)
+    together = [{n for n, g in zip(names, groups, strict=True) if g == group} for group in set(groups)]
+    return sorted((names for names in together if len(names) > 1), key=sorted), report
+
+
+GRID = [f"map_{row}_{column}.png" for row in range(3) for column in range(3)]
+OFFSETS = [f"slide_{y}_{x}.png" for y in (512, 1024) for x in (2048, 2560, 3072)]
+
+
+@pytest.mark.parametrize(
+    "together",
+    [
+        ["frame_000000", "frame_000017", "frame_000018.PNG"],
+        ["a/clip_frame_000123.jpg", "a/clip_frame_7.jpg"],
+        ["a\\b\\Clip-Frame12.jpg", "a\\b\\Clip-Frame13.jpg"],
+        ["0a1b2c3d-frame_000001.png", "ffffffff-frame_000002.png"],  # as Label Studio stores uploads
+        ["x/lorry.mp4-0012.jpg", "x/lorry.mp4-0100.jpg"],
+        ["lorry_mp4-0012_jpg.rf.0123456789abcdef.jpg", "lorry_mp4-0013_jpg.rf.fedcba9876543210.jpg"],
+        ["train/p_jpg.rf.0123456789abcdef.jpg", "valid/p_jpg.rf.fedcba9876543210.jpg"],
+        ["city_x12_y3.tif", "city_x13_y3.tif"],
+        ["r1_c2.png", "r7_c9.png"],
+        ["scan_row2_col10.png", "scan_row3_col1.png"],
+        ["slide7_tile_14.png", "slide7_tile_15.png"],
+        ["slide7-patch-1-2.png", "slide7-patch-1-3.png"],
+        GRID,
+        OFFSETS,
+    ],
+)
+def test_frames_of_a_video_and_tiles_of_an_image_belong_together(together, tmp_path):
+    found, report = grouped(tmp_path, [*together, "other/frame_000000", "z/other_tile_1.png", "IMG_1.jpg"])
+    assert found == [set(together)]
+    assert sum(report.counts("decided").values()) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"IMG_2024_{n:04}.jpg" for n in range(9)],
+        [f"IMG_{year}_{n:04}.jpg" for year in (2023, 2024) for n in range(1, 5)],
+        ["IMG_20240512_101502.jpg", "IMG_20240512_101507.jpg", "IMG_20240513_090000.jpg", "IMG_20240514_120000.jpg"],
+        ["a/frame_1.png", "b/frame_1.png"],
+        ["wireframe1.png", "wireframe2.png"],
+        ["a_clip_1.png", "a_clip_2.png"],
+        ["textile1.png", "textile2.png"],
+        ["x1.png", "x2.png"],
+        ["sample_1_3.png", "sample_2_9.png", "sample_3_1.png", "sample_7_12.png", "sample_4_4.png"],  # a sparse "grid"
+    ],
+)
+def test_names_that_merely_count_do_not_join(names, tmp_path):
+    assert grouped(tmp_path, names)[0] == []
+
+
+def test_a_grid_is_of_equal_sizes(tmp_path):
+    sizes = [(24, 32)] * 8 + [(24, 30)]
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    assert grouped(tmp_path, GRID, pictures=pictures)[0] == []
+
+
+def test_what_the_tool_holds_together_stays_so(tmp_path):
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    found, report = grouped(tmp_path, names, groups=["task 1", "task 2", "task 1", ""])
+    assert found == [{"a.png", "c.png"}]
+    assert "one task or video" in report.lines()[0]
+
+
+def test_rules_of_a_team_replace_those_of_names(tmp_path):
+    names = ["p1/frame_1.png", "p1/frame_2.png", "p2/a-day3.png", "p3/b-day3.png", "p2/c-day4.png"]
+    assert grouped(tmp_path, names, "none")[0] == []
+    assert grouped(tmp_path, names, "folder")[0] == [set(names[:2]), {names[2], names[4]}]
+    assert grouped(tmp_path, names, r"-(day\d)")[0] == [set(names[2:4])]
+    assert grouped(tmp_path, names, r"day\d")[0] == [set(names[2:4])]
+    assert grouped(tmp_path, names, r"day\d|frame")[0] == [set(names[:2]), set(names[2:4])]
+    with pytest.raises(ConfigError, match=r"--group-by takes auto, none, folder or a regular expression.*\("):
+        grouped(tmp_path, names, "(")
+
+
+def encoded(image, quality):
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return Image.open(out).convert("RGB")
+
+
+def cropped(image, share):
+    x, y = round(share * image.width), round(share * image.height)
+    return image.crop((x, y, image.width - x, image.height - y))
+
+
+CHANGES = {
+    "jpeg": lambda image: encoded(image, 50),
+    "half": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.85),
+    "gray": lambda image: image.convert("L").convert("RGB"),
+    "cropped": lambda image: cropped(image, 0.005),
+}
+PHOTOS = ("astronaut", "camera", "cat", "coffee", "coins", "rocket", "retina", "immunohistochemistry", "page", "moon")
+
+
+def photo_of(name):
+    image = Image.fromarray(getattr(data, name)()).convert("RGB")
+    image.thumbnail((400, 400))
+    return image
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_near_copies_belong_together_and_other_photos_do_not(change, tmp_path):
+    originals = [photo_of(name) for name in PHOTOS]
+    pictures = [np.asarray(image) for image in (*originals, *map(CHANGES[change], originals))]
+    names = [f"{kind}{name}.png" for kind in ("", "copy-of-") for name in PHOTOS]
+    found, report = grouped(tmp_path, names, "folder-.*", pictures=pictures)
+    assert found == sorted(({name + ".png", f"copy-of-{name}.png"} for name in PHOTOS), key=sorted)
+    assert report.counts("decided") == {"kept together: nearly alike": len(PHOTOS)}
+    assert grouped(tmp_path, names, "none", pictures=pictures)[0] == []
+
+
+def test_blank_photos_do_not_become_one_group(tmp_path):
+    rng = np.random.default_rng(0)
+    blank = [(rng.normal(200, 1, (96, 96, 3)) + 0.5).astype(np.uint8) for _ in range(30)]
+    assert grouped(tmp_path, [f"{n}.png" for n in range(30)], pictures=blank)[0] == []
+    twice = [np.full((96, 96, 3), gray, np.uint8) for gray in (7, 9, 7)]
+    assert grouped(tmp_path, ["a", "b", "c"], pictures=twice)[0] == [{"a", "c"}]
+
+
+@pytest.mark.parametrize(("shard", "name"), [("000", "dsb2018"), ("000", "solar"), ("004", "virus_em")])
+def test_photos_of_one_microscope_or_town_are_told_apart(shard, name, shared, tmp_path):
+    archive = open_shard(shared / "data" / "train" / f"train-{shard}.zip", include_held_out=True)
+    places = [place for place, record in enumerate(archive.records) if record.set == name][:40]
+    pictures = [archive.load(place)[0] for place in places]
+    found, _ = grouped(tmp_path, [f"{n}.png" for n in range(len(pictures))], pictures=pictures)
+    assert len(pictures) >= 20
+    assert found == []
+
+
+def test_near_pairs_are_those_of_all_distances():
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2, (200, 256), np.uint8)
+    for n in range(100):  # in and just beyond reach, in blocks near and far
+        flipped = rng.choice(256, NEAR + n % 2, replace=False)
+        bits[199 - n] = bits[n]
+        bits[199 - n, flipped] ^= 1
+    packed = np.packbits(bits, axis=1).view(np.uint64)
+    distances = np.rint(squareform(pdist(bits, "hamming")) * 256)
+    np.testing.assert_array_equal(near_pairs(packed), np.argwhere(np.triu(distances <= NEAR, 1)))
+    assert len(near_pairs(packed)) == 50
+
+
+def test_the_hash_is_that_of_the_library(tmp_path):
+    import imagehash
+
+    photo_of("cat").save(tmp_path / "cat.png")
+    bits = np.unpackbits(perceptual_hash(tmp_path / "cat.png", "").view(np.uint8))
+    np.testing.assert_array_equal(bits, imagehash.phash(photo_of("cat"), 16).hash.ravel())

@@ -1,0 +1,102 @@
+"""The data of a run: an export's photos in their parts, made once, and again where the export was mended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icmformer.errors import ConfigError
+from training.finetuning.gate import replace_folder
+from training.finetuning.photos import prepare_photos
+from training.finetuning.readers.detect import read_annotations
+from training.finetuning.readers.reading_report import ReadingReport
+from training.finetuning.settings import FinetuneSettings
+from training.finetuning.split import Split, split
+
+READING = "reading.jsonl"
+"""File beside the parts: what was read, skipped and decided, each by name."""
+_PARTS = "parts.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The parts of the photos, and what is to be told of how they were read, a line for each kind."""
+
+    split: Split
+    told: tuple[str, ...]
+
+
+def prepared(settings: FinetuneSettings) -> Prepared:
+    """The data of a run, read and split where it has none of this export yet.
+
+    Where the export has changed since, and what is made of it is the same, the run goes on; else what was trained and
+    evaluated is deleted, and begins anew.
+
+    Raises:
+        ConfigError: An export that cannot be used, or one without a single photo of those that the run has.
+    """
+    export = settings.export_digest()
+    mark = settings.data / _PARTS
+    known = json.loads(mark.read_text()) if mark.exists() else None
+    if known and known["export"] == export:
+        return _of(known)
+    if known:
+        print("the annotations have changed since this run began", flush=True)
+    fresh = settings.out / "data.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    made = _read(settings, fresh)
+    if known:
+        try:
+            _go_on_or_begin_anew(settings, _of(known).split, made.split)
+        except ConfigError:
+            shutil.rmtree(fresh)
+            raise
+    facts = {"export": export, "told": made.told, "photos": made.split.as_mapping()}
+    (fresh / _PARTS).write_text(json.dumps(facts, indent=1))
+    replace_folder(fresh, settings.data)
+    return made
+
+
+def _of(known: Mapping[str, Any]) -> Prepared:
+    return Prepared(Split.from_mapping(known["photos"]), tuple(known["told"]))
+
+
+def _read(settings: FinetuneSettings, out: Path) -> Prepared:
+    """Reads the export into the folder `out`, of parts."""
+    print(f"reading {settings.annotations}", flush=True)
+    report = ReadingReport()
+    photos = read_annotations(settings.export, settings.out / "unpacked", report)
+    done = prepare_photos(photos, out / "all", report, settings.orientation)
+    made = split(done, out / "all", out, report, settings.held_out, settings.choosing, settings.group_by)
+    report.write(out / READING)
+    return Prepared(made, tuple(report.lines()))
+
+
+def _go_on_or_begin_anew(settings: FinetuneSettings, old: Split, new: Split) -> None:
+    """Deletes what was made of other data, and says so.
+
+    Raises:
+        ConfigError: The new data have no photo of the old ones: another export, not a mended one.
+    """
+    if old.content == new.content:
+        print("they make the same photos and masks: going on", flush=True)
+        return
+    if not {photo.pixels for photo in old.photos} & {photo.pixels for photo in new.photos}:
+        raise ConfigError(f"{settings.out} holds a run on other photos; give another --out, or delete it")
+    print("they make other photos or masks: training and evaluations begin anew", flush=True)
+    if (settings.out / "weights").exists():
+        print(f"{settings.out / 'weights'}, of the earlier annotations, stay until better ones replace them")
+    for name in ("run", "candidate", "before", "after", "gate.json", "report.html", *_choosing(settings.out)):
+        path = settings.out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _choosing(out: Path) -> list[str]:
+    return [path.name for path in out.glob("choosing-*")]
