@@ -150,7 +150,7 @@ def test_all_formats_read_back_to_the_same_maps(photos, tmp_path, form, zipped):
     }
     for photo, labels in zip(prepared, MAPS.values(), strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "run/masks" / f"{photo.stem}.png")), labels)
-    assert not report.counts("skipped")
+    assert report.counts("skipped").keys() <= {"cancelled annotation"}
 
 
 def test_polygons_hold_the_pixels_whose_middles_they_hold():
