@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from icmformer.errors import ConfigError, WeightsError
+from icmformer.disk import writing
+from icmformer.errors import ConfigError, DiskFullError, WeightsError
 from icmformer.layers.attention import relative_position_index
 from icmformer.models import ClickNetwork, build_network, meta_network, network_config
 from icmformer.models.config import config_mapping
@@ -126,6 +127,7 @@ def save(
 
     Raises:
         WeightsError: Parameters that do not fit the config, or a folder that cannot be written.
+        DiskFullError: There is no room; what was in the folder before is untouched.
     """
     mapping = config_mapping(network_config(config))
     packed = pack(state_dict, stored)
@@ -133,15 +135,32 @@ def save(
     description: dict[str, Any] = {"format": FORMAT, "name": name, "network": mapping}
     description |= {**serving.as_mapping(), "about": dict(about or {})}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
-        save_file(packed, folder / MODEL_FILE)
-        shutil.copymode(folder / CONFIG_FILE, folder / MODEL_FILE)  # safetensors lets nobody else read its files
-        sums = "".join(f"{file_sha256(folder / file)}  {file}\n" for file in (CONFIG_FILE, MODEL_FILE))
-        (folder / SUMS_FILE).write_text(sums)
+        _write(folder, json.dumps(description, indent=2) + "\n", packed)
+    except DiskFullError:
+        raise
     except OSError as error:
         raise WeightsError(f"cannot write weights to {folder}: {error.strerror}") from error
     return folder
+
+
+def _write(folder: Path, description: str, packed: Mapping[str, Tensor]) -> None:
+    """Writes the three files beside those that are there, and then puts them in their place: all, or none."""
+    made = not folder.exists()
+    parts = {name: folder / f"{name}.part" for name in (CONFIG_FILE, MODEL_FILE, SUMS_FILE)}
+    try:
+        with writing(folder, temporary=tuple(parts.values())):
+            folder.mkdir(parents=True, exist_ok=True)
+            parts[CONFIG_FILE].write_text(description)
+            save_file(dict(packed), parts[MODEL_FILE])
+            shutil.copymode(parts[CONFIG_FILE], parts[MODEL_FILE])  # safetensors lets nobody else read its files
+            sums = "".join(f"{file_sha256(parts[name])}  {name}\n" for name in (CONFIG_FILE, MODEL_FILE))
+            parts[SUMS_FILE].write_text(sums)
+            for name, part in parts.items():
+                part.replace(folder / name)
+    except BaseException:
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def _load_folder(folder: Path) -> Weights:

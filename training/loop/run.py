@@ -100,7 +100,7 @@ def train(config: TrainConfig, options: RunOptions) -> RunResult:
 
     Raises:
         IcmformerError: A config, data, weights or a checkpoint that cannot be used.
-        OSError: A checkpoint that cannot be written.
+        OSError: A checkpoint or log that cannot be written; a `DiskFullError` where there is no room.
     """
     if options.anneal and not can_anneal(config):
         raise ConfigError("--anneal needs a schedule that falls: optim.schedule is `constant`")

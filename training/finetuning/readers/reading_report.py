@@ -52,7 +52,9 @@ class ReadingReport:
         lines = []
         for what in ("skipped", "decided"):
             for kind, count in self.counts(what).items():
-                named = [f"{name} ({told})" if told else name for w, k, name, told in self.rows if (w, k) == (what, kind)]
+                named = [
+                    f"{name} ({told})" if told else name for w, k, name, told in self.rows if (w, k) == (what, kind)
+                ]
                 more = f", and {count - examples} more" if count > examples else ""
                 lines.append(f"{what}: {count} x {kind}: {'; '.join(named[:examples])}{more}")
         return lines
