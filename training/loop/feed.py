@@ -109,9 +109,8 @@ def measure_feed(config: TrainConfig, images: Decoded, workers: int, seconds: fl
         unreadable += filter(None, errors)
     for error in unreadable:
         print(f"cannot be read, passed over: {error}", file=sys.stderr)
-    if unreadable and (
-        failure := too_many(len(unreadable), len(images.records), config.data.unreadable, unreadable[0])
-    ):
+    share = config.data.unreadable
+    if unreadable and (failure := too_many(len(unreadable), len(images.records), share, unreadable[0])):
         raise failure
     decode_seconds = time.monotonic() - started
     with closing(batches(SampleSet(images, stage.config), stage, stage.start, workers)) as source:
