@@ -7,6 +7,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,8 @@ def exit_status(work: Callable[[], int | None], stopped: str, out: Path | None =
         return status
     except (IcmformerError, OSError) as error:
         print(f"error: {disk_full(error, out) or error}", file=sys.stderr)
+        with suppress(OSError):
+            _flush()
         return 2
     except Exception as error:  # libraries wrap what the system told them
         full = disk_full(error, out)

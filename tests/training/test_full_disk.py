@@ -129,6 +129,7 @@ def test_weights_on_a_full_disk_leave_the_old_ones_or_nothing(small_disk, share)
     assert not (place / "new").exists()
 
 
+@pytest.mark.slow
 def test_exports_and_conversions_say_where_there_is_no_room(miniature, shard_root, tmp_path):
     out = tmp_path / "run"
     assert main([*map(str, train_words(shard_root, tmp_path, out)), "--time-budget", "0"]) == 0
@@ -144,12 +145,19 @@ def test_exports_and_conversions_say_where_there_is_no_room(miniature, shard_roo
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_output_that_cannot_be_printed_is_told():
+def test_output_that_cannot_be_printed_is_told(shard_root, tmp_path):
+    words = train_words(shard_root, tmp_path, tmp_path / "run")
     with Path("/dev/full").open("w") as full:
-        done = limited(10**9, "training.data.download", "check", ROOT / "docs", stdout=full)
+        done = limited(10**9, "training.train", *words, "--dry-run", stdout=full)
     assert done.returncode == 2
     assert "error: the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def stopped_while_writing(place, part):
+    with writing(place, temporary=(part,)):
+        part.write_text("half")
+        raise KeyboardInterrupt
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -159,9 +167,8 @@ def test_only_want_of_room_is_taken_for_it(tmp_path):
     with pytest.raises(FileNotFoundError), writing(tmp_path):
         (tmp_path / "none").read_text()
     part = tmp_path / "a.part"
-    with pytest.raises(KeyboardInterrupt), writing(tmp_path, temporary=(part,)):
-        part.write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        stopped_while_writing(tmp_path, part)
     assert not part.exists()
     assert disk_full(ValueError("no space left on device")) is None
     copied = shutil.Error([("a", "b", str(OSError(28, os.strerror(28))))])
@@ -169,6 +176,7 @@ def test_only_want_of_room_is_taken_for_it(tmp_path):
     assert disk_full(shutil.Error([("a", "b", str(OSError(13, os.strerror(13))))])) is None
 
 
+@pytest.mark.slow
 def test_an_evaluation_without_room_ends_with_a_line(miniature, shard_root, tmp_path):
     """And goes on with what it has once there is."""
     out = tmp_path / "measured"

@@ -172,6 +172,7 @@ def test_the_limit_ends_a_run_saved_and_it_goes_on_once_mended(root, started, tm
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_two_processes_pass_over_what_one_does(root, tmp_path):
     """Each meets images that the other does not; the list has all, and the losses are one process's."""
     break_some(root)
