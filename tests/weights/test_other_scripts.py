@@ -19,6 +19,7 @@ from icmformer.models import build_network
 from icmformer.weights.state_dicts import find_state_dict
 from icmformer.weights.unpickle import TorchFile
 from icmformer.weights.warm_start import warm_start
+from tests.engines import MINIATURE
 from tests.weights.conftest import NAME
 from training.loop.initial_weights import starting_network
 
@@ -261,3 +262,12 @@ def test_only_the_state_dict_that_is_taken_is_read(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 10**6
     finally:
         tracemalloc.stop()
+
+
+def test_a_network_that_is_not_registered_says_its_config(tmp_path):
+    network = build_network(MINIATURE)
+    torch.save({"state_dict": network.state_dict(), "config": MINIATURE}, tmp_path / "w.pth")
+    assert weights.load(tmp_path / "w.pth").build().config == network.config
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="number of attention heads"):
+        weights.load(tmp_path / "w.pth")
