@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = FinetuneSettings(devices=options.pop("device").split(","), **options)
         return 0 if finetune(settings) else NOT_PROMOTED
 
-    return exit_status(work, f"stopped; run the same command to go on: {args.out}")
+    return exit_status(work, f"stopped; run the same command to go on: {args.out}", args.out)
 
 
 if __name__ == "__main__":

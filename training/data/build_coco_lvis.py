@@ -276,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     args = _parser().parse_args(argv)
-    return exit_status(lambda: _build(args), f"stopped; run the same command to go on: {args.out}")
+    return exit_status(lambda: _build(args), f"stopped; run the same command to go on: {args.out}", args.out)
 
 
 def _build(args: argparse.Namespace) -> int:
