@@ -11,7 +11,8 @@ from PIL import Image
 
 from icmformer.errors import ConfigError, UnreadableImageError
 from icmformer.images.reading import FORMATS, read_image
-from training.data.objects import IGNORE, MOST_OBJECTS
+from training.data.label_masks import read_label_mask
+from training.data.objects import IGNORE
 from training.data.records import ImageRecord
 
 IMAGE_ENDINGS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
@@ -66,9 +67,8 @@ def _is_image(path: Path) -> bool:
 class Folder:
     """`images/` and `masks/`, paired by name.
 
-    A mask is a gray or palette image: 0 background, 255 ignored, every other value an object. One whose only value
-    beside 0 is 255 (or 1) holds that one object. Of more than 254 objects the smallest are ignored. Nothing of a
-    folder is held out.
+    Masks are label maps, see `read_label_mask`. Of more than 254 objects the smallest are ignored. Nothing of a folder
+    is held out.
 
     Attributes:
         unreadable: Images without a mask that can be read, which are not among the records.
@@ -91,17 +91,13 @@ class Folder:
             try:
                 if image.stem not in by_stem:
                     raise ConfigError(_no_mask(image, masks))
-                labels = np.unique(_labels(by_stem[image.stem]))
+                labels = np.unique(read_label_mask(by_stem[image.stem]).labels)
             except ConfigError as error:
                 self.unreadable.append(UnreadableImageError(f"{root.name}: {image.name}", str(error)))
                 continue
             ids = tuple(int(i) for i in labels if i not in (0, IGNORE))
             self._pairs.append((image, by_stem[image.stem]))
             self.records.append(ImageRecord(image.stem, root.name, ids))
-
-    def image_file(self, index: int) -> Path:
-        """The file of image `index`."""
-        return self._pairs[index][0]
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Returns image `index` as RGB (H, W, 3) and its label map (H, W).
@@ -111,7 +107,7 @@ class Folder:
             ConfigError: A mask that cannot be read, or of another size than its image.
         """
         image, mask = self._pairs[index]
-        pixels, labels = read_image(image).pixels, _labels(mask)
+        pixels, labels = read_image(image).pixels, read_label_mask(mask).labels
         if labels.shape != pixels.shape[:2]:
             raise ConfigError(
                 f"{image} and {mask} are of different sizes: {_size(pixels)} and {_size(labels)} pixels (as shown, "
@@ -122,27 +118,3 @@ class Folder:
 
 def _size(pixels: NDArray[np.uint8]) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
-
-
-def _labels(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged files make Pillow raise nearly anything
-        raise ConfigError(f"{path} cannot be read as a mask: {error}") from error
-    if values.ndim != 2:
-        raise ConfigError(f"{path} is in colour; a mask is a gray or palette image whose values are the ids")
-    ids, inverse, sizes = np.unique(values.astype(np.int64), return_inverse=True, return_counts=True)
-    if set(ids.tolist()) <= {0, IGNORE}:
-        return (values > 0).astype(np.uint8)
-    beyond = ids.max() > IGNORE  # more values than a byte holds: 255 is one object among them
-    places = np.flatnonzero((ids != 0) & ((ids != IGNORE) | beyond))
-    large = np.sort(places[np.argsort(-sizes[places], kind="stable")][:MOST_OBJECTS])
-    table = np.zeros(len(ids), np.uint8)
-    table[places] = IGNORE
-    table[large] = np.arange(1, len(large) + 1)
-    if not beyond:
-        table[ids == IGNORE] = IGNORE
-    return table[inverse].reshape(values.shape)

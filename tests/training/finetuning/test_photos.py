@@ -116,7 +116,7 @@ def test_bad_photos_and_annotations_cost_themselves(tmp_path):
     }
     told = "\n".join(report.lines())
     assert "the photo has 50 x 30 pixels, its annotations 50 x 29" in told
-    assert "nan of /etc/../good\0.png" in told
+    assert "nan of /etc/../good\\x00.png" in told
     assert sorted(p.name for p in (tmp_path / "out").rglob("*.png")) == ["000001.png", "000001.png"]
     report.write(tmp_path / "report.jsonl")
     assert len((tmp_path / "report.jsonl").read_text().splitlines()) == 1 + len(report.rows)

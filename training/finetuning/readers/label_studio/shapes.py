@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icmformer.types import BoolMask
+from training.data.outlines import checked_points, finite, polygon_mask
 from training.finetuning.readers.annotations import BadAnnotationError, Shape
 from training.finetuning.readers.label_studio.rle import decode_rle
 from training.finetuning.readers.photo_finder import data_address
-from training.finetuning.readers.shapes import Ellipse, checked_points, finite, polygon_mask
+from training.finetuning.readers.shapes import Ellipse
 
 _OTHER_SIZE = "a mask of another size than its photo"
 _NO_NUMBER = "a coordinate that is no number"
