@@ -41,5 +41,25 @@ class DeviceMemoryError(DeviceError):
     """A device with no memory left for a network or for a pass of it."""
 
 
+class DiskFullError(IcmformerError, OSError):
+    """No room left where a file is written: a full disk, a used-up quota, or a limit on the size of files."""
+
+
 class TrainingError(IcmformerError, RuntimeError):
     """A training run that cannot go on."""
+
+
+class UnreadableImageError(ImageError):
+    """An image to train or measure on, or its masks, that cannot be read.
+
+    Attributes:
+        image: Which one.
+        why: What is wrong with it.
+    """
+
+    def __init__(self, image: str, why: str) -> None:
+        super().__init__(image, why)  # both, so that it comes whole out of another process
+        self.image, self.why = image, why
+
+    def __str__(self) -> str:
+        return f"{self.image}: {self.why}"

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
             out = args.out / method
             print_table(evaluate_baseline(method, args.dataset, args.root, out, args.limit, args.all_clicks))
 
-    return exit_status(work, f"stopped; run the same command to go on: {args.out}")
+    return exit_status(work, f"stopped; run the same command to go on: {args.out}", args.out)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from icmformer import Engine
+from icmformer.disk import disk_full
 from icmformer.errors import IcmformerError
 from icmformer.inference.profiles import PROFILES
 from training.evaluation.benchmarks import BENCHMARKS, EvalObject, load_benchmark
@@ -94,21 +97,41 @@ def measured(args: argparse.Namespace) -> tuple[Engine, list[EvalObject]]:
     return Engine.from_weights(args.weights, "cpu", args.profile), load_benchmark(args.dataset, args.root, args.limit)
 
 
-def exit_status(work: Callable[[], int | None], stopped: str) -> int:
+def exit_status(work: Callable[[], int | None], stopped: str, out: Path | None = None) -> int:
     """Does a command's work and says in a line what went wrong.
 
     Args:
         work: The work; returns the command's exit status, None for 0.
         stopped: What to say after Ctrl-C.
+        out: Where the command writes, for errors that do not say where there is no room left.
 
     Returns:
         The work's own status; 2 for a user's mistake or a file that cannot be used, 130 for Ctrl-C.
     """
     try:
-        return work() or 0
+        status = work() or 0
+        _flush()
+        return status
     except (IcmformerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {disk_full(error, out) or error}", file=sys.stderr)
+        with suppress(OSError):
+            _flush()
+        return 2
+    except Exception as error:  # libraries wrap what the system told them
+        full = disk_full(error, out)
+        if full is None:
+            raise
+        print(f"error: {full}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130
+
+
+def _flush() -> None:
+    """What cannot be printed is told by the command, not by Python when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise

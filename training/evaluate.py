@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         results = evaluate(_settings(args), args.out, args.device.split(","), args.jobs, args.overlays)
         print_table(results, args.out)
 
-    return exit_status(work, f"stopped; finished objects are kept, run the same command to go on: {args.out}")
+    return exit_status(work, f"stopped; finished objects are kept, run the same command to go on: {args.out}", args.out)
 
 
 def _settings(args: argparse.Namespace) -> EvaluationSettings:

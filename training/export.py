@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--name", help="the weights' name (the output folder's)")
     parser.add_argument("--store", choices=STORED, default="fp16", help="how numbers are stored (fp16)")
     args = parser.parse_args(argv)
-    return exit_status(lambda: _export(args), "stopped")
+    return exit_status(lambda: _export(args), "stopped", args.output)
 
 
 def _export(args: argparse.Namespace) -> int:

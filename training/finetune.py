@@ -39,6 +39,11 @@ def main(argv: list[str] | None = None) -> int:
         help="Label Studio's labelling config, which tells several photos of a page apart",
     )
     parser.add_argument(
+        "--predictions",
+        action="store_true",
+        help="take predictions of Label Studio's tasks that nobody annotated (passed over)",
+    )
+    parser.add_argument(
         "--orientation",
         choices=get_args(Orientation),
         help="whether outlines of photos with an EXIF orientation are on the photo as shown (upright) or as stored, "
@@ -82,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = FinetuneSettings(devices=options.pop("device").split(","), **options)
         return 0 if finetune(settings) else NOT_PROMOTED
 
-    return exit_status(work, f"stopped; run the same command to go on: {args.out}")
+    return exit_status(work, f"stopped; run the same command to go on: {args.out}", args.out)
 
 
 if __name__ == "__main__":

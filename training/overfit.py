@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/overfit"), help="folder for everything (runs/overfit)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (2)")
     args = parser.parse_args(argv)
-    return exit_status(lambda: _overfit(args), "stopped")
+    return exit_status(lambda: _overfit(args), "stopped", args.out)
 
 
 def _overfit(args: argparse.Namespace) -> int:

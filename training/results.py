@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         options = vars(args)
         evaluate_benchmarks(devices=options.pop("device").split(","), **options)
 
-    return exit_status(work, f"stopped; run the same command to go on: {args.out}")
+    return exit_status(work, f"stopped; run the same command to go on: {args.out}", args.out)
 
 
 if __name__ == "__main__":

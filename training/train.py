@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         unless torchrun would take that for a fault and start all over.
     """
     args = _parser().parse_args(argv)
-    return exit_status(lambda: _train(args), "stopped")
+    return exit_status(lambda: _train(args), "stopped", args.out)
 
 
 def _train(args: argparse.Namespace) -> int:

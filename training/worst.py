@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             print(warning, file=sys.stderr)
         print(f"{drawn} objects drawn to {args.picture}: IoU after {args.clicks} clicks > after the last")
 
-    return exit_status(work, "stopped; nothing was written")
+    return exit_status(work, "stopped; nothing was written", args.picture)
 
 
 if __name__ == "__main__":

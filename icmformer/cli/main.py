@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from icmformer import __version__
+from icmformer.disk import disk_full
 from icmformer.errors import ConfigError, IcmformerError
 
 
@@ -56,6 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {disk_full(error) or error}", file=sys.stderr)
         return 2
     return code

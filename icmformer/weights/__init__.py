@@ -7,7 +7,8 @@ The native form is a folder:
     model.safetensors  the state dict, stored as `icmformer.weights.quantise` says: fp32, fp16 or int8
     SHA256SUMS         of both, as `sha256sum -c` reads it
 
-Published `.pth` files of iCMFormer and SimpleClick load too, without running anything in them. Nothing here uses the
+Published `.pth` files of iCMFormer and SimpleClick load too, and checkpoints of other scripts that hold such a network,
+without running anything in them. Nothing here uses the
 network, but for `fetch`, which does only what it is told.
 """
 
@@ -22,7 +23,7 @@ from icmformer.weights.search_path import (
     search_path,
 )
 from icmformer.weights.serving_defaults import AS_PUBLISHED, MIN_CROP_SIZE, THRESHOLD, ServingDefaults
-from icmformer.weights.store import FORMAT, Weights, load, save
+from icmformer.weights.store import FORMAT, Weights, WeightsWarning, load, save
 
 __all__ = [
     "AS_PUBLISHED",
@@ -35,6 +36,7 @@ __all__ = [
     "THRESHOLD",
     "ServingDefaults",
     "Weights",
+    "WeightsWarning",
     "available",
     "fetch",
     "load",

@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from icmformer.errors import ConfigError, WeightsError
-from icmformer.models.config import VARIANTS, NetworkConfig, SwinConfig, ViTConfig
+from icmformer.models.config import VARIANTS, HybridConfig, NetworkConfig, SwinConfig, ViTConfig, network_config
+from icmformer.weights.state_dicts import listed
 
+_HYBRID_PATCH = 16  # pixels a token
 _UPSAMPLE = {1: "x1", 2: "x2", 4: "x4"}
 
 
@@ -29,13 +31,18 @@ def published_config(state: Mapping[str, Tensor], hints: Mapping[str, Any], wher
     assert isinstance(params, Mapping)
     backbone = _parameter(params, "backbone_params")
     try:
+        if "family" in hints:
+            return network_config(hints)
+        if "backbone.embed_16.weight" in state:
+            return _hybrid(state)
         if "backbone.layers.0.blocks.0.attn.relative_position_bias_table" in state:
             return _swin(state, backbone)
         return _vit(state, backbone)
     except (KeyError, IndexError, ArithmeticError, TypeError, ValueError, ConfigError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise WeightsError(
-            f"{where} is neither an iCMFormer nor a SimpleClick state dict ({type(error).__name__}: {error}); "
-            "for a backbone alone (MAE, timm, Swin) use it to start a training instead"
+            f"{where} is neither an iCMFormer nor a SimpleClick state dict ({why}; its tensors are called "
+            f"{listed(state)}); for a backbone alone (MAE, timm, Swin) use it to start a training instead"
         ) from error
 
 
@@ -93,6 +100,24 @@ def _swin(state: Mapping[str, Tensor], backbone: Mapping[str, Any]) -> SwinConfi
     )
 
 
+def _hybrid(state: Mapping[str, Tensor]) -> HybridConfig:
+    positions = state["backbone.pos_embed"]
+    dim, depth = positions.shape[2], _count(state, "backbone.blocks.")
+    channels, upsample = _head(state)
+    ratio = state["backbone.blocks.0.mlp.fc1.weight"].shape[0] / dim
+    return HybridConfig(
+        img_size=math.isqrt(positions.shape[1]) * _HYBRID_PATCH,
+        embed_dim=dim,
+        depth=depth,
+        cross_depth=_count(state, "backbone.blocks2."),
+        num_heads=_registered_heads(dim, depth, HybridConfig),
+        mlp_ratio=int(ratio) if ratio == int(ratio) else ratio,
+        neck_out_dims=(state["neck.prompt_4.2.weight"].shape[0], state["neck.prompt_8.weight"].shape[0]),
+        head_channels=channels,
+        upsample=upsample,
+    )
+
+
 def _head(state: Mapping[str, Tensor]) -> tuple[int, Any]:
     channels = state["head.conv_seg.weight"].shape[1]
     return channels, _UPSAMPLE[state["head.fusion_conv.conv.weight"].shape[0] // channels]
@@ -102,8 +127,8 @@ def _count(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
 
 
-def _registered_heads(dim: int, depth: int) -> int:
+def _registered_heads(dim: int, depth: int, kind: type[ViTConfig | HybridConfig] = ViTConfig) -> int:
     for config in VARIANTS.values():
-        if isinstance(config, ViTConfig) and (config.embed_dim, config.depth) == (dim, depth):
+        if isinstance(config, kind) and (config.embed_dim, config.depth) == (dim, depth):
             return config.num_heads
     raise ConfigError(f"the number of attention heads for width {dim} and depth {depth} is not known")

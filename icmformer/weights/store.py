@@ -6,30 +6,39 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from icmformer.errors import ConfigError, WeightsError
+from icmformer.disk import writing
+from icmformer.errors import ConfigError, DiskFullError, WeightsError
 from icmformer.layers.attention import relative_position_index
 from icmformer.models import ClickNetwork, build_network, meta_network, network_config
-from icmformer.models.config import config_mapping
+from icmformer.models.config import NetworkConfig, config_mapping
 from icmformer.settings import Settings
 from icmformer.weights.published import published_config
 from icmformer.weights.quantise import Stored, pack, unpack
 from icmformer.weights.search_path import CONFIG_FILE, MODEL_FILE, RANDOM_PREFIX, SUMS_FILE, locate
 from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
-from icmformer.weights.unpickle import load_torch_file
+from icmformer.weights.state_dicts import find_state_dict, listed
+from icmformer.weights.unpickle import TorchFile, not_weights
 
 FORMAT = 3
 _SECOND_HEAD = "edge_head."  # for objects' edges, of networks derived from SimpleClick (U-CFR); masks do without
+_TABLE, _INDEX = "relative_position_bias_table", "relative_position_index"
 _READS = (1, 2, 3)  # the first had no int8; the first two called the refinement pass `second_look`
+
+
+class WeightsWarning(UserWarning):
+    """What was decided, or left out, when weights of another script were read."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,7 @@ def save(
 
     Raises:
         WeightsError: Parameters that do not fit the config, or a folder that cannot be written.
+        DiskFullError: There is no room; what was in the folder before is untouched.
     """
     mapping = config_mapping(network_config(config))
     packed = pack(state_dict, stored)
@@ -133,15 +143,32 @@ def save(
     description: dict[str, Any] = {"format": FORMAT, "name": name, "network": mapping}
     description |= {**serving.as_mapping(), "about": dict(about or {})}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n")
-        save_file(packed, folder / MODEL_FILE)
-        shutil.copymode(folder / CONFIG_FILE, folder / MODEL_FILE)  # safetensors lets nobody else read its files
-        sums = "".join(f"{file_sha256(folder / file)}  {file}\n" for file in (CONFIG_FILE, MODEL_FILE))
-        (folder / SUMS_FILE).write_text(sums)
+        _write(folder, json.dumps(description, indent=2) + "\n", packed)
+    except DiskFullError:
+        raise
     except OSError as error:
         raise WeightsError(f"cannot write weights to {folder}: {error.strerror}") from error
     return folder
+
+
+def _write(folder: Path, description: str, packed: Mapping[str, Tensor]) -> None:
+    """Writes the three files beside those that are there, and then puts them in their place: all, or none."""
+    made = not folder.exists()
+    parts = {name: folder / f"{name}.part" for name in (CONFIG_FILE, MODEL_FILE, SUMS_FILE)}
+    try:
+        with writing(folder, temporary=tuple(parts.values())):
+            folder.mkdir(parents=True, exist_ok=True)
+            parts[CONFIG_FILE].write_text(description)
+            save_file(dict(packed), parts[MODEL_FILE])
+            shutil.copymode(parts[CONFIG_FILE], parts[MODEL_FILE])  # safetensors lets nobody else read its files
+            sums = "".join(f"{file_sha256(parts[name])}  {name}\n" for name in (CONFIG_FILE, MODEL_FILE))
+            parts[SUMS_FILE].write_text(sums)
+            for name, part in parts.items():
+                part.replace(folder / name)
+    except BaseException:
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def _load_folder(folder: Path) -> Weights:
@@ -174,46 +201,95 @@ def _load_folder(folder: Path) -> Weights:
 
 
 def _load_single(file: Path) -> Weights:
+    if file.suffix == ".npz":
+        raise WeightsError(f"{file} is a backbone alone; start a training with it (--start of training.train)")
     if file.suffix == ".safetensors":
         if (file.parent / CONFIG_FILE).is_file() and file.name == MODEL_FILE:
             return _load_folder(file.parent)
-        state, hints = _read_safetensors(file), dict[str, Any]()
-    elif file.suffix == ".npz":
-        raise WeightsError(f"{file} is a backbone alone; start a training with it (--start of training.train)")
+        with open_safetensors(file) as tensors:
+            found, hints = find_state_dict(tensors, str(file)), dict[str, Any]()
+            state = unpack(found.tensors)
     else:
-        state, hints = _read_published(file)
+        torch_file = TorchFile(file)
+        found, hints = find_state_dict(torch_file.content, str(file)), _hints(torch_file.content)
+        state = unpack(_Tensors(found.tensors, lambda name: torch_file.read(found.tensors[name])))
     state = {k: v for k, v in state.items() if not k.startswith(_SECOND_HEAD)}
     config = published_config(state, hints, str(file))
-    return Weights(config_mapping(config), state, file.stem, file_sha256(file), file)
+    _restore_indices(state)
+    notes = (*found.notes, *_without_constants(state, config))
+    for note in notes:
+        warnings.warn(f"{file}: {note}", WeightsWarning, stacklevel=4)
+    about = {"read": list(notes)} if notes else {}
+    return Weights(config_mapping(config), state, file.stem, file_sha256(file), file, about)
 
 
-def _read_published(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    content = load_torch_file(file)
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    ):
-        raise WeightsError(
-            f"{file} holds no state dict (name -> tensor); expected what iCMFormer or SimpleClick published. "
-            "A backbone alone (MAE's, say) is there to start a training with"
-        )
-    hints = content.get("config") if content is not state else {}
-    return _as_float32(state), hints if isinstance(hints, dict) else {}
+def _hints(content: Any) -> dict[str, Any]:
+    """What a checkpoint says of its network: the config that published files have, or a mapping of ours."""
+    entries = [content.get(key) for key in ("config", "network_config", "network")] if isinstance(content, dict) else []
+    return next((entry for entry in entries if isinstance(entry, dict) and not _tensors(entry)), {})
+
+
+def _tensors(entry: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in entry.values())
+
+
+def _restore_indices(state: dict[str, Tensor]) -> None:
+    """Swin's indices follow from the size of the tables that they point into; files of parameters alone lack them."""
+    for name in [name for name in state if name.endswith(_TABLE)]:
+        side = (math.isqrt(len(state[name])) + 1) // 2
+        state.setdefault(name.removesuffix(_TABLE) + _INDEX, relative_position_index(side))
+
+
+def _without_constants(state: dict[str, Tensor], config: NetworkConfig) -> list[str]:
+    """Takes out the normalisation of pixels where a file has it and it is the network's own; notes of it."""
+    network = meta_network(config)
+    notes = []
+    for name, own in (("mean", network.PIXEL_MEAN), ("std", network.PIXEL_STD)):
+        value = state.get(name)
+        if value is not None and value.numel() == 3 and torch.allclose(value.flatten(), torch.tensor(own), atol=1e-4):
+            del state[name]
+            notes.append(f"left out as it changes nothing: {name}")
+    return notes
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    with open_safetensors(file) as tensors:
+        return unpack(tensors)
+
+
+@contextmanager
+def open_safetensors(file: Path) -> Iterator[Mapping[str, Tensor]]:
+    """The tensors of a safetensors file, each read when it is asked for; copy what is to outlive the file.
+
+    Raises:
+        WeightsError: Not such a file, cut short or damaged.
+    """
     try:
-        return _as_float32(load_file(file))
+        with safe_open(file, "pt") as opened:
+            yield _Tensors(opened.keys(), opened.get_tensor)
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{file} is missing, cut short or damaged ({error}); get it again") from error
+        if isinstance(error, WeightsError):
+            raise
+        told = not_weights(file) or f"it is missing, cut short or damaged ({error}); get it again"
+        raise WeightsError(f"{file} cannot be read as safetensors: {told}") from error
 
 
-def _as_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies: a file read by mapping it into memory may change under a running server."""
-    prefix = "module." if all(k.startswith("module.") for k in state) else ""
-    return {k.removeprefix(prefix): v for k, v in unpack(state).items()}
+class _Tensors(Mapping[str, Tensor]):
+    """Tensors by name, each read when it is asked for."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _random(variant: str) -> Weights:
@@ -241,18 +317,10 @@ def _check(weights: Weights, stored: Stored | None = None) -> None:
     expected = meta_network(weights.config).state_dict()
     where = weights.path or weights.name
     given = weights.state_dict
-    missing, unknown = sorted(set(expected) - set(given)), sorted(set(given) - set(expected))
-    if missing or unknown:
-        raise WeightsError(
-            f"{where} does not fit its network: {len(missing)} parameters missing {missing[:3]}, "
-            f"{len(unknown)} unknown {unknown[:3]}; it belongs to another variant"
-        )
+    wrong = _differences(given, expected)
+    if wrong:
+        raise WeightsError(f"{where} does not fit its network: {wrong}; it belongs to another variant, or is damaged")
     for name, tensor in given.items():
-        if tensor.shape != expected[name].shape:
-            raise WeightsError(
-                f"{where}: {name} has shape {tuple(tensor.shape)}, the network needs {tuple(expected[name].shape)}; "
-                "the config belongs to another variant"
-            )
         if tensor.is_floating_point() != expected[name].is_floating_point() or tensor.is_complex():
             raise WeightsError(f"{where}: {name} has type {tensor.dtype}, the network needs {expected[name].dtype}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -262,6 +330,20 @@ def _check(weights: Weights, stored: Stored | None = None) -> None:
             tensor, relative_position_index(math.isqrt(len(tensor)))
         ):
             raise WeightsError(f"{where}: {name} is not the index that the network uses; the file is damaged")
+
+
+def _differences(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """What a state dict lacks, has too many of, and has of another shape, each with some names; empty for nothing."""
+    missing, unknown = expected.keys() - given.keys(), given.keys() - expected.keys()
+    shaped = [
+        f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    told = [f"{len(missing)} parameters missing ({listed(missing)})"] if missing else []
+    told += [f"{len(unknown)} unknown ({listed(unknown)})"] if unknown else []
+    told += [f"{len(shaped)} of another shape ({'; '.join(shaped[:3])})"] if shaped else []
+    return ", ".join(told)
 
 
 def _verify_sums(folder: Path) -> None:

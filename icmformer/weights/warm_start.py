@@ -11,15 +11,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from icmformer.errors import WeightsError
 from icmformer.layers.embed import resize_position_embedding
 from icmformer.models import ClickNetwork, HybridConfig, SwinConfig
+from icmformer.weights.state_dicts import StateDict, find_state_dict, listed
 from icmformer.weights.vit_backbones import Normalisation, fold_layer_scale, renormalise, resample_patches
 
-_WRAPPERS = ("model", "state_dict", "state_dict_ema", "model_state")
 _PATCHES = "backbone.patch_embed.proj"
 
 
@@ -54,7 +55,8 @@ def warm_start(
 
     Args:
         network: Changed in place.
-        source: A state dict, or a checkpoint that holds one, of a whole network or of a backbone alone.
+        source: A state dict, or a checkpoint that holds one (see `find_state_dict`), of a whole network or of a
+            backbone alone.
         trained: The normalisation of pixels that a backbone was trained with, where it is not the network's own; its
             patch embedding is then converted.
 
@@ -62,12 +64,15 @@ def warm_start(
         What was taken and what was not.
 
     Raises:
-        WeightsError: Not one block fits, or the normalisation cannot be converted; nothing was changed.
+        WeightsError: Not one block fits, values that are not finite, or the normalisation cannot be converted; nothing
+            was changed.
     """
-    unwrapped = _unwrap(source)
+    found = find_state_dict(source, "the source") if source else StateDict({})
+    unwrapped = found.tensors
     if trained is not None and any(name.startswith("backbone.") for name in unwrapped):
         raise WeightsError("a whole network has the normalisation of its family; that of pixels is said of backbones")
     tensors, notes = _named_like(network, unwrapped)
+    notes = [*found.notes, *notes]
     targets = dict(network.named_parameters())
     plan: dict[str, Tensor] = {}
     resized = []
@@ -82,7 +87,9 @@ def warm_start(
             resized.append(name)
         plan[name] = value
     if not any(".blocks." in name and name.endswith(("mlp.fc1.weight", "project.weight")) for name in plan):
-        raise WeightsError("none of the blocks fits this network: the source belongs to another architecture or width")
+        raise WeightsError(_none_fits(tensors, targets))
+    if broken := [name for name, value in plan.items() if not bool(torch.isfinite(value).all())]:
+        raise WeightsError(f"values of the source are not finite, in {listed(broken)}: it is damaged, or went astray")
     notes += _renormalised(network, plan, trained)
     for name, value in plan.items():
         targets[name].data.copy_(value)
@@ -93,6 +100,19 @@ def warm_start(
         unused=tuple(n for n in tensors if n not in plan),
         notes=tuple(notes),
     )
+
+
+def _none_fits(tensors: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> str:
+    """Why a source cannot start a network: shapes, where names are alike, else names."""
+    told = "none of the blocks fits this network: the source belongs to another architecture or width"
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)} in the source and {tuple(target.shape)} in the network"
+        for name, target in targets.items()
+        if name in tensors and tensors[name].shape != target.shape
+    ]
+    if shapes:
+        return f"{told} ({'; '.join(shapes[:3])})"
+    return f"{told} (its tensors are called {listed(tensors)}; the network's {listed(targets)})"
 
 
 def _renormalised(network: ClickNetwork, plan: dict[str, Tensor], trained: Normalisation | None) -> list[str]:
@@ -116,16 +136,6 @@ def _renormalised(network: ClickNetwork, plan: dict[str, Tensor], trained: Norma
 
 def _listed(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in (values if len(set(values)) > 1 else values[:1]))
-
-
-def _unwrap(source: Mapping[str, object]) -> dict[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        inner = source.get(wrapper)
-        if isinstance(inner, Mapping):
-            return _unwrap(inner)
-    tensors = {k: v for k, v in source.items() if isinstance(v, Tensor)}
-    prefix = "module." if tensors and all(k.startswith("module.") for k in tensors) else ""
-    return {k.removeprefix(prefix): v for k, v in tensors.items()}
 
 
 def _named_like(network: ClickNetwork, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

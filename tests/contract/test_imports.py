@@ -17,6 +17,7 @@ LAYERS = {
     "errors": 0,
     "memory": 0,
     "timings": 0,
+    "disk": 1,
     "types": 1,
     "settings": 1,
     "geometry": 2,

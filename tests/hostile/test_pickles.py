@@ -61,4 +61,4 @@ def test_nothing_but_placeholders_gets_a_state(tmp_path, program, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__setstate__", lambda *_: pytest.fail("a tensor took a state"))
     with pytest.raises(WeightsError, match="it would set the state of"):
         load_torch_file(archive(tmp_path, program))
-    assert safe_pickle._rebuild_tensor.__defaults__ is None
+    assert safe_pickle._ArchiveUnpickler._rebuild_tensor.__defaults__ is None

@@ -37,10 +37,12 @@ def test_a_damaged_image_is_told_by_name(tmp_path, shard_root, capsys):
         for name in whole.namelist():
             damaged.writestr(name, b"no image" if name == "photo2.webp" else whole.read(name))
     config = tmp_path / "tiny.yaml"
-    config.write_text("{network: icmformer_vit_tiny224, size: 224, batch: 2, data: {shards: [tiny.zip]}}")
-    words = [str(config), "--data-root", str(tmp_path), "--no-network", "--workers"]
-    for workers in ("0", "1"):
-        assert main([*words, workers]) == 2
+    words = [str(config), "--data-root", str(tmp_path), "--no-network", "--time-budget", "0.02", "--workers"]
+    for workers, share, status in (("0", 0.02, 0), ("1", 0.02, 0), ("1", 0, 2)):
+        data = f"data: {{shards: [tiny.zip], unreadable: {share}}}"
+        config.write_text(f"{{network: icmformer_vit_tiny224, size: 224, batch: 2, {data}}}")
+        assert main([*words, workers]) == status
         told = capsys.readouterr().err
-        assert "the image photo2 of" in told
+        assert told.count("passed over: tiny.zip: photo2: the image photo2 of") == 1
+        assert ("error: 1 of 5 images cannot be read" in told) == (status == 2)
         assert "Traceback" not in told

@@ -56,7 +56,7 @@ def test_a_stopped_run_refuses_other_settings_goes_on_evaluates_and_reports(
     out = tmp_path / "run"
     command = [*quick, "--out", str(out), "--samples", "8"]
     with monkeypatch.context() as patch:
-        patch.setattr("training.loop.run.Run._over", lambda self: self.trainer.seen >= 4)
+        patch.setattr("training.loop.run.Run._over", lambda self, *_: self.trainer.seen >= 4)
         assert main(command) == 130
     told = capsys.readouterr()
     assert "3 photos with 6 objects to train on, 1 with 2 to choose the zoom on, 2 with 4 held out" in told.out
@@ -148,14 +148,14 @@ def test_mended_annotations_go_on_or_begin_anew(quick, tmp_path, capsys, monkeyp
     export, out = write_rings(tmp_path / "rings", 6), tmp_path / "run"
     command = [*quick, "--annotations", str(export), "--out", str(out), "--samples", "12"]
     with monkeypatch.context() as patch:
-        patch.setattr("training.loop.run.Run._over", lambda self: self.trainer.seen >= 4)
+        patch.setattr("training.loop.run.Run._over", lambda self, *_: self.trainer.seen >= 4)
         assert main(command) == 130
     capsys.readouterr()
     parts = json.loads((out / "data" / "parts.json").read_text())
 
     (export / "images" / "notes.txt").write_text("what is no photo changes nothing")
     with monkeypatch.context() as patch:
-        patch.setattr("training.loop.run.Run._over", lambda self: self.trainer.seen >= 8)
+        patch.setattr("training.loop.run.Run._over", lambda self, *_: self.trainer.seen >= 8)
         assert main(command) == 130
     told = capsys.readouterr().out
     assert "the same photos and masks: going on" in told
@@ -246,7 +246,7 @@ JUDGED = ["--held-out", "0.4", "--choosing", "0", "--objects", "12", "--threads"
 def with_rolled_masks(command, out, monkeypatch):
     """Prepares the run's data, and makes what is trained on wrong; what it is judged by stays right."""
     with monkeypatch.context() as patch:
-        patch.setattr("training.loop.run.Run._over", lambda self: True)
+        patch.setattr("training.loop.run.Run._over", lambda self, *_: True)
         assert main(command) == 130
     for path in (out / "data" / "train" / "masks").iterdir():
         Image.fromarray(np.roll(np.asarray(Image.open(path)), (80, 100), (0, 1))).save(path)

@@ -26,7 +26,7 @@ def test_vit_b_trains_goes_on_and_is_evaluated(shared, tmp_path, capsys, monkeyp
     line = [str(tmp_path / "config.yaml"), "--data-root", str(tmp_path), "--out", str(tmp_path / "run")]
     line += ["--device", "cpu", "--workers", "0"]
     with monkeypatch.context() as patch:
-        patch.setattr("training.loop.run.Run._over", lambda self: self.trainer.seen >= 2)
+        patch.setattr("training.loop.run.Run._over", lambda self, *_: self.trainer.seen >= 2)
         assert train(line) == 0
     assert "saved after 2 samples" in capsys.readouterr().out
     assert train(line) == 0

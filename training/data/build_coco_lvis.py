@@ -2,7 +2,8 @@
 
 Joins LVIS's instances with COCO's panoptic things and stuff by the rules of `training.data.coco_lvis.rules`, image by
 image, on all cores; or takes the community's pickles (`--community DIR`), without running what is in them. Writes zip
-shards of PNG layers, which training reads as they are. Stopped, the same command goes on. What to get from where:
+shards of PNG layers, which training reads as they are, and `skipped.jsonl`: each annotation that was left out because
+it outlines nothing or cannot be read. Stopped, the same command goes on. What to get from where:
 `python -m training.data.download`.
 """
 
@@ -17,6 +18,7 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,9 +31,10 @@ from tqdm import tqdm
 from icmformer.errors import ConfigError
 from training.command_line import command_parser, exit_status
 from training.data.coco_lvis.community import Community
-from training.data.coco_lvis.originals import Instances, Panoptic
+from training.data.coco_lvis.originals import Instances, Panoptic, Skipped
 from training.data.coco_lvis.rules import Object, combine
-from training.data.coco_lvis.store import FORMAT, write_shard
+from training.data.coco_lvis.store import FORMAT
+from training.data.coco_lvis.writing import write_shard
 
 _SHARD = 500
 
@@ -72,20 +75,32 @@ class Builder:
 
     def _known(self, number: int) -> tuple[str, int, int]:
         """An image's file name, height and width."""
-        return next(s.images[number] for s in (self.lvis, self.panoptic, self.instances) if s and number in s.images)
+        return next(source.images[number] for source in self._sources if number in source.images)
 
-    def image(self, key: str) -> tuple[str, str, list[Object], tuple[int, int]]:
-        """Key, file name, objects and (height, width)."""
+    @property
+    def _sources(self) -> list[Instances | Panoptic]:
+        return [source for source in (self.lvis, self.panoptic, self.instances) if source]
+
+    @property
+    def skipped(self) -> Skipped:
+        """What the files hold that belongs to no image."""
+        return [row for source in self._sources for row in source.skipped]
+
+    def image(self, key: str, skipped: Skipped) -> tuple[str, str, list[Object], tuple[int, int]]:
+        """Key, file name, objects and (height, width); `skipped` gets what was left out."""
         if self.community:
             objects, size = self.community.objects(key)
             return key, f"{key}.jpg", objects, (size[0], size[1])
         number = int(key)
-        known = self._known(number)
-        lvis = self.lvis.masks(number) if self.lvis else []
-        things, stuff = self.panoptic.masks(number) if self.panoptic else ([], [])
-        if not things and not stuff and self.instances:
-            things = self.instances.masks(number)
-        return key, known[0], combine(lvis, things, stuff), known[1:]
+        _, height, width = known = self._known(number)
+        unlike = [s for s in self._sources if s.images.get(number, known)[1:] != (height, width)]
+        skipped += [("an image of another size in one of the files", f"image {number} of {s.file}", "") for s in unlike]
+        lvis = self.lvis.masks(number, skipped) if self.lvis and self.lvis not in unlike else []
+        panoptic = self.panoptic if self.panoptic not in unlike else None
+        things, stuff = panoptic.masks(number, skipped) if panoptic else ([], [])
+        if not things and not stuff and self.instances and self.instances not in unlike:
+            things = self.instances.masks(number, skipped)
+        return key, known[0], combine(lvis, things, stuff), (height, width)
 
 
 _builder: Builder | None = None  # of a child process
@@ -95,16 +110,28 @@ def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _shard(path: Path, keys: Sequence[str]) -> tuple[int, dict[str, int]]:
+@dataclass(frozen=True)
+class _Shard:
+    """What one shard holds: objects by source and parts, and what was left out."""
+
+    photos: int
+    counts: dict[str, int]
+    skipped: Skipped
+
+
+def _shard(path: Path, keys: Sequence[str]) -> _Shard:
     assert _builder is not None
-    images = [_builder.image(key) for key in keys]
-    write_shard(path, images)
-    counts: dict[str, int] = {}
-    for _, _, objects, _ in images:
-        for item in objects:
-            counts[item.source] = counts.get(item.source, 0) + 1
-            counts["parts"] = counts.get("parts", 0) + (item.parent is not None)
-    return len(images), counts
+    builder, counts, skipped = _builder, Counter[str](), Skipped()
+
+    def images() -> Iterator[tuple[str, str, list[Object], tuple[int, int]]]:
+        for key in keys:
+            image = builder.image(key, skipped)
+            for item in image[2]:
+                counts.update({item.source: 1, "parts": int(item.parent is not None)})
+            yield image
+
+    write_shard(path, images())
+    return _Shard(len(keys), dict(counts), skipped)
 
 
 def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int, name: str) -> dict[str, int]:
@@ -119,7 +146,8 @@ def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int
         name: Of the set, in training configs' `set_weights`.
 
     Returns:
-        Images (`photos`), objects by source, objects that are parts of others.
+        Images (`photos`), objects by source, objects that are parts of others, and what was left out by kind
+        (`skipped: KIND`).
 
     Raises:
         ConfigError: Sources that cannot be read, or `out` holding a set of other sources.
@@ -134,23 +162,36 @@ def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int
     plan["keys"] = hashlib.sha256("\n".join(keys).encode()).hexdigest()
     _claim(out / "plan.json", plan)
     _check_images([builder.file(key) for key in keys], images)
-    totals: dict[str, int] = {"photos": 0}
     pieces = [keys[i : i + _SHARD] for i in range(0, len(keys), _SHARD)]
     tally = out / "counts.jsonl"
     done = {row["shard"]: row for row in _whole_lines(tally)}
     todo = [n for n in range(len(pieces)) if n not in done or not _path(out, n).exists()]
     with tqdm(total=len(keys), initial=len(keys) - sum(len(pieces[n]) for n in todo), unit="image") as bar:
-        for number, count, counts in _run(builder, out, pieces, todo, jobs):
-            done[number] = {"shard": number, "photos": count, **counts}
+        for number, shard in _run(builder, out, pieces, todo, jobs):
+            done[number] = {"shard": number, "photos": shard.photos, **shard.counts, "skipped": shard.skipped}
             with tally.open("a") as file:
                 file.write(json.dumps(done[number]) + "\n")
-            bar.update(count)
+            bar.update(shard.photos)
+    totals = Counter({"photos": 0})
+    skipped: Skipped = builder.skipped
     for row in done.values():
-        for key, value in row.items():
-            if key != "shard":
-                totals[key] = totals.get(key, 0) + value
+        totals.update({key: value for key, value in row.items() if key not in ("shard", "skipped")})
+        skipped += [(kind, name, why) for kind, name, why in row.get("skipped", ())]
+    totals.update(f"skipped: {kind}" for kind, _, _ in skipped)
+    _tell(skipped, out / "skipped.jsonl")
     (out / "set.json").write_text(json.dumps({**about, "counts": totals}, indent=1) + "\n")
     return totals
+
+
+def _tell(skipped: Skipped, path: Path) -> None:
+    """Writes what was left out, and prints the first of each kind."""
+    with path.open("w") as file:
+        for kind, name, why in skipped:
+            file.write(json.dumps({"kind": kind, "name": name, "told": why}) + "\n")
+    for kind, count in Counter(kind for kind, _, _ in skipped).most_common():
+        name, why = next((name, why) for which, name, why in skipped if which == kind)
+        more = f", and {count - 1:,} more: {path}" if count > 1 else ""
+        print(f"skipped: {kind}: {name}{f' ({why})' if why else ''}{more}")
 
 
 def _claim(mark: Path, plan: dict[str, Any]) -> None:
@@ -188,12 +229,12 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _run(
     builder: Builder, out: Path, pieces: list[list[str]], todo: list[int], jobs: int
-) -> Iterator[tuple[int, int, dict[str, int]]]:
+) -> Iterator[tuple[int, _Shard]]:
     global _builder
     _builder = builder
     if jobs == 1:
         for number in todo:
-            yield (number, *_shard(_path(out, number), pieces[number]))
+            yield number, _shard(_path(out, number), pieces[number])
         return
     gc.freeze()  # the processes share what was read, as long as nobody writes to it
     context = multiprocessing.get_context("fork")
@@ -201,7 +242,7 @@ def _run(
         futures = [(n, pool.submit(_shard, _path(out, n), pieces[n])) for n in todo]
         try:
             for number, future in futures:
-                yield (number, *future.result())
+                yield number, future.result()
         except BrokenProcessPool as error:
             raise ConfigError("a process died, most likely for lack of memory: try fewer --jobs") from error
         finally:
@@ -235,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     args = _parser().parse_args(argv)
-    return exit_status(lambda: _build(args), f"stopped; run the same command to go on: {args.out}")
+    return exit_status(lambda: _build(args), f"stopped; run the same command to go on: {args.out}", args.out)
 
 
 def _build(args: argparse.Namespace) -> int:

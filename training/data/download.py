@@ -331,7 +331,7 @@ def main(argv: list[str] | None = None) -> int:
         print(listing())
         return 0
     chosen = run
-    return exit_status(lambda: chosen(args), "stopped; run the same command to go on")
+    return exit_status(lambda: chosen(args), "stopped; run the same command to go on", getattr(args, "to", None))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One set of the training shards as a folder of images/ and masks/: `python -m training.data.extract_set --set NAME ...`.
+"""One set of the training shards as a folder of images/ and masks/: `python -m training.data.extract_set --set NAME`.
 
 Takes the photos of that set out of all shards of a folder, the held-out ones too, as fine-tuning and evaluation read
 them (`training.finetune --annotations DIR`, `training.evaluate --dataset label-maps --root DIR`).

@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from icmformer.errors import ConfigError
-from icmformer.images.reading import read_image
-from training.data.objects import IGNORE, MOST_OBJECTS
+from icmformer.errors import ConfigError, UnreadableImageError
+from icmformer.images.reading import FORMATS, read_image
+from training.data.label_masks import read_label_mask
+from training.data.objects import IGNORE
 from training.data.records import ImageRecord
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_ENDINGS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
+"""Endings, in lower case, of the files that are taken for images: those of all formats that are opened."""
+_OF_SYSTEMS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+"""What operating systems leave in folders, beside hidden files such as a Mac's `._NAME`."""
 
 
 def image_pairs(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
@@ -26,14 +30,18 @@ def image_pairs(images: Path, masks: Path) -> Iterator[tuple[Path, Path]]:
     by_stem = _by_stem(masks)
     for image in _by_stem(images).values():
         if image.stem not in by_stem:
-            raise ConfigError(f"{image} has no mask of that name in {masks}")
+            raise ConfigError(_no_mask(image, masks))
         yield image, by_stem[image.stem]
+
+
+def _no_mask(image: Path, masks: Path) -> str:
+    return f"{image} has no mask of that name in {masks}"
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in files_in(folder):
-        if path.suffix.lower() not in _IMAGES:
+        if not _is_image(path):
             continue
         if path.stem in files:
             raise ConfigError(f"{path} and {files[path.stem]} have the same name; which one is meant?")
@@ -42,64 +50,71 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """What a folder of a data set holds, in order.
+    """What a folder of a data set holds, in order, without hidden files and what systems leave there.
 
     Raises:
         ConfigError: There is no such folder.
     """
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}; --root must be the data set's own folder")
-    return sorted(folder.iterdir())
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in _OF_SYSTEMS)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_ENDINGS
 
 
 class Folder:
     """`images/` and `masks/`, paired by name.
 
-    A mask is a gray or palette image: 0 background, 255 ignored, every other value an object. One whose only value
-    beside 0 is 255 (or 1) holds that one object. Of more than 254 objects the smallest are ignored. Nothing of a
-    folder is held out.
+    Masks are label maps, see `read_label_mask`. Of more than 254 objects the smallest are ignored. Nothing of a folder
+    is held out.
+
+    Attributes:
+        unreadable: Images without a mask that can be read, which are not among the records.
+        others: Names of files and folders that are no images.
 
     Raises:
-        ConfigError: Missing folders, an image without a mask, masks that are no label maps.
+        ConfigError: Missing folders, or two images or masks of one name.
     """
 
     def __init__(self, root: Path) -> None:
-        self._pairs = list(image_pairs(root / "images", root / "masks"))
-        self.records = []
-        for image, mask in self._pairs:
-            labels = np.unique(_labels(mask))
+        images, masks = root / "images", root / "masks"
+        self._pairs: list[tuple[Path, Path]] = []
+        self.records: list[ImageRecord] = []
+        self.unreadable: list[UnreadableImageError] = []
+        by_stem = _by_stem(masks)
+        self.others = [
+            f"{p.parent.name}/{p.name}" for part in (images, masks) for p in files_in(part) if not _is_image(p)
+        ]
+        for image in _by_stem(images).values():
+            try:
+                if image.stem not in by_stem:
+                    raise ConfigError(_no_mask(image, masks))
+                labels = np.unique(read_label_mask(by_stem[image.stem]).labels)
+            except ConfigError as error:
+                self.unreadable.append(UnreadableImageError(f"{root.name}: {image.name}", str(error)))
+                continue
             ids = tuple(int(i) for i in labels if i not in (0, IGNORE))
+            self._pairs.append((image, by_stem[image.stem]))
             self.records.append(ImageRecord(image.stem, root.name, ids))
 
-    def image_file(self, index: int) -> Path:
-        """The file of image `index`."""
-        return self._pairs[index][0]
-
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Returns image `index` as RGB (H, W, 3) and its label map (H, W).
+
+        Raises:
+            ImageError: An image that cannot be read.
+            ConfigError: A mask that cannot be read, or of another size than its image.
+        """
         image, mask = self._pairs[index]
-        pixels, labels = read_image(image).pixels, _labels(mask)
+        pixels, labels = read_image(image).pixels, read_label_mask(mask).labels
         if labels.shape != pixels.shape[:2]:
-            raise ConfigError(f"{image} and {mask} are of different sizes")
+            raise ConfigError(
+                f"{image} and {mask} are of different sizes: {_size(pixels)} and {_size(labels)} pixels (as shown, "
+                "which for the image is after turning it as its EXIF data say)"
+            )
         return pixels, labels
 
 
-def _labels(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            values = np.asarray(image)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read as a mask: {error}") from error
-    if values.ndim != 2:
-        raise ConfigError(f"{path} is in colour; a mask is a gray or palette image whose values are the ids")
-    ids, inverse, sizes = np.unique(values.astype(np.int64), return_inverse=True, return_counts=True)
-    if set(ids.tolist()) <= {0, IGNORE}:
-        return (values > 0).astype(np.uint8)
-    beyond = ids.max() > IGNORE  # more values than a byte holds: 255 is one object among them
-    places = np.flatnonzero((ids != 0) & ((ids != IGNORE) | beyond))
-    large = np.sort(places[np.argsort(-sizes[places], kind="stable")][:MOST_OBJECTS])
-    table = np.zeros(len(ids), np.uint8)
-    table[places] = IGNORE
-    table[large] = np.arange(1, len(large) + 1)
-    if not beyond:
-        table[ids == IGNORE] = IGNORE
-    return table[inverse].reshape(values.shape)
+def _size(pixels: NDArray[np.uint8]) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import loadmat
 from scipy.ndimage import find_objects
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, UnreadableImageError
 from icmformer.images.reading import read_image
 from training.data.records import ImageRecord
 
@@ -72,18 +72,28 @@ LAYOUTS = (
 class Published:
     """One of them as a source of training images.
 
+    Attributes:
+        unreadable: Images of the list that are not there, which are not among the records.
+
     Raises:
-        ConfigError: An empty list, or an image of it that is not there.
+        ConfigError: An empty list.
     """
 
     def __init__(self, root: Path, layout: Layout) -> None:
         names = [line.split()[0] for line in (root / layout.train).read_text().splitlines() if line.strip()]
         self._layout = layout
-        self._pairs = [(root / layout.image.format(n), root / layout.mask.format(n)) for n in names]
-        missing = next((path for pair in self._pairs for path in pair if not path.is_file()), None)
-        if missing or not names:
-            raise ConfigError(f"{root / layout.train} names {missing or 'no image'}, which is not there")
-        self.records = [ImageRecord(name, layout.name, (1,)) for name in names]  # every image of them holds objects
+        if not names:
+            raise ConfigError(f"{root / layout.train} names no image")
+        self._pairs: list[tuple[Path, Path]] = []
+        self.records: list[ImageRecord] = []
+        self.unreadable: list[UnreadableImageError] = []
+        for name in names:
+            pair = root / layout.image.format(name), root / layout.mask.format(name)
+            if missing := next((path for path in pair if not path.is_file()), None):
+                self.unreadable.append(UnreadableImageError(f"{root.name}: {name}", f"{missing} is not there"))
+                continue
+            self._pairs.append(pair)
+            self.records.append(ImageRecord(name, layout.name, (1,)))  # every image of them holds objects
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Returns image `index` as RGB (H, W, 3) and its label map (H, W)."""

@@ -45,11 +45,22 @@ class Shard:
         return {**self.__dict__, "_open": {}}
 
     def load(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Returns image `index` as RGB uint8 (H, W, 3) and its label map as uint8 (H, W)."""
+        """Returns image `index` as RGB uint8 (H, W, 3) and its label map as uint8 (H, W).
+
+        Raises:
+            ConfigError: The image or its label map is not there, damaged, or of another size than the other.
+        """
         key = self.records[index].key
-        archive = self._zip()
-        image = cv2.imdecode(np.frombuffer(archive.read(f"{key}.webp"), np.uint8), cv2.IMREAD_COLOR)
-        labels = cv2.imdecode(np.frombuffer(archive.read(f"{key}.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+        try:
+            archive = self._zip()
+            image = cv2.imdecode(np.frombuffer(archive.read(f"{key}.webp"), np.uint8), cv2.IMREAD_COLOR)
+            labels = cv2.imdecode(np.frombuffer(archive.read(f"{key}.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged archives and images make libraries raise nearly anything
+            raise ConfigError(
+                f"the image {key} of {self.path} or its label map is damaged ({type(error).__name__}: {error})"
+            ) from error
         if image is None or labels is None or labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
             raise ConfigError(f"the image {key} of {self.path} or its label map is damaged")
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), np.asarray(labels, np.uint8)
@@ -71,5 +82,7 @@ def open_shard(path: Path, include_held_out: bool = False) -> Shard:
         raise ConfigError(f"there is no shard {path}")
     try:
         return Shard(path, include_held_out)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged archives raise nearly anything
         raise ConfigError(f"{path} is not a shard of images ({error})") from error

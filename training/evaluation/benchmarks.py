@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, IcmformerError, UnreadableImageError
 from icmformer.images.reading import LoadedImage, read_image
 from training.data.folders import files_in, image_pairs
 from training.data.held_out import held_out
@@ -259,3 +259,29 @@ def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[Eval
     if not objects:
         raise ConfigError(f"no objects found in {root} for {name}")
     return objects if limit is None else _spread(objects, limit)
+
+
+def readable_objects(shard: Path, limit: int) -> tuple[list[EvalObject], list[UnreadableImageError]]:
+    """The objects of `load_benchmark("shard", ...)`, without the images that cannot be read, and those.
+
+    Raises:
+        ConfigError: A limit under 1, no shard, or no object in it that can be read.
+    """
+    if limit < 1:
+        raise ConfigError("--limit starts at 1")
+    opened = open_shard(shard, include_held_out=True)
+    objects: list[EvalObject] = []
+    unreadable: list[UnreadableImageError] = []
+    for index, record in enumerate(opened.records):
+        try:
+            objects += _objects_of(opened, index, record, _LEAST_SHARE)
+        except IcmformerError as error:
+            unreadable.append(UnreadableImageError(f"{shard.name}: {record.set}_{record.key}", str(error)))
+    if not objects:
+        raise ConfigError(f"no objects found in {shard}" + (f": {unreadable[0]}" if unreadable else ""))
+    return _spread(objects, limit), unreadable
+
+
+def unreadable_object(item: EvalObject, error: IcmformerError) -> UnreadableImageError:
+    """What is told of an object whose image cannot be read."""
+    return UnreadableImageError(f"{item.image.name}: {item.name.rpartition('_')[0]}", str(error))

@@ -22,6 +22,7 @@ class FinetuneSettings:
     Attributes:
         file: Which file of a zip or folder holds the annotations; see `Export`.
         label_config: Label Studio's labelling config.
+        predictions: Take predictions of Label Studio's tasks that nobody annotated.
         orientation: Frame of the annotations of photos with an EXIF orientation; None leaves it to the tool's rule.
         held_out: Share of the photos that decide.
         choosing: Share of the photos on which the zoom is chosen.
@@ -38,6 +39,7 @@ class FinetuneSettings:
     images: Path | None = None
     file: str | None = None
     label_config: Path | None = None
+    predictions: bool = False
     orientation: Orientation | None = None
     weights: str = "starter"
     name: str | None = None
@@ -76,7 +78,7 @@ class FinetuneSettings:
     @property
     def export(self) -> Export:
         """What is read."""
-        return Export(self.annotations, self.images, self.file, self.label_config)
+        return Export(self.annotations, self.images, self.file, self.label_config, self.predictions)
 
     def claim(self, weights: Weights) -> None:
         """Writes into the run's folder what decides the run, so that another one is not mixed in.
@@ -115,7 +117,7 @@ class FinetuneSettings:
         Raises:
             ConfigError: There is no such file or folder.
         """
-        whole = hashlib.sha256(f"{self.file} {self.orientation}".encode())
+        whole = hashlib.sha256(f"{self.file} {self.predictions} {self.orientation}".encode())
         for path in (self.annotations, self.label_config, self.images):
             if path is not None and not path.exists():
                 raise ConfigError(f"there is no {path}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -58,6 +59,16 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if self.min_area < 1 or not 0 <= self.keep_background <= 1:
             raise ConfigError(f"augment.min_area starts at 1 and keep_background lies in [0, 1], got {self}")
+        if not all(0 <= share <= 1 for share in (self.whole, self.zoom, self.gray, self.least)):
+            raise ConfigError(f"augment.whole, zoom, gray and least lie in [0, 1], got {self}")
+        for name in ("zoom_expansion", "resize", "brightness", "contrast"):
+            low, high = getattr(self, name)
+            scale = name in ("zoom_expansion", "resize")
+            if not low <= high < math.inf or low < -1 or (scale and low <= 0):
+                over = "over 0" if scale else "from -1 on"
+                raise ConfigError(f"augment.{name} is the least value and the most, {over}, got {[low, high]}")
+        if not (0 <= self.tilt <= 180 and 0 <= self.rgb_shift <= 255):
+            raise ConfigError(f"augment.tilt lies in [0, 180] and rgb_shift in [0, 255], got {self}")
 
 
 def view(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icmformer.disk import writing
 from icmformer.errors import WeightsError
 from icmformer.weights import save
 from icmformer.weights.quantise import Stored
@@ -51,11 +52,20 @@ class CheckpointWriter:
         content = {"state": trainer.state_dict(), "config": as_mapping(trainer.whole), "best": best}
         self._pending = self._thread.submit(_write, _copied(content), path)
 
+    def check(self) -> None:
+        """Raises what the last write met, if it has ended and failed; waits for nothing.
+
+        Raises:
+            OSError: The checkpoint could not be written; a `DiskFullError` where there is no room.
+        """
+        if self._pending and self._pending.done():
+            self.wait()
+
     def wait(self) -> None:
         """Waits until what was begun is on the disk.
 
         Raises:
-            OSError: It could not be written.
+            OSError: It could not be written; a `DiskFullError` where there is no room.
         """
         pending, self._pending = self._pending, None
         if pending:
@@ -82,13 +92,15 @@ def _copied(value: Any) -> Any:
 
 
 def _write(content: Mapping[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with writing(path.parent, temporary=(temporary,)):
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -57,8 +57,8 @@ class PointsConfig:
             raise ConfigError(f"points.max_points starts at 1 and gamma lies in (0, 1], got {self}")
         if min(self.negatives) < 0 or abs(sum(self.negatives) - 1) > 1e-6:
             raise ConfigError(f"points.negatives are shares that add up to 1, got {self.negatives}")
-        if not all(0 <= share <= 1 for share in (self.edge, self.anywhere, self.box)):
-            raise ConfigError(f"points.edge, anywhere and box lie in [0, 1], got {self}")
+        if not all(0 <= share <= 1 for share in (self.edge, self.anywhere, self.box, self.centre_first, self.erode)):
+            raise ConfigError(f"points.edge, anywhere, box, centre_first and erode lie in [0, 1], got {self}")
 
 
 def first_clicks(

@@ -40,6 +40,8 @@ class DataConfig:
         least: Smallest share of the image that a target covers (`recipe: own`).
         balance: `images`: all images of a set are drawn equally often; `objects`: as often as they have objects, so
             that every object counts alike, as it does in a benchmark.
+        unreadable: Share of the images that may be unreadable, though always five: they are passed over, and more end
+            the run after a checkpoint. At 0, the first one does.
     """
 
     shards: tuple[str, ...] = ("train-000.zip", "train-001.zip", "train-002.zip", "train-003.zip")
@@ -48,9 +50,10 @@ class DataConfig:
     stuff: float = 0.3
     least: float = 0.002
     balance: Literal["images", "objects"] = "images"
+    unreadable: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("merge", "stuff", "least"):
+        for name in ("merge", "stuff", "least", "unreadable"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"data.{name} must lie in [0, 1], got {value}")
 
@@ -97,6 +100,10 @@ class OptimConfig:
         _require(self.clip is None or self.clip > 0, f"optim.clip must be positive, got {self.clip}")
         _require(0 <= self.ema < 1, f"optim.ema must lie in [0, 1), got {self.ema}")
         _require(0 < self.layer_decay <= 1, f"optim.layer_decay must lie in (0, 1], got {self.layer_decay}")
+        _require(
+            all(0 < share < 1 for share in self.steps) and list(self.steps) == sorted(self.steps),
+            f"optim.steps are shares of `samples` between 0 and 1, in order, got {list(self.steps)}",
+        )
         for prefix, factor in self.lr_factors.items():
             _require(0 <= factor < math.inf, f"optim.lr_factors.{prefix} cannot be negative, got {factor}")
 
@@ -230,7 +237,9 @@ def stages(config: TrainConfig) -> list[Stage]:
     start = 0
     for number, overrides in enumerate(config.stages):
         last = number == len(config.stages) - 1
-        fixed = set(overrides) & _OF_THE_WHOLE_RUN | {f"data.{k}" for k in overrides.get("data", {}) if k == "shards"}
+        fixed = set(overrides) & _OF_THE_WHOLE_RUN | {
+            f"data.{k}" for k in overrides.get("data", {}) if k in ("shards", "unreadable")
+        }
         _require(not fixed, f"stages[{number}] cannot change {', '.join(sorted(fixed))}: they hold for the whole run")
         until = overrides.get("until", config.samples if last else None)
         if type(until) is not int or not start < until <= config.samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from icmformer.errors import ConfigError, IcmformerError
+from icmformer.errors import ConfigError, UnreadableImageError
 from training.data.decoded import Decoded
 from training.loop.config import TrainConfig, stages
 from training.loop.corrections import Corrections
 from training.loop.samples import Batch, SampleSet, stack
 from training.loop.trainer import batches, worker_processes
+from training.loop.unreadable import too_many
 
 CORRECTED = 64
 """Samples in the batch whose correcting clicks are timed."""
@@ -64,7 +66,7 @@ class FeedFigures:
         )
 
 
-class _Loads(Dataset[IcmformerError | None]):
+class _Loads(Dataset[UnreadableImageError | None]):
     """Decodes image by image, for what stays in memory."""
 
     def __init__(self, images: Decoded) -> None:
@@ -73,13 +75,13 @@ class _Loads(Dataset[IcmformerError | None]):
     def __len__(self) -> int:
         return len(self._images.records)
 
-    def __getitem__(self, index: int) -> IcmformerError | None:
+    def __getitem__(self, index: int) -> UnreadableImageError | None:
         """None, or what is wrong with an image: as a value, so that it comes whole out of a worker process."""
         if index >= len(self):
             raise IndexError(index)
         try:
             self._images.load(index)
-        except IcmformerError as error:
+        except UnreadableImageError as error:
             return error
         return None
 
@@ -95,15 +97,21 @@ def measure_feed(config: TrainConfig, images: Decoded, workers: int, seconds: fl
 
     Raises:
         ConfigError: Images that cannot be used.
+        TrainingError: More of them are unreadable than may be.
     """
     stage = stages(config)[-1]
     if stage.until - stage.start < stage.config.batch:
         raise ConfigError("the run's last stage has fewer samples than one batch: there is nothing to measure")
     loads = DataLoader(_Loads(images), batch_size=16, collate_fn=list, **worker_processes(workers))
     started = time.monotonic()
+    unreadable: list[UnreadableImageError] = []
     for errors in tqdm(loads, desc="decoding", unit="batch", leave=False, mininterval=1):
-        for error in filter(None, errors):
-            raise error
+        unreadable += filter(None, errors)
+    for error in unreadable:
+        print(f"cannot be read, passed over: {error}", file=sys.stderr)
+    share = config.data.unreadable
+    if unreadable and (failure := too_many(len(unreadable), len(images.records), share, unreadable[0])):
+        raise failure
     decode_seconds = time.monotonic() - started
     with closing(batches(SampleSet(images, stage.config), stage, stage.start, workers)) as source:
         next(source)  # workers have started

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from torch import Tensor
 
 from icmformer.errors import WeightsError
 from icmformer.models import ClickNetwork, build_network
 from icmformer.models.config import ViTConfig
 from icmformer.weights import RANDOM_PREFIX, load, locate
 from icmformer.weights.quantise import unpack
-from icmformer.weights.unpickle import load_torch_file
+from icmformer.weights.state_dicts import find_state_dict
+from icmformer.weights.store import open_safetensors
+from icmformer.weights.unpickle import TorchFile, not_weights
 from icmformer.weights.vit_backbones import CENTRED, Normalisation, read_google_vit
 from icmformer.weights.warm_start import warm_start
 from training.loop.initialisation import initialise_as_published
@@ -53,11 +53,11 @@ def starting_network(
     network = build_network(config)
     if recipe == "published":
         initialise_as_published(network)
-    tensors, trained = _read(source)
+    tensors, trained, decided = _read(source)
     report = warm_start(network, tensors, trained)
     told = f"starts from {source}: {len(report.loaded)} parameters taken, {len(report.resized)} resized, "
     told += f"{len(report.fresh)} fresh; {len(report.unused)} of the source unused"
-    told += "".join(f"\n{note}" for note in report.notes)
+    told += "".join(f"\n{note}" for note in (*decided, *report.notes))
     if trained is None and isinstance(network.config, ViTConfig) and any(n.startswith("neck.") for n in report.fresh):
         told += "\npixels taken to be normalised by ImageNet's mean and standard deviation, as MAE's and DINO's are; "
         told += f"for a file of AugReg write {AUGREG_PREFIX}FILE"
@@ -68,23 +68,24 @@ def starting_network(
     return network, told
 
 
-def _read(source: str) -> tuple[Mapping[str, object], Normalisation | None]:
-    """The tensors that a source stands for, and the normalisation of pixels that they are known to be trained with."""
+def _read(source: str) -> tuple[Mapping[str, Tensor], Normalisation | None, tuple[str, ...]]:
+    """The tensors that a source stands for, the pixels' normalisation that they are known by, and what was decided."""
     if source.startswith(PREFIX):
-        return pretrained(source.removeprefix(PREFIX))
+        return (*pretrained(source.removeprefix(PREFIX)), ())
     name = source.removeprefix(AUGREG_PREFIX)
     said = CENTRED if name != source else None
     path = Path(name)
     if not path.is_file() and (name.startswith(RANDOM_PREFIX) or not (path := locate(name)).is_file()):
         if said:
             raise WeightsError(f"{AUGREG_PREFIX} goes before a backbone's file, which {name} is not")
-        return load(name).state_dict, None
+        return load(name).state_dict, None, ()
     if path.suffix == ".npz":
-        return read_google_vit(path), CENTRED
+        return read_google_vit(path), CENTRED, ()
     declared = _declared(path)
     if said and declared and declared != said:
         raise WeightsError(f"{path.with_name('config.json')} has another mean and std; leave {AUGREG_PREFIX} out")
-    return _backbone(path), said or declared
+    tensors, notes = _backbone(path)
+    return tensors, said or declared, notes
 
 
 def _declared(path: Path) -> Normalisation | None:
@@ -99,17 +100,18 @@ def _declared(path: Path) -> Normalisation | None:
     return declared_normalisation(description.get("pretrained_cfg")) if isinstance(description, dict) else None
 
 
-def _backbone(path: Path) -> Mapping[str, object]:
-    """A checkpoint's mapping, whatever wraps the state dict; nothing in the file is run."""
-    try:
-        if path.suffix == ".safetensors":
-            return dict(unpack(load_file(path)))
-        content = load_torch_file(path) if zipfile.is_zipfile(path) else _old_torch_file(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not a state dict")
-    return content
+def _backbone(path: Path) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
+    """A checkpoint's state dict, whatever wraps it, and notes of what was decided; nothing in the file is run."""
+    if path.suffix == ".safetensors":
+        with open_safetensors(path) as tensors:
+            found = find_state_dict(tensors, str(path))
+            return unpack(found.tensors), found.notes
+    if zipfile.is_zipfile(path):
+        file = TorchFile(path)
+        found = find_state_dict(file.content, str(path))
+        return {name: file.read(tensor) for name, tensor in found.tensors.items()}, found.notes
+    found = find_state_dict(_old_torch_file(path), str(path))
+    return found.tensors, found.notes
 
 
 def _old_torch_file(path: Path) -> object:
@@ -119,6 +121,5 @@ def _old_torch_file(path: Path) -> object:
     except OSError:
         raise
     except Exception as error:
-        raise WeightsError(
-            f"{path} is cut short, damaged, or not a file of weights (.pth, .safetensors, .npz); get it again"
-        ) from error
+        told = not_weights(path) or "it is cut short, damaged, or something else; get it again"
+        raise WeightsError(f"{path} is not a file of weights (.pth, .safetensors, .npz): {told}") from error

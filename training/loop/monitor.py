@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from icmformer import Click
+from icmformer.disk import writing
 from icmformer.images.masks import overlay
 from icmformer.weights.serving_defaults import THRESHOLD
 from training.loop.trainer import StepResult
@@ -52,11 +53,13 @@ class Monitor:
     def __init__(self, out: Path, seen: int, total: int, pictures: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        out.mkdir(parents=True, exist_ok=True)
-        log = out / "log.jsonl"
-        _drop_later(log, seen)
-        self._file = log.open("a")
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=seen + 1)
+        self._out = out
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            log = out / "log.jsonl"
+            _drop_later(log, seen)
+            self._file = log.open("a")
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=seen + 1)
         self._bar = tqdm(total=total, initial=seen, unit="sample", mininterval=5, smoothing=0.05, dynamic_ncols=True)
         self._pictures, self._next_picture = pictures, seen
         self._steps = 0
@@ -69,7 +72,14 @@ class Monitor:
             result: Of the step.
             seconds: Since the step before.
             waited: Of these, those without a batch: data that comes too slowly.
+
+        Raises:
+            DiskFullError: There is no room to write it.
         """
+        with writing(self._out):
+            self._step(seen, result, seconds, waited)
+
+    def _step(self, seen: int, result: StepResult, seconds: float, waited: float) -> None:
         speed = {"samples_per_second": (seen - self._bar.n) / seconds, "data_wait": waited / seconds}
         rounded = {name: float(f"{value:.4g}") for name, value in speed.items()}
         self._write({"seen": seen, "time": round(time.time(), 2), **result.scalars, **rounded})
@@ -84,10 +94,11 @@ class Monitor:
             self._next_picture = seen + self._pictures
 
     def validation(self, seen: int, figures: dict[str, float]) -> None:
-        """After each validation."""
-        self._write({"seen": seen, "time": round(time.time(), 2), "validation": figures})
-        for name, value in figures.items():
-            self._board.add_scalar(f"validation/{name}", value, seen)
+        """After each validation; errors as those of `step`."""
+        with writing(self._out):
+            self._write({"seen": seen, "time": round(time.time(), 2), "validation": figures})
+            for name, value in figures.items():
+                self._board.add_scalar(f"validation/{name}", value, seen)
         self._bar.write(f"{seen:,} samples: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
 
     def _write(self, row: dict[str, Any]) -> None:
@@ -101,8 +112,15 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-        self._board.close()
-        self._file.close()
+        try:
+            with writing(self._out):
+                try:
+                    self._board.close()
+                finally:
+                    self._file.close()
+        except OSError:
+            if error is None:  # else it ends the run already
+                raise
 
 
 def _drop_later(log: Path, seen: int) -> None:
@@ -117,5 +135,6 @@ def _drop_later(log: Path, seen: int) -> None:
         if row["seen"] <= seen:
             kept.append(line + "\n")
     temporary = log.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(log)
+    with writing(log.parent, temporary=(temporary,)):
+        temporary.write_text("".join(kept))
+        temporary.replace(log)

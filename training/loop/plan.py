@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, IcmformerError, UnreadableImageError
 from icmformer.models import ClickNetwork, meta_network
-from training.data.sources import open_images
+from training.data.sources import Images, open_images
 from training.loop.config import TrainConfig, stages
 from training.loop.initial_weights import starting_network
 from training.loop.optimiser import learning_rate, parameter_groups
 from training.loop.processes import world_size
 from training.loop.samples import SampleSet
+from training.loop.unreadable import too_many
 
+OPENED = 50
+"""Images that a dry run opens, where it takes no longer than some seconds."""
+_NAMED = 20
 _BYTES_A_PARAMETER = 4 * 5  # weight, gradient, Adam's two moments, average
 
 
@@ -46,14 +51,32 @@ def check(config: TrainConfig, world: int) -> None:
         network.check_size(stage.config.size, stage.config.size)
 
 
-def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float) -> tuple[str, ConfigError | None]:
+def look_into(images: Images, count: int, seconds: float = 10) -> tuple[int, list[UnreadableImageError]]:
+    """Opens images, spread over the sources, until there were so many or the time is up.
+
+    Returns:
+        How many were opened, and those of them that cannot be read.
+    """
+    opened, unreadable, until = 0, [], time.monotonic() + seconds
+    for index in images.spread(count):
+        if time.monotonic() > until:
+            break
+        opened += 1
+        try:
+            images.load(index)
+        except UnreadableImageError as error:
+            unreadable.append(error)
+    return opened, unreadable
+
+
+def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float) -> tuple[str, IcmformerError | None]:
     """The plan as text, and what is wrong with the data, if anything is; arguments as in `RunOptions`.
 
     Raises:
         ConfigError: Parameter groups that do not fit, or a batch that the processes cannot share.
         WeightsError: Weights to start from that cannot be used.
     """
-    missing: ConfigError | None = None
+    missing: IcmformerError | None = None
     check(config, world_size())
     network = meta_network(config.network)
     count = sum(p.numel() for p in network.parameters())
@@ -62,9 +85,17 @@ def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float)
         SampleSet(images, config)
         sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in images.records).items())
         data = f"{len(images.records):,} images: {sets}"
+        looked, unreadable = look_into(images, OPENED)
+        opened = f"{looked} images, spread over all sources"
+        if known := [*images.unreadable, *unreadable]:
+            every = len(images.records) + len(images.unreadable)
+            missing = too_many(len(known), every, config.data.unreadable, known[0])
+            opened = "\n          ".join([f"{opened}; {len(known):,} cannot be read:", *map(str, known[:_NAMED])])
+            opened += "\n          ..." if len(known) > _NAMED else ""
+        opened = "\n          ".join([opened, *images.remarks])
     except ConfigError as error:  # what a run will cost can be told before there is anything to train on
         missing = error
-        data = f"NOT USABLE: {error}"
+        data, opened = f"NOT USABLE: {error}", "none"
     name = config.network if isinstance(config.network, str) else config.network.get("family")
     memory = count * _BYTES_A_PARAMETER / 2**30
     lines = [
@@ -72,6 +103,7 @@ def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float)
         f"recipe    {config.recipe}",
         f"memory    {memory:.1f} GiB for weights, gradients, Adam's moments and average, beside the activations",
         f"data      {data}",
+        f"opened    {opened}",
     ]
     if start is not None:
         lines.append(starting_network(config.network, start, config.recipe)[1])

@@ -6,7 +6,8 @@ import math
 import os
 import signal
 import time
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from icmformer.diagnosis.machine import free_memory
-from icmformer.errors import ConfigError, TrainingError
+from icmformer.errors import ConfigError, DiskFullError, IcmformerError, TrainingError, UnreadableImageError
 from icmformer.inference.backends.torch import first_line, from_compiler, out_of_memory
 from icmformer.inference.profiles import find_device
 from training.data.decoded import Decoded
-from training.data.sources import open_images
+from training.data.sources import Images, open_images
 from training.loop.checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
 from training.loop.config import TrainConfig, can_anneal
 from training.loop.feed import FeedFigures, measure_feed
@@ -28,6 +29,7 @@ from training.loop.plan import check
 from training.loop.processes import Processes, joined, on_signals
 from training.loop.samples import Batch, SampleSet
 from training.loop.trainer import StepResult, Trainer, batches
+from training.loop.unreadable import Unreadable
 from training.loop.validation import Validation
 
 _MOST_GIGABYTES = 100_000
@@ -100,7 +102,7 @@ def train(config: TrainConfig, options: RunOptions) -> RunResult:
 
     Raises:
         IcmformerError: A config, data, weights or a checkpoint that cannot be used.
-        OSError: A checkpoint that cannot be written.
+        OSError: A checkpoint or log that cannot be written; a `DiskFullError` where there is no room.
     """
     if options.anneal and not can_anneal(config):
         raise ConfigError("--anneal needs a schedule that falls: optim.schedule is `constant`")
@@ -121,14 +123,15 @@ def no_network(config: TrainConfig, options: RunOptions) -> FeedFigures:
     if options.threads:
         torch.set_num_threads(options.threads)
     seconds = 15 if options.time_budget is None else 60 * options.time_budget
-    return measure_feed(config, _images(config, options), options.workers, seconds)
+    images = open_images(options.data_root, config.data.shards)
+    return measure_feed(config, _decoded(images, options), options.workers, seconds)
 
 
-def _images(config: TrainConfig, options: RunOptions) -> Decoded:
+def _decoded(images: Images, options: RunOptions) -> Decoded:
     """The images; without `image_memory` as many stay as a quarter of what is free holds, none where nobody tells."""
     free, here = min(free_memory().values(), default=0), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     limit = free // (4 * here) if options.image_memory is None else int(options.image_memory * 1e9)
-    return Decoded(open_images(options.data_root, config.data.shards), limit)
+    return Decoded(images, limit)
 
 
 class Run:
@@ -136,7 +139,10 @@ class Run:
 
     def __init__(self, config: TrainConfig, options: RunOptions, device: torch.device, processes: Processes) -> None:
         self.options, self.processes = options, processes
-        self.images = _images(config, options)
+        self.source = open_images(options.data_root, config.data.shards)
+        self.images = _decoded(self.source, options)
+        every, out = len(self.source.records) + len(self.source.unreadable), options.out if processes.first else None
+        self.unreadable = Unreadable(out, every, config.data.unreadable)
         self.validation = None
         if config.validation.every:
             shard, limit = options.data_root / config.validation.shard, config.validation.limit
@@ -144,8 +150,10 @@ class Run:
         self.trainer = Trainer(config, device, options.compiled)
         self.best = math.inf
         self.signalled = False
+        self.failure: IcmformerError | None = None  # of this process alone, until all have met
         self.profile = _profile(options.out, options.profile_steps) if processes.first else None
         self.checkpoints = CheckpointWriter()
+        self.begun = 0
         self.started = self.saved = time.monotonic()
 
     def __call__(self) -> RunResult:
@@ -158,13 +166,18 @@ class Run:
             while trainer.next_stage() and not self._over():
                 self._stage(monitor)
             if first:
-                self._save()
+                with self._failing_later():
+                    self._save()
+                    self.checkpoints.wait()
+            self._over()
         if first:
             print(f"saved after {trainer.seen:,} samples: {out / CHECKPOINT}")
         finished = not trainer.next_stage()
         if first and not finished:
             more = "" if self.options.anneal else "; run the same command again to continue"
             print(f"stopped at {trainer.seen:,} of {config.samples:,} samples{more}")
+        if first and str(self.unreadable):
+            print(self.unreadable)
         return RunResult(finished, self.signalled)
 
     def _begin(self) -> None:
@@ -182,10 +195,17 @@ class Run:
             if frozen:
                 raise ConfigError(f"{', '.join(frozen)} would be frozen at random values: give --start")
             told = "starts from random values"
+        self.begun = trainer.seen
         if len(set(self.processes.gather(trainer.seen))) > 1:
             raise ConfigError("not all processes see the same checkpoint: --out must be a folder that they share")
         if self.processes.first:
-            print(f"{told}; {len(self.images.records):,} images", flush=True)
+            print("\n".join([*self.source.remarks, f"{told}; {len(self.images.records):,} images"]), flush=True)
+        if self.processes.first and str(self.unreadable):
+            print(f"before, {self.unreadable}", flush=True)
+        found = [*self.source.unreadable, *(self.validation.unreadable if self.validation else [])]
+        self.unreadable.add(found, trainer.seen)
+        if self.unreadable.too_many:
+            raise self.unreadable.too_many
 
     def _stage(self, monitor: Monitor | None) -> None:
         trainer, processes = self.trainer, self.processes
@@ -193,22 +213,27 @@ class Run:
         source = batches(samples, trainer.stage, trainer.seen, self.options.workers, processes.rank, processes.world)
         with closing(source):
             ended = time.monotonic()
-            for batch in source:
+            for batch in _taken(source):
                 got = time.monotonic()
+                if isinstance(batch, IcmformerError):
+                    self.failure = batch
+                if self._over(batch.passed_over if isinstance(batch, Batch) else ()):
+                    return
+                assert isinstance(batch, Batch)  # else it was raised
                 before = trainer.seen
                 result = self._step(batch)
                 if monitor:
-                    monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
+                    with self._failing_later():
+                        monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
                 ended = time.monotonic()
                 if self.profile:
                     self.profile.step()
                 every = trainer.config.validation.every
                 if every and trainer.seen // every > before // every:
                     self._validate(monitor)
-                if self._over():
-                    return
                 if processes.first and time.monotonic() - self.saved > 60 * self.options.save_minutes:
-                    self._save()
+                    with self._failing_later():
+                        self._save()
 
     def _step(self, batch: Batch) -> StepResult:
         progress = self.processes.gather(self._share_of_time())[0] if self.options.anneal else 0.0
@@ -230,19 +255,58 @@ class Run:
     def _validate(self, monitor: Monitor | None) -> None:
         assert self.validation is not None
         figures = self.validation(self.trainer.average.network, self.trainer.config.size, self.processes)
-        if monitor:
-            monitor.validation(self.trainer.seen, figures)
-            if figures["noc90"] < self.best:
-                self.best = figures["noc90"]
-                self.checkpoints.save(self.trainer, self.options.out / BEST, self.best)
-            self._save()
+        with self._failing_later():
+            self.unreadable.add(self.validation.unreadable, self.trainer.seen)
+            if figures is None:
+                raise TrainingError(f"not one image of {self.validation.shard} can be read any more, to validate on")
+            if monitor:
+                monitor.validation(self.trainer.seen, figures)
+                if figures["noc90"] < self.best:
+                    self.best = figures["noc90"]
+                    self.checkpoints.save(self.trainer, self.options.out / BEST, self.best)
+                self._save()
 
     def _save(self) -> None:
         self.checkpoints.save(self.trainer, self.options.out / CHECKPOINT, self.best)
         self.saved = time.monotonic()
 
-    def _over(self) -> bool:
-        return self.processes.any(self.signalled or self._share_of_time() > 1)
+    @contextmanager
+    def _failing_later(self) -> Iterator[None]:
+        """Keeps an error until all processes meet, so that they end together."""
+        try:
+            yield
+        except IcmformerError as error:
+            self.failure = self.failure or error
+
+    def _over(self, found: tuple[UnreadableImageError, ...] = ()) -> bool:
+        """Whether the run stops here, for all processes alike.
+
+        Args:
+            found: Images that this process could not read.
+
+        Raises:
+            IcmformerError: Something failed in one of the processes. A checkpoint has been saved, if there is room.
+        """
+        with self._failing_later():
+            self.checkpoints.check()
+        stop = self.signalled or self._share_of_time() > 1
+        met: list[tuple[bool, tuple[UnreadableImageError, ...], IcmformerError | None]]
+        met = self.processes.gather((stop, found, self.failure))
+        with self._failing_later():
+            self.unreadable.add([error for _, errors, _ in met for error in errors], self.trainer.seen)
+        failure = next((error for _, _, error in met if error), None) or self.unreadable.too_many
+        if failure:
+            self._end(failure)
+        return any(stops for stops, _, _ in met)
+
+    def _end(self, failure: IcmformerError) -> None:
+        """Saves what has been learnt since the run began or went on, and raises what ended it."""
+        if not self.processes.first or isinstance(failure, DiskFullError) or self.trainer.seen == self.begun:
+            raise failure
+        self._save()
+        self.checkpoints.wait()
+        saved = f"saved after {self.trainer.seen:,} samples; mend it, and run the same command again to go on"
+        raise TrainingError(f"{failure}. {saved}: {self.options.out / CHECKPOINT}") from failure
 
     def _share_of_time(self) -> float:
         """How much of the time budget is spent; 0 without one."""
@@ -254,6 +318,14 @@ class Run:
     def _stop(self, number: int, _frame: object) -> None:
         self.signalled = True
         signal.signal(number, signal.SIG_DFL)  # a second one does not wait for the step to end
+
+
+def _taken(source: Iterator[Batch]) -> Iterator[Batch | IcmformerError]:
+    """The batches; an error is the last of them, as a value."""
+    try:
+        yield from source
+    except IcmformerError as error:
+        yield error
 
 
 def _profile(out: Path, steps: int) -> profile | None:

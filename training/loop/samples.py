@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from icmformer.errors import ConfigError, IcmformerError
+from icmformer.errors import ConfigError, IcmformerError, TrainingError, UnreadableImageError
 from training.data.objects import any_object, pick_object, without_stuff
 from training.data.records import ImageSource
 from training.loop.augmentation import OTHER, colour, view
@@ -22,6 +22,7 @@ from training.loop.config import TrainConfig
 from training.loop.published_recipe import published_sample
 
 _ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
+_UNREADABLE_IN_A_ROW = 100  # so many alone are enough: the disk is away, say, and each takes its time to fail
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Sample:
         target: (S, S) uint8: 1 object, 0 background, 255 ignored; some are without an object (`recipe: published`).
         points: (2N, 3) float32, as the networks take them.
         box: (4,) int16: first and last row and column of a box to begin with, or -1.
+        passed_over: Images that were drawn for it first and cannot be read.
     """
 
     number: int
@@ -41,6 +43,7 @@ class Sample:
     target: NDArray[np.uint8]
     points: NDArray[np.float32]
     box: NDArray[np.int16]
+    passed_over: tuple[UnreadableImageError, ...] = ()
 
 
 def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
@@ -49,7 +52,10 @@ def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
 
 
 class SampleSet(Dataset[Sample | IcmformerError]):
-    """Sample `n` of a run: images drawn by weight, with replacement."""
+    """Sample `n` of a run: images drawn by weight, with replacement.
+
+    A sample is a function of the seed, its number and which images cannot be read: in their place, others are drawn.
+    """
 
     def __init__(self, images: ImageSource, config: TrainConfig) -> None:
         self.images = images
@@ -78,19 +84,29 @@ class SampleSet(Dataset[Sample | IcmformerError]):
 
         Raises:
             ConfigError: Images or masks that cannot be used.
+            TrainingError: Too many images in a row that cannot be read.
         """
         config = self.config
         rng = sample_rng(config.seed, number)
         slots = config.points.max_points + config.max_rounds
+        passed_over: dict[str, UnreadableImageError] = {}
+        failed = 0
         for _attempt in range(_ATTEMPTS):
             index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.images.records) - 1)
-            image, labels = self.images.load(index)
+            try:
+                image, labels = self.images.load(index)
+            except UnreadableImageError as error:
+                passed_over[error.image] = error
+                failed += 1
+                if failed == _UNREADABLE_IN_A_ROW and failed == _attempt + 1:
+                    break
+                continue
             record = self.images.records[index]
             if config.recipe == "published":
                 drawn = published_sample(image, labels, record, config, rng)
                 if drawn is None:
                     continue
-                return Sample(number, *drawn, np.array(NO_BOX, np.int16))
+                return Sample(number, *drawn, np.array(NO_BOX, np.int16), tuple(passed_over.values()))
             labels = without_stuff(labels, record, rng, config.data.stuff)
             target = pick_object(labels, record, rng, config.data.merge, config.data.least)
             if target is None:
@@ -104,7 +120,13 @@ class SampleSet(Dataset[Sample | IcmformerError]):
             points = first_clicks(cut, others, slots, config.points, rng)
             pixels = colour(seen, config.augment, rng)
             box, points = box_prompt(cut, points, config.points.box, rng)
-            return Sample(number, pixels, cut, points, box)
+            return Sample(number, pixels, cut, points, box, tuple(passed_over.values()))
+        if passed_over:
+            last = next(reversed(passed_over.values()))
+            raise TrainingError(
+                f"of the {_attempt + 1} images drawn for sample {number}, {failed} cannot be read and the others show "
+                f"no usable object; for one: {last}"
+            )
         raise ConfigError(f"no usable object in {_ATTEMPTS} images drawn for sample {number}: check the data's masks")
 
 
@@ -130,6 +152,7 @@ class Batch:
         target: (B, 1, S, S) int8: 1, 0, -1 ignored.
         points: (B, 2N, 3) float32.
         boxes: (B, 4) int16, as `Sample` has them; None where no sample has one.
+        passed_over: Images that were drawn for them first and cannot be read.
     """
 
     numbers: tuple[int, ...]
@@ -137,6 +160,7 @@ class Batch:
     target: Tensor
     points: Tensor
     boxes: Tensor | None = None
+    passed_over: tuple[UnreadableImageError, ...] = ()
 
     def split(self, parts: int) -> list[Batch]:
         """The batch in equal parts."""
@@ -177,4 +201,5 @@ def stack(samples: list[Sample]) -> Batch:
         targets.view(torch.int8)[:, None],  # 255 is -1
         torch.from_numpy(np.stack([s.points for s in samples])),
         boxes if (boxes >= 0).any() else None,
+        tuple(error for s in samples for error in s.passed_over),
     )

@@ -15,8 +15,9 @@ from icmformer.errors import ConfigError
 from training.data.build_coco_lvis import main
 from training.data.coco_lvis.community import Community, read_pickle
 from training.data.coco_lvis.originals import Instances, Panoptic
-from training.data.coco_lvis.rules import Object, Shape, combine, parents
-from training.data.coco_lvis.store import LayeredShards, pack, read_about, write_shard
+from training.data.coco_lvis.rules import Object, Shape, combine, packed, parents
+from training.data.coco_lvis.store import LayeredShards, read_about
+from training.data.coco_lvis.writing import pack, write_shard
 from training.data.objects import any_object, pick_object, without_stuff
 from training.data.sources import open_images
 from training.loop.config import parse_config
@@ -129,7 +130,8 @@ def test_overlapping_masks_come_out_of_their_layers_unchanged():
     for top, left in rng.integers(0, 90, (300, 2)):
         bottom, right = np.array([top, left]) + rng.integers(1, 40, 2)
         masks.append(box(top, bottom, left, right))
-    layers, places = pack(masks)
+    drawn, places = pack(masks)
+    layers = list(drawn)
     for mask, (layer, value) in zip(masks, places, strict=True):
         assert 0 < value < 255
         np.testing.assert_array_equal(layers[layer] == value, mask)
@@ -153,7 +155,8 @@ def objects_of(folder):
                 data = [archive.read(f"{row['key']}.{n}.png") for n in range(row["layers"])]
                 layers = [cv2.imdecode(np.frombuffer(d, np.uint8), cv2.IMREAD_UNCHANGED) for d in data]
                 found[row["key"]] = [
-                    Object(layers[layer] == value, "", parent, stuff) for layer, value, parent, stuff in row["objects"]
+                    Object(packed(layers[layer] == value), "", parent, stuff)
+                    for layer, value, parent, stuff in row["objects"]
                 ]
     return found
 
@@ -363,7 +366,7 @@ def test_folders_that_are_no_set_are_refused(tmp_path):
 
 def test_a_part_of_an_object_that_is_not_there_is_told(tmp_path):
     mask = box(0, 20, 0, 20)
-    write_shard(tmp_path / "shard-00000.zip", [("a", "a.jpg", [Object(mask, "lvis", parent=4)], mask.shape)])
+    write_shard(tmp_path / "shard-00000.zip", [("a", "a.jpg", [Object(packed(mask), "lvis", parent=4)], mask.shape)])
     (tmp_path / "set.json").write_text('{"format": "icmformer-layers-1", "name": "mine", "images": "."}')
     with pytest.raises(ConfigError, match=r"the image a in .* a part of an object that is not there"):
         LayeredShards(tmp_path)

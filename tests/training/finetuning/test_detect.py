@@ -128,7 +128,7 @@ def test_of_several_kinds_one_is_named(tmp_path):
         for name in ("a.json", "b.xml"):
             masks, _ = outlines(read(path, tmp_path, file=name), tmp_path)
             np.testing.assert_array_equal(masks["p.png"], square())
-        with pytest.raises(AnnotationError, match="0 files of .* are called c.json"):
+        with pytest.raises(AnnotationError, match=r"0 files of .* are called c\.json"):
             read(path, tmp_path, file="c.json")
 
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, UnreadableImageError
 from tests.conftest import ROOT
 from training.data.held_out import HELD_OUT_SETS, held_out
 from training.data.shards import Shard
@@ -142,7 +142,7 @@ def test_what_cannot_be_trained_on_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match="in colour"):
         open_images(tmp_path, ["colour"])
     write_pair(tmp_path / "sizes", "a", np.zeros((20, 30, 3), np.uint8), blank + 1)
-    with pytest.raises(ConfigError, match="different sizes"):
+    with pytest.raises(UnreadableImageError, match=r"sizes: a: .* of different sizes: 30 x 20 and 20 x 20 pixels"):
         open_images(tmp_path, ["sizes"]).load(0)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from training.data.coco_lvis.rules import Object
+from training.data.packed_mask import PackedMask
 
 _RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]  # what NumPy's pickles call
 
@@ -101,7 +102,7 @@ class Community:
                 info = hierarchy.get(number) if number < count else None
                 parent = info["parent"] if info else None
                 place = None if parent is None else int(parent)
-                objects.append(Object(layers[layer] == value, "community", place, number >= count))
+                objects.append(Object(PackedMask.of(layers[layer] == value), "community", place, number >= count))
         except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             if isinstance(error, ConfigError):
                 raise

@@ -12,12 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
-from icmformer.types import BoolMask
-from training.data.coco_segmentation import decode
+from training.data.coco_segmentation import encode
+from training.data.outlines import BadAnnotationError, whole_number
+from training.data.packed_mask import PackedMask
+
+_NO_PIXEL = "no pixel of the image"
+
+Skipped = list[tuple[str, str, str]]
+"""What was left out: kind, name, and details that may be empty."""
 
 
 class Instances:
     """Instances by image, of LVIS or COCO; crowds are left out.
+
+    Args:
+        path: The JSON file.
+
+    Attributes:
+        file: Its name.
+        images: File name, height and width by id.
+        skipped: Entries that cannot be read or belong to no image.
 
     Raises:
         ConfigError: Not such a file.
@@ -25,21 +39,40 @@ class Instances:
 
     def __init__(self, path: Path) -> None:
         content = _json(path, ("images", "annotations"))
-        self.images: dict[int, tuple[str, int, int]] = {}
-        for image in content["images"]:
-            name = image.get("file_name") or str(image["coco_url"]).rsplit("/", 1)[-1]
-            self.images[int(image["id"])] = (Path(name).name, int(image["height"]), int(image["width"]))
-        self._by_image: dict[int, list[Any]] = {}
-        for annotation in content["annotations"]:
-            if not annotation.get("iscrowd"):
-                self._by_image.setdefault(int(annotation["image_id"]), []).append(annotation["segmentation"])
+        self.file = path.name
+        self.skipped: Skipped = []
+        self.images = _images(content["images"], path, self.skipped)
+        self._by_image: dict[int, list[tuple[str, Any]]] = {}
+        for number, annotation in enumerate(content["annotations"], 1):
+            if not isinstance(annotation, dict):
+                self.skipped.append(("an entry that is no annotation", f"number {number} of {path.name}", ""))
+                continue
+            image = whole_number(annotation.get("image_id"))
+            name = f"annotation {annotation.get('id', f'number {number}')!s:.80}"
+            if image is None or image not in self.images:
+                self.skipped.append(("an annotation of no image of the file", f"{name} of {path.name}", ""))
+            elif not annotation.get("iscrowd"):
+                self._by_image.setdefault(image, []).append((name, annotation.get("segmentation")))
 
-    def masks(self, image: int) -> list[BoolMask]:
-        """(H, W) bool of each instance of an image."""
-        if image not in self._by_image:
-            return []
-        _, height, width = self.images[image]
-        return [decode(segmentation, height, width) for segmentation in self._by_image[image]]
+    def masks(self, image: int, skipped: Skipped | None = None) -> list[PackedMask]:
+        """Each instance of an image.
+
+        Args:
+            image: Its id.
+            skipped: Gets the annotations that are left out because they outline nothing or cannot be.
+        """
+        found: list[PackedMask] = []
+        for name, segmentation in self._by_image.get(image, []):
+            _, height, width = self.images[image]
+            try:
+                mask = encode(segmentation, height, width)
+                if not mask.area:
+                    raise BadAnnotationError(_NO_PIXEL)
+                found.append(mask)
+            except BadAnnotationError as error:
+                if skipped is not None:
+                    skipped.append((error.kind, f"{name} of image {image} of {self.file}", error.text))
+        return found
 
 
 class Panoptic:
@@ -49,30 +82,68 @@ class Panoptic:
         path: The JSON file.
         folder: Of the PNG files.
 
+    Attributes:
+        file: Its name.
+        images: File name, height and width by id.
+        skipped: Entries that cannot be read.
+
     Raises:
         ConfigError: Not such a file.
     """
 
     def __init__(self, path: Path, folder: Path) -> None:
         content = _json(path, ("images", "annotations", "categories"))
+        self.file = path.name
         self._folder = folder
-        self._things = {int(c["id"]) for c in content["categories"] if c["isthing"]}
-        self._segments = {int(a["image_id"]): a for a in content["annotations"]}
+        self.skipped: Skipped = []
+        categories = [c for c in content["categories"] if isinstance(c, dict)]
+        self._isthing = {whole_number(c.get("id")): bool(c.get("isthing")) for c in categories}
+        images = _images(content["images"], path, self.skipped)
         self.images = {
-            int(i["id"]): (Path(str(i["file_name"])).with_suffix(".jpg").name, int(i["height"]), int(i["width"]))
-            for i in content["images"]
+            n: (str(Path(name).with_suffix(".jpg")), height, width) for n, (name, height, width) in images.items()
         }
+        self._segments: dict[int, Mapping[str, Any]] = {}
+        for place, annotation in enumerate(content["annotations"], 1):
+            whole = isinstance(annotation, dict) and isinstance(annotation.get("segments_info"), list)
+            number = whole_number(annotation.get("image_id")) if whole else None
+            if number not in self.images or not isinstance(annotation.get("file_name"), str):
+                told = ("an entry that is no panoptic annotation of an image", f"number {place} of {path.name}", "")
+                self.skipped.append(told)
+            elif number is not None:
+                self._segments[number] = annotation
 
-    def masks(self, image: int) -> tuple[list[BoolMask], list[BoolMask]]:
-        """(H, W) bool of each thing and of each stuff of an image; crowds are left out."""
+    def masks(self, image: int, skipped: Skipped | None = None) -> tuple[list[PackedMask], list[PackedMask]]:
+        """Each thing and each stuff of an image; crowds are left out.
+
+        Args:
+            image: Its id.
+            skipped: Gets the segments that are left out because they cannot be read.
+
+        Raises:
+            ConfigError: The PNG file is not there or damaged.
+        """
+        found: tuple[list[PackedMask], list[PackedMask]] = ([], [])
         if image not in self._segments:
-            return [], []
-        annotation = self._segments[image]
+            return found
+        skipped = [] if skipped is None else skipped
+        annotation, size = self._segments[image], self.images[image][1:]
         ids = self._ids(self._folder / annotation["file_name"])
-        found: tuple[list[BoolMask], list[BoolMask]] = ([], [])
-        for segment in annotation["segments_info"]:
-            if not segment.get("iscrowd"):
-                found[int(segment["category_id"]) not in self._things].append(ids == int(segment["id"]))
+        if ids.shape != size:
+            told = f"{ids.shape[0]} x {ids.shape[1]}, not {size[0]} x {size[1]}"
+            skipped.append(("a panoptic file of another size", annotation["file_name"], told))
+            return found
+        for place, segment in enumerate(annotation["segments_info"], 1):
+            known = segment if isinstance(segment, dict) else {}
+            number, thing = whole_number(known.get("id")), self._isthing.get(whole_number(known.get("category_id")))
+            name = f"segment number {place} of {annotation['file_name']}"
+            if number is None or thing is None:
+                skipped.append(("a panoptic segment without id or category", name, ""))
+            elif not known.get("iscrowd"):
+                mask = PackedMask.of(ids == number)
+                if mask.area:
+                    found[not thing].append(mask)
+                else:
+                    skipped.append((_NO_PIXEL, name, ""))
         return found
 
     @staticmethod
@@ -81,8 +152,22 @@ class Panoptic:
         if pixels is None:
             raise ConfigError(f"the panoptic file {path} is not there or damaged")
         blue, green, red = (pixels[..., i].astype(np.int32) for i in range(3))
-        ids: NDArray[np.int32] = red + 256 * green + 65536 * blue
+        ids: NDArray[np.int32] = np.asfortranarray(red + 256 * green + 65536 * blue)  # packing goes by columns
         return ids
+
+
+def _images(entries: Any, path: Path, skipped: Skipped) -> dict[int, tuple[str, int, int]]:
+    """File name, height and width by id."""
+    found: dict[int, tuple[str, int, int]] = {}
+    for place, entry in enumerate(entries, 1):
+        image = entry if isinstance(entry, dict) else {}
+        number, height, width = (whole_number(image.get(key)) for key in ("id", "height", "width"))
+        name = Path(str(image.get("file_name") or image.get("coco_url") or "")).name
+        if number is None or not name or not height or not width or min(height, width) < 0:
+            skipped.append(("an image without id, name or size", f"number {place} of {path.name}", name[:80]))
+        else:
+            found[number] = (name, height, width)
+    return found
 
 
 def _json(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
@@ -90,6 +175,6 @@ def _json(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict) or not set(keys) <= content.keys():
-        raise ConfigError(f"{path} is not what it should be: it lacks {', '.join(keys)}")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
+        raise ConfigError(f"{path} is not what it should be: it lacks lists of {', '.join(keys)}")
     return content

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from icmformer.types import BoolMask
+from training.data.packed_mask import PackedMask
 
 MIN_AREA = 80
 MIN_STUFF = 500
@@ -17,40 +16,49 @@ DUPLICATE_IOU = 0.85
 INSIDE = 0.8
 
 
+Mask = BoolMask | PackedMask
+"""(H, W) bool, or the same packed."""
+
+
+def packed(mask: Mask) -> PackedMask:
+    """A mask that takes memory by its outline."""
+    return mask if isinstance(mask, PackedMask) else PackedMask.of(mask)
+
+
 @dataclass(frozen=True)
 class Object:
     """One object of an image.
 
     Attributes:
-        mask: (H, W) bool.
+        packed: Its mask.
         parent: Place of the object that it is a part of; None for none.
         stuff: Whether it is stuff (sky, grass) rather than a thing.
         source: Where it comes from, for summaries.
     """
 
-    mask: BoolMask
+    packed: PackedMask
     source: str
     parent: int | None = None
     stuff: bool = False
+
+    @property
+    def mask(self) -> BoolMask:
+        """(H, W) bool."""
+        return self.packed.mask()
 
 
 class Shape:
     """A mask with its box and area, for comparing."""
 
-    def __init__(self, mask: BoolMask) -> None:
-        self.mask = mask
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        self.area = int(mask.sum())
-        self.box = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if self.area else (0, 0, 0, 0)
+    def __init__(self, mask: Mask) -> None:
+        self.packed = packed(mask)
+        self.area, self.box = self.packed.area, self.packed.box
 
     def shared(self, other: Shape) -> int:
         """Pixels of both."""
         top, bottom = max(self.box[0], other.box[0]), min(self.box[1], other.box[1])
         left, right = max(self.box[2], other.box[2]), min(self.box[3], other.box[3])
-        if top >= bottom or left >= right:
-            return 0
-        part = np.s_[top:bottom, left:right]
-        return int(np.count_nonzero(self.mask[part] & other.mask[part]))
+        return self.packed.shared(other.packed) if top < bottom and left < right else 0
 
     def box_iou(self, other: Shape) -> float:
         """IoU of the boxes."""
@@ -70,11 +78,11 @@ class Shape:
         return self.box_iou(other) > BOX_IOU and self.iou(other) > iou
 
 
-def combine(lvis: Sequence[BoolMask], things: Sequence[BoolMask], stuff: Sequence[BoolMask]) -> list[Object]:
+def combine(lvis: Iterable[Mask], things: Iterable[Mask], stuff: Iterable[Mask]) -> list[Object]:
     """The objects of one image: things first, parents by place, then stuff.
 
     Args:
-        lvis: LVIS instances, (H, W) bool each.
+        lvis: LVIS instances.
         things: COCO's panoptic things (or instances).
         stuff: COCO's panoptic stuff.
 
@@ -95,12 +103,13 @@ def combine(lvis: Sequence[BoolMask], things: Sequence[BoolMask], stuff: Sequenc
             kept.append((shape, "coco"))
     shapes = [shape for shape, _ in kept]
     objects = [
-        Object(shape.mask, source, parent) for (shape, source), parent in zip(kept, parents(shapes), strict=True)
+        Object(shape.packed, source, parent) for (shape, source), parent in zip(kept, parents(shapes), strict=True)
     ]
-    free = ~np.logical_or.reduce([shape.mask for shape in shapes]) if shapes else None
+    free = ~PackedMask.union([shape.packed for shape in shapes]).mask() if shapes else None
     for mask in stuff:
-        rest = mask if free is None else mask & free
-        if int(rest.sum()) > MIN_STUFF:
+        whole = packed(mask)
+        rest = whole if free is None else PackedMask.of(whole.mask() & free)
+        if rest.area > MIN_STUFF:
             objects.append(Object(rest, "stuff", stuff=True))
     return objects
 

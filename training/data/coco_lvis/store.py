@@ -1,4 +1,4 @@
-"""Objects that overlap, packed into a few layers of uint8 label maps; shards of them; a training source over shards.
+"""Shards of layers, uint8 label maps into which objects that overlap are packed; a training source over shards.
 
 A shard is a zip of `<image>.<layer>.png` (gray; 0 background, other values objects of that layer) and `index.jsonl`:
 for each image its file name, size, layers and objects as [layer, value, parent, stuff]. The folder's `set.json` says
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,56 +20,9 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from icmformer.images.reading import read_image
-from icmformer.types import BoolMask
-from training.data.coco_lvis.rules import Object
 from training.data.records import ImageRecord, Place
 
 FORMAT = "icmformer-layers-1"
-_MOST = 254  # 255 means ignored everywhere
-
-
-def pack(masks: Sequence[BoolMask]) -> tuple[list[NDArray[np.uint8]], list[tuple[int, int]]]:
-    """Puts masks into as few layers as come of taking each where it first fits.
-
-    Returns:
-        (H, W) uint8 layers, and for each mask its layer and value.
-    """
-    layers: list[NDArray[np.uint8]] = []
-    counts: list[int] = []
-    places = []
-    for mask in masks:
-        free = (n for n, content in enumerate(layers) if counts[n] < _MOST and not content[mask].any())
-        layer = next(free, len(layers))
-        if layer == len(layers):
-            layers.append(np.zeros(mask.shape, np.uint8))
-            counts.append(0)
-        counts[layer] += 1
-        layers[layer][mask] = counts[layer]
-        places.append((layer, counts[layer]))
-    return layers, places
-
-
-def write_shard(path: Path, images: Sequence[tuple[str, str, Sequence[Object], tuple[int, int]]]) -> None:
-    """Writes a shard in one step: it is there whole, or not.
-
-    Args:
-        path: The zip file.
-        images: Key, file name, objects and (height, width) of each image.
-    """
-    rows: list[dict[str, Any]] = []
-    part = path.with_suffix(".part")
-    with zipfile.ZipFile(part, "w") as archive:
-        for key, file, objects, (height, width) in images:
-            layers, places = pack([o.mask for o in objects])
-            for number, layer in enumerate(layers):
-                done, data = cv2.imencode(".png", layer)
-                assert done
-                archive.writestr(f"{key}.{number}.png", data.tobytes())
-            row: dict[str, Any] = {"key": key, "file": file, "height": height, "width": width, "layers": len(layers)}
-            row["objects"] = [[*place, o.parent, o.stuff] for place, o in zip(places, objects, strict=True)]
-            rows.append(row)
-        archive.writestr("index.jsonl", "\n".join(map(json.dumps, rows)))
-    os.replace(part, path)
 
 
 class LayeredShards:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
+from training.data.outlines import BadAnnotationError as BadAnnotationError  # for all readers
 
 Orientation = Literal["upright", "stored"]
 """The frame of an annotation's coordinates: the photo as its EXIF orientation says it is shown, or as it is stored."""
@@ -16,18 +17,6 @@ Orientation = Literal["upright", "stored"]
 
 class AnnotationError(ConfigError):
     """An export that cannot be read, as a whole."""
-
-
-class BadAnnotationError(ConfigError):
-    """One annotation that cannot be used; it costs itself alone.
-
-    Attributes:
-        kind: In a few words, the same for all such annotations, under which they are counted.
-    """
-
-    def __init__(self, kind: str, text: str = "") -> None:
-        super().__init__(f"{kind}: {text}" if text else kind)
-        self.kind, self.text = kind, text
 
 
 class Shape(Protocol):

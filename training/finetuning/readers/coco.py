@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
-from training.data.coco_segmentation import decode
-from training.finetuning.readers.annotated_image import AnnotatedImage, AnnotationError, ImageFinder, unique_name
-from training.finetuning.readers.label_map import label_map
+from training.data.coco_segmentation import NO_OUTLINE, decode, outlines_nothing
+from training.data.outlines import whole_number
+from training.finetuning.readers.annotations import (
+    AnnotatedPhoto,
+    Annotation,
+    AnnotationError,
+    BadAnnotationError,
+    Photo,
+)
+from training.finetuning.readers.photo_finder import PhotoFinder, data_address, name_parts
+from training.finetuning.readers.reading_report import ReadingReport
+
+_LONGEST_NAME = 4096
+_LONGEST_TOLD = 80
+_Id = int | str
 
 
 def is_coco(content: Any) -> bool:
@@ -17,37 +31,166 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
-def read_coco(content: Mapping[str, Any], finder: ImageFinder) -> Iterator[AnnotatedImage]:
-    """The images that have annotations.
+@dataclass(frozen=True)
+class Segmentation:
+    """COCO's `segmentation`, rasterised as COCO does."""
+
+    segmentation: Any
+
+    def draw(self, height: int, width: int) -> BoolMask:
+        """The (height, width) bool mask.
+
+        Raises:
+            BadAnnotationError: See `training.data.coco_segmentation.encode`.
+        """
+        return decode(self.segmentation, height, width)
+
+
+def read_coco(
+    content: Mapping[str, Any], finder: PhotoFinder, report: ReadingReport, where: str
+) -> Iterator[AnnotatedPhoto]:
+    """The photos that have an annotation with an outline; ids are matched whether they are numbers or text.
+
+    Args:
+        content: The JSON file.
+        finder: Finds the photos.
+        report: Is told what was left out and decided.
+        where: The file's name, for messages.
 
     Raises:
-        AnnotationError: A segmentation that cannot be read, or an image that is not there.
+        AnnotationError: `images` or `annotations` are no lists.
     """
-    by_image: dict[Any, list[Mapping[str, Any]]] = {}
-    for annotation in content["annotations"]:
-        by_image.setdefault(annotation["image_id"], []).append(annotation)
-    for image in content["images"]:
-        every = by_image.get(image["id"], [])
-        annotations = [a for a in every if _outlines(a.get("segmentation"))]
-        if not every:
-            continue
-        name = str(image["file_name"])
-        file = finder.require(name)
-        height, width = int(image["height"]), int(image["width"])
-        masks: list[BoolMask] = []
-        crowds: list[BoolMask] = []
-        for annotation in annotations:
-            target = crowds if annotation.get("iscrowd") else masks
+    for key in ("images", "annotations"):
+        if not isinstance(content.get(key), list):
+            raise AnnotationError(f"{where} is no COCO JSON: its {key!r} is a {type(content.get(key)).__name__}")
+    images = list(_images(content["images"], report))
+    of_id: dict[_Id, set[tuple[str, ...]]] = {}
+    for image in images:
+        of_id.setdefault(image.id, set()).add(name_parts(image.name))
+    by_image = _by_image(content["annotations"], of_id, report)
+    categories, videos = _names(content.get("categories")), _names(content.get("videos"))
+    for image in images:
+        entries = by_image.get(image.id, [])
+        if not entries:
+            report.skip("a photo without annotations", image.name)
+        elif len(of_id[image.id]) > 1:
+            told = f"id {_told(image.id)}, {len(entries)} annotations: whose they are cannot be told"
+            report.skip("several photos with one id", image.name, told)
+        elif annotations := list(_annotations(entries, categories, image.name, report)):
             try:
-                target.append(decode(annotation["segmentation"], height, width))
-            except ConfigError as error:
-                raise AnnotationError(f"annotation {annotation.get('id')} of {name}: {error}") from error
-        skipped = {"no outline": len(every) - len(annotations)} if len(every) > len(annotations) else {}
-        yield AnnotatedImage(unique_name(name), file, label_map(masks, height, width, crowds), skipped)
+                yield AnnotatedPhoto(_photo(image, videos, finder, report), annotations, by_size=True)
+            except BadAnnotationError as error:
+                report.skip(error.kind, image.name, error.text)
 
 
-def _outlines(segmentation: Any) -> bool:
-    """Whether there is anything to draw: not a box alone, nor polygons of two points."""
-    if isinstance(segmentation, list):
-        return any(not isinstance(polygon, list) or len(polygon) >= 6 for polygon in segmentation)
-    return bool(segmentation)
+@dataclass(frozen=True)
+class _Image:
+    """An entry of `images`."""
+
+    id: _Id
+    name: str
+    address: str
+    entry: Mapping[str, Any]
+
+
+def _images(entries: Sequence[Any], report: ReadingReport) -> Iterator[_Image]:
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, Mapping):
+            report.skip("an entry that is no image", f"number {number} of the images")
+            continue
+        key = _id(entry.get("id"))
+        names = [entry.get("file_name"), entry.get("coco_url")]  # LVIS has the latter alone
+        address = next((name for name in names if isinstance(name, str) and name), None)
+        if key is None or address is None:
+            kind = "an image without an id" if key is None else "an image without a file name"
+            report.skip(kind, address[:_LONGEST_TOLD] if address else f"number {number} of the images")
+            continue
+        name = f"image {_told(key)}" if address[:5].lower() == "data:" else address
+        if len(name) > _LONGEST_NAME:
+            report.skip("a file name that is too long", name[:_LONGEST_TOLD], f"{len(name):,} characters")
+        else:
+            yield _Image(key, name, address, entry)
+
+
+def _by_image(
+    entries: Sequence[Any], known: Container[_Id], report: ReadingReport
+) -> Mapping[_Id, list[tuple[str, Mapping[str, Any]]]]:
+    """Annotations with their names for people."""
+    found: dict[_Id, list[tuple[str, Mapping[str, Any]]]] = {}
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, Mapping):
+            report.skip("an entry that is no annotation", f"number {number} of the annotations")
+            continue
+        name = f"annotation {_told(entry['id'])}" if "id" in entry else f"annotation number {number}"
+        key = _id(entry.get("image_id"))
+        if key is None or key not in known:
+            report.skip("an annotation of no image of the file", name, f"image_id {_told(entry.get('image_id'))}")
+        else:
+            found.setdefault(key, []).append((name, entry))
+    return found
+
+
+def _annotations(
+    entries: Sequence[tuple[str, Mapping[str, Any]]], categories: Mapping[_Id, str], photo: str, report: ReadingReport
+) -> Iterator[Annotation]:
+    for name, entry in entries:
+        segmentation, of_photo = entry.get("segmentation"), f"{name} of {photo}"
+        nothing = outlines_nothing(segmentation)
+        if nothing:
+            report.skip(_instead(entry) if nothing == NO_OUTLINE else nothing, of_photo)
+            continue
+        if isinstance(segmentation, list):
+            short = sum(isinstance(part, list) and 0 < len(part) < 6 for part in segmentation)
+            if short:
+                report.decide("parts of fewer than three points left out", of_photo, f"{short}")
+        crowd = entry.get("iscrowd") is True or bool(whole_number(entry.get("iscrowd")))
+        attributes = entry.get("attributes")
+        if crowd and isinstance(segmentation, Mapping) and isinstance(attributes, Mapping) and "occluded" in attributes:
+            report.decide("iscrowd of CVAT, which every brush mask has there: read as an object", of_photo)
+            crowd = False
+        category = _id(entry.get("category_id"))
+        label = categories.get(category, "") if category is not None else ""
+        yield Annotation(name, (Segmentation(segmentation),), label, ignored=crowd)
+
+
+def _instead(entry: Mapping[str, Any]) -> str:
+    """What an annotation without an outline has."""
+    for key, told in (("keypoints", "key points"), ("segments_info", "panoptic, whose masks are PNG files")):
+        if entry.get(key):
+            return f"{NO_OUTLINE}: {told}"
+    return f"{NO_OUTLINE}: a box" if entry.get("bbox") else NO_OUTLINE
+
+
+def _photo(image: _Image, videos: Mapping[_Id, str], finder: PhotoFinder, report: ReadingReport) -> Photo:
+    height, width = whole_number(image.entry.get("height")), whole_number(image.entry.get("width"))
+    size = (height, width) if height and width and height > 0 and width > 0 else None
+    file: Path | bytes | None = data_address(image.address)
+    if file is None:
+        file = finder.find(image.address, size)
+    if size is None:
+        report.decide("a photo without height and width: the file's own are used", image.name)
+    video = _id(image.entry.get("video_id"))
+    group = f"video {_told(videos.get(video, video))}" if video is not None else ""
+    return Photo(image.name, file, size, group)
+
+
+def _names(entries: Any) -> Mapping[_Id, str]:
+    """Names of categories or videos by id."""
+    found: dict[_Id, str] = {}
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, Mapping):
+            key, name = _id(entry.get("id")), entry.get("name")
+            if key is not None and isinstance(name, str):
+                found[key] = name
+    return found
+
+
+def _id(value: Any) -> _Id | None:
+    """An id to compare by: 1, 1.0 and "1" are one."""
+    number = whole_number(value)
+    return number if number is not None else value if isinstance(value, str) else None
+
+
+def _told(value: Any) -> str:
+    """A value for messages, never long."""
+    return value[:_LONGEST_TOLD] if isinstance(value, str) else reprlib.repr(value)

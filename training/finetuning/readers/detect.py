@@ -101,8 +101,8 @@ def _read_files(export: Export, files: Files, report: ReadingReport) -> Iterator
     for name, reader, content in found:
         try:
             if reader is _STUDIO:
-                options = {"config": config, "use_predictions": export.predictions}
-                yield from read_label_studio(content, finder, report, name, **options)
+                use = export.predictions
+                yield from read_label_studio(content, finder, report, name, config=config, use_predictions=use)
             else:
                 yield from reader.read(content, finder, report, name)
         except AnnotationError:

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote_to_bytes
@@ -53,6 +53,11 @@ class PhotoFinder:
             if parts and PurePosixPath(parts[-1]).suffix in IMAGE_SUFFIXES:
                 self._by_name.setdefault(parts[-1], []).append(_Known(parts, name, path))
                 self._by_stem.setdefault(stem, []).append(_Known((*parts[:-1], stem), name, path))
+
+    def paths(self) -> Iterator[tuple[str, Path]]:
+        """All files that may be photos, by their names."""
+        for found in self._by_name.values():
+            yield from ((known.name, known.path) for known in found)
 
     def find(self, name: str, size: tuple[int, int] | None = None) -> Path:
         """The file of a photo.

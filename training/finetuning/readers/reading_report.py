@@ -11,6 +11,11 @@ from typing import Literal
 What = Literal["skipped", "decided"]
 
 
+def printable(text: str) -> str:
+    """A text from a file with everything escaped that a terminal or a text file cannot take."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @dataclass
 class ReadingReport:
     """Collects what is told of a reading.
@@ -33,11 +38,14 @@ class ReadingReport:
             name: Of the thing: photo and annotation.
             why: What is known beyond the kind.
         """
-        self.rows.append(("skipped", kind, name, why))
+        self._note("skipped", kind, name, why)
 
     def decide(self, kind: str, name: str, choice: str = "") -> None:
         """Notes a decision that could have been another: `kind` as in `skip`, `choice` what was chosen."""
-        self.rows.append(("decided", kind, name, choice))
+        self._note("decided", kind, name, choice)
+
+    def _note(self, what: What, kind: str, name: str, told: str) -> None:
+        self.rows.append((what, printable(kind)[:100], printable(name), printable(told)))
 
     def counts(self, what: What) -> dict[str, int]:
         """How many were skipped or decided, by kind, the most frequent first."""
