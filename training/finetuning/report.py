@@ -95,7 +95,7 @@ def _verdict(comparison: Comparison, made: Path) -> str:
         more = "need more clicks" if comparison.verdict == "more" else "are not shown to need fewer clicks"
         told = f'<p class="no"><b>Not promoted.</b> The new weights {more}; the old ones stay in use.</p>'
     advice = f"<p>{html.escape(comparison.advice)}</p>" if comparison.advice else ""
-    return f"{told}<p>Clicks to 90% IoU: {html.escape(comparison.told)}. Negative is fewer.</p>{advice}"
+    return f"{told}<p>After less before, to 90% IoU: {html.escape(comparison.told)}.</p>{advice}"
 
 
 def _reading(settings: FinetuneSettings, data: Prepared) -> list[str]:
