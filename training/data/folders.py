@@ -57,7 +57,12 @@ def files_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}; --root must be the data set's own folder")
-    return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in _OF_SYSTEMS)
+    return sorted(p for p in folder.iterdir() if not is_left_by_a_system(p.name))
+
+
+def is_left_by_a_system(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or one that operating systems leave beside others."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def _is_image(path: Path) -> bool:

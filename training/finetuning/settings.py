@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from icmformer.errors import ConfigError
 from icmformer.weights import Weights
+from training.data.folders import IMAGE_ENDINGS
 from training.finetuning.groups import check_rule
 from training.finetuning.readers.annotations import Orientation
 from training.finetuning.readers.detect import Export
@@ -118,20 +119,24 @@ class FinetuneSettings:
             ConfigError: There is no such file or folder.
         """
         whole = hashlib.sha256(f"{self.file} {self.predictions} {self.orientation}".encode())
-        for path in (self.annotations, self.label_config, self.images):
+        photos = self.images or (self.annotations.parent if self.annotations.is_file() else None)
+        for path in (self.annotations, self.label_config, photos):
             if path is not None and not path.exists():
                 raise ConfigError(f"there is no {path}")
-            for line in _content(path, self.out) if path else ["none"]:
+            lines = _content(path, self.out, IMAGE_ENDINGS if path == photos else None) if path else ["none"]
+            for line in lines:
                 whole.update(f"{line}\n".encode(errors="surrogateescape"))
         return whole.hexdigest()
 
 
-def _content(path: Path, out: Path) -> Iterator[str]:
-    """What names the content of a file or folder; the run's own folder is left out."""
+def _content(path: Path, out: Path, endings: Container[str] | None) -> Iterator[str]:
+    """What names the content of a file, or of a folder's files with these endings, but for the run's own."""
     if path.is_file():
         with path.open("rb") as file:
             yield hashlib.file_digest(file, "sha256").hexdigest()
         return
     for file_path in sorted(p for p in path.rglob("*") if p.is_file() and out not in p.parents):
+        if endings is not None and file_path.suffix.lower() not in endings:
+            continue
         facts = file_path.stat()
         yield f"{file_path.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}"

@@ -202,6 +202,7 @@ def test_a_folder_of_masks_as_people_have_it(tmp_path):
     for kind in ("images", "masks"):
         (folder / kind / "._c.png").write_bytes(b"\0\5\26\7")
         (folder / kind / "Thumbs.db").write_bytes(b"\0")
+    (folder / "images" / "notes.txt").write_text("ours")
     for path in (folder, packed(tmp_path / "team", tmp_path / "e.zip")):
         report = ReadingReport()
         photos = read(path, tmp_path, report)
@@ -210,8 +211,8 @@ def test_a_folder_of_masks_as_people_have_it(tmp_path):
         for mask in masks.values():
             np.testing.assert_array_equal(mask, labels > 0)
         assert report.counts("skipped") == {
-            "hidden file": 2,
-            "no image file": 2,
+            "hidden file": 4,
+            "no image file": 1,
             "no mask": 1,
             "a mask that cannot be used": 1,
             "a mask without a photo": 1,

@@ -8,16 +8,13 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
+from training.data.folders import IMAGE_ENDINGS, is_left_by_a_system
 from training.finetuning.readers.annotations import AnnotationError
 from training.finetuning.readers.reading_report import ReadingReport
 
 Files = Mapping[str, Path]
 """Files by their path within the export, with forward slashes."""
-IMAGE_SUFFIXES = frozenset(Image.registered_extensions())
 ANNOTATION_SUFFIXES = frozenset({".json", ".xml", ""})  # target storages of Label Studio write names without ending
-_HIDDEN = (".", "__MACOSX")
 
 
 def folder_files(folder: Path, report: ReadingReport | None = None) -> Files:
@@ -74,14 +71,14 @@ def _unpack(archive: Path, folder: Path, report: ReadingReport) -> Files:
 
 def _known_suffix(name: str) -> str:
     suffix = PurePosixPath(name).suffix.lower()
-    return suffix if suffix in IMAGE_SUFFIXES | ANNOTATION_SUFFIXES else ".other"
+    return suffix if suffix in IMAGE_ENDINGS | ANNOTATION_SUFFIXES else ".other"
 
 
 def _seen(names: Files, report: ReadingReport | None) -> Files:
     """Without hidden files, such as those that a Mac puts beside every file."""
     seen = {}
     for name, path in names.items():
-        if any(part.startswith(_HIDDEN) for part in PurePosixPath(name).parts):
+        if any(is_left_by_a_system(part) for part in PurePosixPath(name).parts):
             if report is not None:
                 report.skip("hidden file", name)
         else:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
+from training.data.folders import IMAGE_ENDINGS
 from training.data.label_masks import LabelMask, read_label_mask
 from training.data.objects import IGNORE
 from training.finetuning.readers.annotations import AnnotatedPhoto, Annotation, BadAnnotationError, Photo
-from training.finetuning.readers.files import IMAGE_SUFFIXES, Files
+from training.finetuning.readers.files import Files
 from training.finetuning.readers.label_map import TOO_MANY
 from training.finetuning.readers.reading_report import ReadingReport
 
@@ -87,7 +88,7 @@ def _below(files: Files, folder: str, report: ReadingReport) -> Files:
     found = {}
     for name, file in files.items():
         if name.startswith(folder):
-            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
+            if PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS:
                 found[name.removeprefix(folder)] = file
             else:
                 report.skip("no image file", name)
@@ -97,9 +98,9 @@ def _below(files: Files, folder: str, report: ReadingReport) -> Files:
 def _mask_names(name: str, images: Files) -> Iterator[str]:
     """Names that a photo's mask may have; that of its stem only if no other photo has the same."""
     stem = PurePosixPath(name).with_suffix("").as_posix()
-    yield from (f"{name}{suffix}" for suffix in sorted(IMAGE_SUFFIXES))
+    yield from (f"{name}{suffix}" for suffix in sorted(IMAGE_ENDINGS))
     yield name
     twins = [other for other in images if PurePosixPath(other).with_suffix("").as_posix() == stem]
     if twins == [name]:
-        yield from (f"{stem}{suffix}" for suffix in sorted(IMAGE_SUFFIXES, key=lambda s: (s != ".png", s)))
-        yield from (f"{stem}{suffix.upper()}" for suffix in sorted(IMAGE_SUFFIXES))
+        yield from (f"{stem}{suffix}" for suffix in sorted(IMAGE_ENDINGS, key=lambda s: (s != ".png", s)))
+        yield from (f"{stem}{suffix.upper()}" for suffix in sorted(IMAGE_ENDINGS))

@@ -14,8 +14,9 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
+from training.data.folders import IMAGE_ENDINGS
 from training.finetuning.readers.annotations import BadAnnotationError
-from training.finetuning.readers.files import IMAGE_SUFFIXES, Files, folder_files
+from training.finetuning.readers.files import Files, folder_files
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 NO_PHOTO = "no such photo"
@@ -50,7 +51,7 @@ class PhotoFinder:
         for name, path in (folder_files(folder) if files is None else files).items():
             parts = name_parts(name)
             stem = PurePosixPath(parts[-1]).stem if parts else ""
-            if parts and PurePosixPath(parts[-1]).suffix in IMAGE_SUFFIXES:
+            if parts and PurePosixPath(parts[-1]).suffix in IMAGE_ENDINGS:
                 self._by_name.setdefault(parts[-1], []).append(_Known(parts, name, path))
                 self._by_stem.setdefault(stem, []).append(_Known((*parts[:-1], stem), name, path))
 
@@ -73,7 +74,7 @@ class PhotoFinder:
         if not wanted:
             raise BadAnnotationError(NO_PHOTO, "its name is empty")
         found = self._by_name.get(wanted[-1], [])
-        if not found and PurePosixPath(wanted[-1]).suffix not in IMAGE_SUFFIXES:
+        if not found and PurePosixPath(wanted[-1]).suffix not in IMAGE_ENDINGS:
             found = self._by_stem.get(wanted[-1], [])
         if not found:
             raise BadAnnotationError(NO_PHOTO, f"not in {self.folder}")

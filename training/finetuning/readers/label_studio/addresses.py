@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, unquote_plus
 
-from PIL import Image
+from training.data.folders import IMAGE_ENDINGS
 
-_SUFFIXES = frozenset(Image.registered_extensions())
 _SCHEME = re.compile(r"[a-z][a-z0-9+.\-]*://", re.IGNORECASE)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)", re.IGNORECASE | re.DOTALL)
 _UPLOADS = frozenset({"upload", "data"})
@@ -32,7 +31,7 @@ def may_be_photo(text: str) -> bool:
     text = text.strip()
     if not text or len(text) > _LONGEST:
         return False
-    if any(_suffix(name) in _SUFFIXES for name in names(text)):
+    if any(_suffix(name) in IMAGE_ENDINGS for name in names(text)):
         return True
     return (text[0] == "/" or bool(_SCHEME.match(text))) and not re.search(r"\s", text)
 
@@ -64,7 +63,7 @@ def _names(address: str) -> Iterator[str]:
     if "d" in parameters:  # of Label Studio's local files; long ago the name stood before it
         folder = parameters["d"]
         readings = list(dict.fromkeys([unquote_plus(folder), unquote(folder), folder]))
-        yield from (name for name in readings if "local-files" in path or _suffix(name) in _SUFFIXES)
+        yield from (name for name in readings if "local-files" in path or _suffix(name) in IMAGE_ENDINGS)
         yield from (f"{name}/{PurePosixPath(unquote(path)).name}" for name in readings if "local-files" not in path)
     if "fileuri" in parameters:  # as Label Studio's API has the addresses of a cloud storage
         yield from _names(_from_base64(unquote(parameters["fileuri"])))
@@ -75,7 +74,7 @@ def _names(address: str) -> Iterator[str]:
     yield path
     yield unquote(rest)
     for value in parameters.values():
-        if _suffix(unquote_plus(value)) in _SUFFIXES:
+        if _suffix(unquote_plus(value)) in IMAGE_ENDINGS:
             yield unquote_plus(value)
 
 
