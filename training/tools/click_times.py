@@ -199,7 +199,7 @@ def throughput(
         def work(number: int, spent: list[float] = spent, begin: float = begin) -> None:
             image = LoadedImage.from_array(np.roll(sample_image(1), 7 * number, axis=1))
             clicks, turn = clicks_on(image.pixels), 0
-            while time.perf_counter() - begin < seconds:
+            while not turn or time.perf_counter() - begin < seconds:
                 turn += 1  # an object of its own each time: none of the predictions is known already
                 moved = [Click(c.x + turn % 40, c.y + turn // 40 % 90, c.positive) for c in clicks]
                 spent.extend(milliseconds(partial(engine.segment, image, moved[:n])) for n in (1, 2, 3))

@@ -225,7 +225,7 @@ def test_bad_masks_and_other_files_of_a_folder_are_passed_over(root):
     (images / "p30.psd").write_bytes(b"8BPS")
     (masks / "p03.png").write_bytes(b"no mask")
     cut(masks / "p04.png")
-    Image.new("RGB", (160, 120)).save(masks / "p06.png")
+    Image.new("RGB", (160, 120), "red").save(masks / "p06.png")
     (masks / "p07.png").unlink()
     with Image.open(images / "p08.png") as picture:
         picture.save(images / "p08.gif")
