@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from icmformer.errors import ImageError
-from icmformer.images.reading import LoadedImage, read_image
+from icmformer.images.reading import LoadedImage
 from icmformer.types import RGBImage
 from training.finetuning.readers.annotations import AnnotatedPhoto, Annotation, BadAnnotationError, Orientation
 from training.finetuning.readers.label_map import draw
@@ -81,12 +81,9 @@ def prepare_photos(
     prepared: list[PreparedPhoto] = []
     for item in tqdm(photos, desc="preparing", unit="photo"):
         try:
-            pixels, labels, objects = _drawn(item, orientation, report)
+            pixels, labels, objects, item = _first_drawn(item, orientation, report)
         except BadAnnotationError as error:
             report.skip(error.kind, item.photo.identity, error.text)
-            continue
-        if not objects:
-            report.skip("a photo on which nothing is outlined", item.photo.identity)
             continue
         number = len(prepared) + 1
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
@@ -103,6 +100,28 @@ def prepare_photos(
     return prepared
 
 
+def _first_drawn(
+    item: AnnotatedPhoto, orientation: Orientation | None, report: ReadingReport
+) -> tuple[RGBImage, NDArray[np.uint8], list[tuple[int, Annotation]], AnnotatedPhoto]:
+    """The first of a photo's sessions of which something can be drawn.
+
+    Raises:
+        BadAnnotationError: None, or a photo that cannot be used.
+    """
+    failure = None
+    for session in (item, *item.others):
+        try:
+            pixels, labels, objects = _drawn(session, orientation, report)
+        except BadAnnotationError as error:
+            failure = failure or error
+            continue
+        if objects:
+            if session is not item:
+                report.decide("another session, since nothing of the first can be drawn", item.photo.identity)
+            return pixels, labels, objects, session
+    raise failure or BadAnnotationError("a photo on which nothing is outlined")
+
+
 def _drawn(
     item: AnnotatedPhoto, orientation: Orientation | None, report: ReadingReport
 ) -> tuple[RGBImage, NDArray[np.uint8], list[tuple[int, Annotation]]]:
@@ -113,8 +132,9 @@ def _drawn(
     """
     file = item.photo.file
     try:
-        image = LoadedImage.from_bytes(file) if isinstance(file, bytes) else read_image(file)
-    except ImageError as error:
+        data = file if isinstance(file, bytes) else file.read_bytes()
+        image = LoadedImage.from_bytes(data, shown_by=item.photo.shown_by)
+    except (ImageError, OSError) as error:
         raise BadAnnotationError("a photo that cannot be read", str(error)) from error
     height, width = image.pixels.shape[:2]
     frame = frame_of(item.photo, height, width, orientation, report)

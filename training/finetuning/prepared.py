@@ -69,7 +69,7 @@ def _read(settings: FinetuneSettings, out: Path) -> Prepared:
     """Reads the export into the folder `out`, of parts."""
     print(f"reading {settings.annotations}", flush=True)
     report = ReadingReport()
-    photos = read_annotations(settings.export, settings.out / "unpacked", report)
+    photos = read_annotations(settings.export, settings.out / "unpacked", report, settings.out)
     done = prepare_photos(photos, out / "all", report, settings.orientation)
     made = split(done, out / "all", out, report, settings.held_out, settings.choosing, settings.group_by)
     report.write(out / READING)

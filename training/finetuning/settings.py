@@ -135,8 +135,10 @@ def _content(path: Path, out: Path, endings: Container[str] | None) -> Iterator[
         with path.open("rb") as file:
             yield hashlib.file_digest(file, "sha256").hexdigest()
         return
-    for file_path in sorted(p for p in path.rglob("*") if p.is_file() and out not in p.parents):
+    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
         if endings is not None and file_path.suffix.lower() not in endings:
+            continue
+        if out.resolve() in file_path.resolve().parents:
             continue
         facts = file_path.stat()
         yield f"{file_path.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}"

@@ -1,6 +1,7 @@
 """Photos are found by the paths that exports have for them."""
 
 import base64
+import hashlib
 import io
 import unicodedata
 
@@ -9,7 +10,15 @@ import pytest
 from PIL import Image
 
 from training.finetuning.readers.annotations import AnnotationError, BadAnnotationError
-from training.finetuning.readers.photo_finder import NO_PHOTO, SEVERAL_PHOTOS, PhotoFinder, data_address
+from training.finetuning.readers.photo_finder import (
+    BY_SIZE,
+    NO_PHOTO,
+    OTHER_FOLDER,
+    SEVERAL_PHOTOS,
+    PhotoFinder,
+    data_address,
+)
+from training.finetuning.readers.reading_report import ReadingReport
 
 
 @pytest.fixture
@@ -68,13 +77,42 @@ def test_what_is_not_there_is_not_found(folder, name):
 
 
 def test_of_photos_of_one_name_the_size_decides_or_nothing_does(folder):
-    finder = PhotoFinder(folder)
+    report = ReadingReport()
+    finder = PhotoFinder(folder, report=report)
     with pytest.raises(BadAnnotationError, match=r"it may be a/001.jpg or b/001.jpg or b/c/001.jpg"):
         finder.find("001.jpg")
+    assert not report.rows
     assert finder.find("001.jpg", (40, 20)) == folder / "b/001.jpg"
-    assert finder.find("elsewhere/001.jpg", (20, 50)) == folder / "b/c/001.jpg"  # turned by EXIF
+    assert finder.find("001.jpg", (20, 50)) == folder / "b/c/001.jpg"  # turned by EXIF
+    assert report.counts("decided") == {BY_SIZE: 2}
     with pytest.raises(BadAnnotationError):
         finder.find("001.jpg", (99, 99))
+
+
+def test_a_photo_in_another_folder_is_taken_only_where_it_can_be_no_other_and_is_told(folder):
+    report = ReadingReport()
+    finder = PhotoFinder(folder, report=report)
+    with pytest.raises(BadAnnotationError, match="3 files of that name are in other folders") as caught:
+        finder.find("elsewhere/001.jpg", (40, 20))  # not even by its size
+    assert caught.value.kind == NO_PHOTO
+    assert finder.find("/data/clips/frame_000000") == folder / "video/frame_000000.PNG"
+    assert report.rows == [("decided", OTHER_FOLDER, "/data/clips/frame_000000", "video/frame_000000.PNG")]
+    assert finder.find("/data/same.jpg") == folder / "same.jpg"  # at the top: a tail of the export's path
+    assert len(report.rows) == 1
+
+
+def test_many_photos_of_one_name_are_read_once_each(tmp_path, monkeypatch):
+    for number in range(120):
+        (tmp_path / f"f{number}").mkdir()
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"f{number}" / "img.png", compress_level=0)
+    opened = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr("hashlib.file_digest", lambda file, name: opened.append(file.name) or digest(file, name))
+    finder = PhotoFinder(tmp_path)
+    for _ in range(120):
+        with pytest.raises(BadAnnotationError):
+            finder.find("img.png")
+    assert len(opened) <= 120
 
 
 def test_copies_of_one_photo_are_one(folder):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from icmformer.errors import ConfigError
+from icmformer.images.display import ShownBy
 from icmformer.types import BoolMask
 from training.data.outlines import BadAnnotationError as BadAnnotationError  # for all readers
 
@@ -63,6 +64,8 @@ class Photo:
         size: Height and width that the export states; None where it states none.
         group: Photos of one group are never on both sides of a split: "task 7", "video lorry.mp4"; empty for none.
         orientation: The frame in which the tool annotates, where the stated size fits both.
+        shown_by: The tool that shows it to annotators, whose pixels are trained on.
+        path: What the export's path comes to, without quoting and prefixes of addresses; empty for `identity` itself.
     """
 
     identity: str
@@ -70,6 +73,8 @@ class Photo:
     size: tuple[int, int] | None = None
     group: str = ""
     orientation: Orientation = "upright"
+    shown_by: ShownBy = "plain"
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class AnnotatedPhoto:
         by_size: Smaller objects lie over larger ones; else later ones over earlier ones.
         ground_truth: Marked as such in the tool.
         updated: ISO time of the last change, empty where the export has none.
+        others: Further sessions on the same photo, which are used in this order where nothing of this can be drawn.
     """
 
     photo: Photo
@@ -89,3 +95,4 @@ class AnnotatedPhoto:
     by_size: bool = False
     ground_truth: bool = False
     updated: str = ""
+    others: Sequence[AnnotatedPhoto] = ()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 
 from training.finetuning.readers.annotations import AnnotatedPhoto
-from training.finetuning.readers.photo_finder import NO_PHOTO, common_tail, name_parts
+from training.finetuning.readers.photo_finder import NO_PHOTO, SEVERAL_PHOTOS, PhotoFinder, common_tail, name_parts
 from training.finetuning.readers.reading_report import ReadingReport
 
 ANNOTATED_AGAIN = "photo annotated several times"
 
 
-def choose(photos: Iterable[AnnotatedPhoto], report: ReadingReport) -> list[AnnotatedPhoto]:
-    """Each photo once, with one of its sessions.
+def choose(
+    photos: Iterable[AnnotatedPhoto], report: ReadingReport, finder: PhotoFinder | None = None
+) -> list[AnnotatedPhoto]:
+    """Each photo once, with one of its sessions; the others are behind it, for where nothing of it can be drawn.
 
     Of several sessions, one that outlines something comes before one that does not, then ground truth, then the one
     that was changed last, then the one that the export has last.
@@ -21,6 +24,7 @@ def choose(photos: Iterable[AnnotatedPhoto], report: ReadingReport) -> list[Anno
     Args:
         photos: In the export's order.
         report: Is told of each photo that came several times.
+        finder: Found the files; tells different photos of one name apart of which only one is there.
     """
     by_file: dict[str | bytes, list[AnnotatedPhoto]] = {}
     for item in photos:
@@ -29,28 +33,48 @@ def choose(photos: Iterable[AnnotatedPhoto], report: ReadingReport) -> list[Anno
         by_file.setdefault(key, []).append(item)
     chosen = []
     for found in by_file.values():
-        items = _of_this_file(found, report)
-        ranks = [(bool(p.annotations), p.ground_truth, p.updated, place) for place, p in enumerate(items)]
-        best = max(ranks)[-1]
-        if len(items) > 1:
-            others = ", ".join(_told(p) for place, p in enumerate(items) if place != best)
-            report.decide(ANNOTATED_AGAIN, items[best].photo.identity, f"{_told(items[best])} is used, not {others}")
-        chosen.append(items[best])
+        items = _of_one_photo(found, finder, report)
+        if not items:
+            continue
+        places = range(len(items))
+        ranked = sorted(places, key=lambda i: (_rank(items[i]), i), reverse=True)
+        best, *others = [items[place] for place in ranked]
+        if others:
+            told = ", ".join(_told(item) for item in others)
+            report.decide(ANNOTATED_AGAIN, best.photo.identity, f"{_told(best)} is used, not {told}")
+        chosen.append(dataclasses.replace(best, others=tuple(others)))
     return chosen
 
 
-def _of_this_file(items: list[AnnotatedPhoto], report: ReadingReport) -> list[AnnotatedPhoto]:
-    """Without those whose path fits the file less well: `test/a.png` where there is but `train/a.png`."""
-    tails = [_tail(item) for item in items]
-    for item, tail in zip(items, tails, strict=True):
+def _rank(item: AnnotatedPhoto) -> tuple[bool, bool, str]:
+    return bool(item.annotations), item.ground_truth, item.updated
+
+
+def _of_one_photo(
+    items: list[AnnotatedPhoto], finder: PhotoFinder | None, report: ReadingReport
+) -> list[AnnotatedPhoto]:
+    """The sessions on one file whose paths can be its own.
+
+    With `train/a.png` alone, `test/a.png` is another photo. With `a.png` alone, `x/a.png` and `y/a.png` are two, and
+    nothing tells which one is there.
+    """
+    file = items[0].photo.file
+    if finder is None or isinstance(file, bytes):
+        return items
+    paths = [name_parts(item.photo.path or item.photo.identity) for item in items]
+    tails = [common_tail(finder.parts(file), path) for path in paths]
+    kept = []
+    for item, path, tail in zip(items, paths, tails, strict=True):
         if tail < max(tails):
             report.skip(NO_PHOTO, item.photo.identity, "the file of that name is another photo's")
-    return [item for item, tail in zip(items, tails, strict=True) if tail == max(tails)]
-
-
-def _tail(item: AnnotatedPhoto) -> int:
-    file = item.photo.file
-    return 0 if isinstance(file, bytes) else common_tail(name_parts(str(file)), name_parts(item.photo.identity))
+        else:
+            kept.append((path, item))
+    longest = max((path for path, _ in kept), key=len)
+    if all(common_tail(longest, path) == len(path) for path, _ in kept):
+        return [item for _, item in kept]
+    for _, item in kept:
+        report.skip(SEVERAL_PHOTOS, item.photo.identity, "photos of several folders, of which one file is there")
+    return []
 
 
 def _told(item: AnnotatedPhoto) -> str:

@@ -171,7 +171,7 @@ def _photo(image: _Image, videos: Mapping[_Id, str], finder: PhotoFinder, report
         report.decide("a photo without height and width: the file's own are used", image.name)
     video = _id(image.entry.get("video_id"))
     group = f"video {_told(videos.get(video, video))}" if video is not None else ""
-    return Photo(image.name, file, size, group)
+    return Photo(image.name, file, size, group, path=image.address)
 
 
 def _names(entries: Any) -> Mapping[_Id, str]:

@@ -142,7 +142,7 @@ class _Reader:
         for place, part in enumerate(sorted(parts, key=lambda part: part.order)):
             objects.setdefault(f"group {part.group}" if part.group else f"#{place}", []).append(part)
         annotations = tuple(self._annotation(key, same, identity, task) for key, same in objects.items())
-        yield AnnotatedPhoto(Photo(identity, file, size, group, "upright"), annotations, updated=task.updated)
+        yield AnnotatedPhoto(Photo(identity, file, size, group, "upright", "cvat"), annotations, updated=task.updated)
 
     def _annotation(self, key: str, parts: Sequence[_Part], identity: str, task: CvatTask) -> Annotation:
         first, grouped = parts[0], len(parts) > 1

@@ -51,13 +51,16 @@ class Export:
     predictions: bool = False
 
 
-def read_annotations(export: Export, unpack: Path, report: ReadingReport) -> list[AnnotatedPhoto]:
+def read_annotations(
+    export: Export, unpack: Path, report: ReadingReport, run: Path | None = None
+) -> list[AnnotatedPhoto]:
     """The annotated photos of an export, each once, none of them drawn yet.
 
     Args:
         export: What to read.
         unpack: Folder that a zip is unpacked into; nothing is written elsewhere.
         report: Is told what was passed over and decided.
+        run: The run's folder, in which nothing is looked for.
 
     Raises:
         AnnotationError: Not an export that is known, one that is damaged as a whole, or one without a photo that can
@@ -65,7 +68,7 @@ def read_annotations(export: Export, unpack: Path, report: ReadingReport) -> lis
     """
     path = export.path
     if path.is_dir():
-        files = folder_files(path, report)
+        files = folder_files(path, report, run)
     elif not path.is_file():
         raise AnnotationError(f"there is no {path}")
     elif zipfile.is_zipfile(path):
@@ -74,29 +77,43 @@ def read_annotations(export: Export, unpack: Path, report: ReadingReport) -> lis
         if not path.stat().st_size:
             raise AnnotationError(f"{path} is empty")
         files = {path.name: path}
+    finder = None
     if export.file is None and has_mask_folder(files):
         photos = list(read_mask_folder(files, report))
     else:
-        photos = list(_read_files(export, files, report))
-    if not photos:
+        found = _recognised_as_one(export, files, report)
+        finder = _finder(export, files, report, run)
+        photos = list(_read_files(export, found, finder, report))
+    chosen = choose(photos, report, finder)
+    if not chosen:
         raise AnnotationError("\n".join([f"{path} has no photo that can be used", *report.lines()]))
-    return choose(photos, report)
+    return chosen
 
 
-def _read_files(export: Export, files: Files, report: ReadingReport) -> Iterator[AnnotatedPhoto]:
-    """The photos of the annotation files of an export, which must be of one kind."""
+def _recognised_as_one(export: Export, files: Files, report: ReadingReport) -> list[tuple[str, _Reader, Any]]:
+    """Name, reader and content of an export's annotation files, which must be of one kind."""
     single = export.path in files.values()
     found = list(_recognised(export, files, single, report))
-    kinds = sorted({reader.kind for _, reader, _ in found})
     if not found:
         raise AnnotationError(f"{export.path} {_UNKNOWN}{_hint(files, single)}")
-    if len(kinds) > 1:
+    if len({reader.kind for _, reader, _ in found}) > 1:
         names = ", ".join(f"{name} ({reader.kind})" for name, reader, _ in found[:6])
         raise AnnotationError(f"{export.path} holds exports of several kinds: {names}; name one with --file")
-    if export.images is not None:
-        finder = PhotoFinder(export.images)
-    else:
-        finder = PhotoFinder(export.path.parent) if single else PhotoFinder(export.path, files)
+    return found
+
+
+def _finder(export: Export, files: Files, report: ReadingReport, run: Path | None) -> PhotoFinder:
+    """Finds photos in the folder that the user named, else beside the file, or in the zip or folder."""
+    if export.images is None and export.path not in files.values():
+        return PhotoFinder(export.path, files, report)
+    folder = export.images or export.path.parent
+    return PhotoFinder(folder, folder_files(folder, without=run), report)
+
+
+def _read_files(
+    export: Export, found: list[tuple[str, _Reader, Any]], finder: PhotoFinder, report: ReadingReport
+) -> Iterator[AnnotatedPhoto]:
+    """The photos of annotation files."""
     config = _read(export.label_config).decode("utf-8-sig", "replace") if export.label_config else None
     for name, reader, content in found:
         try:
@@ -105,8 +122,6 @@ def _read_files(export: Export, files: Files, report: ReadingReport) -> Iterator
                 yield from read_label_studio(content, finder, report, name, config=config, use_predictions=use)
             else:
                 yield from reader.read(content, finder, report, name)
-        except AnnotationError:
-            raise
         except RecursionError as error:
             raise AnnotationError(f"{name} is nested too deeply") from error
 

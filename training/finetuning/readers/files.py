@@ -17,16 +17,23 @@ Files = Mapping[str, Path]
 ANNOTATION_SUFFIXES = frozenset({".json", ".xml", ""})  # target storages of Label Studio write names without ending
 
 
-def folder_files(folder: Path, report: ReadingReport | None = None) -> Files:
+def folder_files(folder: Path, report: ReadingReport | None = None, without: Path | None = None) -> Files:
     """What a folder holds, in order, without hidden files and folders, which the report is told.
+
+    Args:
+        folder: With all its folders.
+        report: Is told of hidden files.
+        without: A folder that is left out: the run's own.
 
     Raises:
         AnnotationError: There is no such folder.
     """
     if not folder.is_dir():
         raise AnnotationError(f"there is no folder {folder}; name the folder of the photos with --images")
-    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return _seen(names, report)
+    left_out = without.resolve() if without is not None else None
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    inside = (path for path in paths if left_out is None or left_out not in path.resolve().parents)
+    return _seen({path.relative_to(folder).as_posix(): path for path in inside}, report)
 
 
 def unpacked(archive: Path, folder: Path, report: ReadingReport) -> Files:
@@ -55,17 +62,18 @@ def _unpack(archive: Path, folder: Path, report: ReadingReport) -> Files:
         needed, free = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
         if needed > free:
             raise AnnotationError(f"{archive} unpacks to {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f}")
-        for entry in entries:
+        by_name: dict[str, zipfile.ZipInfo] = {}
+        for number, entry in enumerate(entries):
             name = entry.filename.replace("\\", "/")
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise AnnotationError(f"{archive} holds {entry.filename!r}, which lies outside its folder")
-            names[name] = folder / f"{len(names):06}{_known_suffix(name)}"
+            if name in by_name:
+                report.skip("a name that comes again in the zip", name, "the last file of that name is used")
+            names[name], by_name[name] = folder / f"{number:06}{_known_suffix(name)}", entry
         kept = _seen(names, report)
-        for entry in entries:
-            target = kept.get(entry.filename.replace("\\", "/"))
-            if target is not None:
-                with file.open(entry) as source, target.open("wb") as copy:
-                    shutil.copyfileobj(source, copy)
+        for name, target in kept.items():
+            with file.open(by_name[name]) as source, target.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
     return dict(sorted(kept.items()))
 
 

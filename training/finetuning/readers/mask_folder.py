@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,8 +32,9 @@ def read_mask_folder(files: Files, report: ReadingReport) -> Iterator[AnnotatedP
     top = _top(files)
     images, masks = (_below(files, f"{top}{kind}/", report) for kind in ("images", "masks"))
     used = set()
+    stems = Counter(_without_ending(name) for name in images)
     for name, file in images.items():
-        mask = next((key for key in _mask_names(name, images) if key in masks), None)
+        mask = next((key for key in _mask_names(name, stems) if key in masks), None)
         if mask is None:
             report.skip("no mask", name)
             continue
@@ -71,8 +73,13 @@ class _Value:
         return inside
 
 
-@functools.lru_cache(maxsize=2)
 def _read(path: Path) -> LabelMask:
+    facts = path.stat()
+    return _cached(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached(path: Path, _time: int, _size: int) -> LabelMask:
     return read_label_mask(path)
 
 
@@ -95,12 +102,15 @@ def _below(files: Files, folder: str, report: ReadingReport) -> Files:
     return found
 
 
-def _mask_names(name: str, images: Files) -> Iterator[str]:
+def _without_ending(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def _mask_names(name: str, stems: Mapping[str, int]) -> Iterator[str]:
     """Names that a photo's mask may have; that of its stem only if no other photo has the same."""
-    stem = PurePosixPath(name).with_suffix("").as_posix()
+    stem = _without_ending(name)
     yield from (f"{name}{suffix}" for suffix in sorted(IMAGE_ENDINGS))
     yield name
-    twins = [other for other in images if PurePosixPath(other).with_suffix("").as_posix() == stem]
-    if twins == [name]:
+    if stems[stem] == 1:
         yield from (f"{stem}{suffix}" for suffix in sorted(IMAGE_ENDINGS, key=lambda s: (s != ".png", s)))
         yield from (f"{stem}{suffix.upper()}" for suffix in sorted(IMAGE_ENDINGS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import re
 import unicodedata
@@ -17,10 +18,13 @@ from PIL import Image
 from training.data.folders import IMAGE_ENDINGS
 from training.finetuning.readers.annotations import BadAnnotationError
 from training.finetuning.readers.files import Files, folder_files
+from training.finetuning.readers.reading_report import ReadingReport
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 NO_PHOTO = "no such photo"
 SEVERAL_PHOTOS = "several photos of that name"
+OTHER_FOLDER = "photo found in another folder than its path has"
+BY_SIZE = "photo of several of that name, told by its size"
 
 
 def name_parts(name: str) -> tuple[str, ...]:
@@ -39,26 +43,34 @@ class PhotoFinder:
     Args:
         folder: Searched with all its folders, or what the photos' place is called in messages, if `files` is given.
         files: Files by their names within the export, instead of those of the folder.
+        report: Is told of photos that are found in spite of other folders in their path, or by their size.
 
     Raises:
         AnnotationError: There is no such folder.
     """
 
-    def __init__(self, folder: Path, files: Files | None = None) -> None:
+    def __init__(self, folder: Path, files: Files | None = None, report: ReadingReport | None = None) -> None:
         self.folder = folder
+        self._report = ReadingReport() if report is None else report
         self._by_name: dict[str, list[_Known]] = {}
         self._by_stem: dict[str, list[_Known]] = {}
+        self._parts: dict[Path, tuple[str, ...]] = {}
         for name, path in (folder_files(folder) if files is None else files).items():
             parts = name_parts(name)
-            stem = PurePosixPath(parts[-1]).stem if parts else ""
             if parts and PurePosixPath(parts[-1]).suffix in IMAGE_ENDINGS:
+                stem = PurePosixPath(parts[-1]).stem
                 self._by_name.setdefault(parts[-1], []).append(_Known(parts, name, path))
                 self._by_stem.setdefault(stem, []).append(_Known((*parts[:-1], stem), name, path))
+                self._parts[path] = parts
 
     def paths(self) -> Iterator[tuple[str, Path]]:
         """All files that may be photos, by their names."""
         for found in self._by_name.values():
             yield from ((known.name, known.path) for known in found)
+
+    def parts(self, file: Path) -> tuple[str, ...]:
+        """The parts of a file's name within the export; none of a file that is not from here."""
+        return self._parts.get(file, ())
 
     def find(self, name: str, size: tuple[int, int] | None = None) -> Path:
         """The file of a photo.
@@ -80,14 +92,34 @@ class PhotoFinder:
             raise BadAnnotationError(NO_PHOTO, f"not in {self.folder}")
         longest = max(common_tail(known.parts, wanted) for known in found)
         best = [known for known in found if common_tail(known.parts, wanted) == longest]
+        whole = [known for known in best if longest in (len(known.parts), len(wanted))]
+        if not whole:  # both paths have other folders
+            if longest == 1 and len(found) > 1:
+                raise BadAnnotationError(NO_PHOTO, f"{len(found)} files of that name are in other folders")
+            self._report.decide(OTHER_FOLDER, name, best[0].name)
+        best = whole or best
         if len(best) > 1:  # no folders in the export's name, or not enough
-            whole = [known for known in best if len(known.parts) == longest]
-            best = whole if len(whole) == 1 else best
-        if len(best) > 1 and size is not None:
-            best = [known for known in best if fits(known.path, size)] or best
-        if len(best) > 1 and len({_digest(known.path) for known in best}) > 1:
+            at_top = [known for known in best if len(known.parts) == longest]
+            best = at_top if len(at_top) == 1 else self._of_size(best, name, size)
+        if len(best) > 1 and self._differ(best):
             raise BadAnnotationError(SEVERAL_PHOTOS, f"it may be {' or '.join(known.name for known in best[:3])}")
         return best[0].path
+
+    def _of_size(self, files: list[_Known], name: str, size: tuple[int, int] | None) -> list[_Known]:
+        """Those that have the size, if any has."""
+        fitting = [known for known in files if size is not None and fits(known.path, size)]
+        if len(fitting) == 1:
+            self._report.decide(BY_SIZE, name, fitting[0].name)
+        return fitting or files
+
+    @staticmethod
+    def _differ(files: Sequence[_Known]) -> bool:
+        """Whether not all files are copies of one."""
+        sizes = {known.path.stat().st_size for known in files}
+        if len(sizes) > 1:
+            return True
+        first = _digest(files[0].path)
+        return any(_digest(known.path) != first for known in files[1:])
 
 
 @dataclass(frozen=True)
@@ -111,15 +143,27 @@ def common_tail(one: Sequence[str], other: Sequence[str]) -> int:
 
 def fits(photo: Path, size: tuple[int, int]) -> bool:
     """Whether a file is an image of a height and width, as stored or turned; read from its header alone."""
-    try:
-        with Image.open(photo) as image:
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
+    facts = photo.stat()
+    height, width = _size(photo, facts.st_mtime_ns, facts.st_size)
     return size in ((height, width), (width, height))
 
 
+@functools.lru_cache(maxsize=1 << 16)
+def _size(photo: Path, _time: int, _bytes: int) -> tuple[int, int]:
+    try:
+        with Image.open(photo) as image:
+            return image.size[1], image.size[0]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0, 0
+
+
 def _digest(path: Path) -> bytes:
+    facts = path.stat()
+    return _cached_digest(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _cached_digest(path: Path, _time: int, _bytes: int) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 

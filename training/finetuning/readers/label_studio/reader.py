@@ -17,6 +17,7 @@ from training.finetuning.readers.annotations import (
     Photo,
     Shape,
 )
+from training.finetuning.readers.label_studio.addresses import names
 from training.finetuning.readers.label_studio.choice import Chosen, choose, text_of
 from training.finetuning.readers.label_studio.config import LabellingConfig
 from training.finetuning.readers.label_studio.forms import FLAT, label_studio_tasks
@@ -145,7 +146,9 @@ class _Task:
             self.report.skip(kind, on, f"{text} ({regions} region{'s' * (regions > 1)})")
         for photo in collected.values():
             size = photo.sizes.most_common(1)[0][0] if photo.sizes else None
-            about = Photo(photo.found.identity, photo.found.file, size, self.group, "upright")
+            identity = photo.found.identity
+            path = next(iter(names(identity)), identity)
+            about = Photo(identity, photo.found.file, size, self.group, "upright", "label studio", path)
             yield AnnotatedPhoto(about, tuple(photo.annotations), False, chosen.ground_truth, chosen.updated)
 
     def _shape(self, region: _Region) -> Shape | None:
