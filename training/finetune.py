@@ -1,10 +1,10 @@
 """Fine-tunes a network on a team's own annotations: `python -m training.finetune --annotations EXPORT --out RUN`.
 
-Reads COCO JSON, CVAT for images 1.1, Label Studio JSON (also zipped) or a folder of images/ and masks/; holds a part
-of the photos out; trains on the rest; evaluates with a simulated annotator on the held-out part before and after. Only
-where fewer clicks are needed, beyond what chance makes likely, the new weights become RUN/weights, which servers and
-commands load by that path; RUN/report.html says how it went either way. Run the same command again to go on after a
-stop, or after mending the annotations.
+Reads COCO JSON, CVAT for images or video 1.1, Label Studio JSON (also zipped) or a folder of images/ and masks/; holds
+a part of the photos out; trains on the rest; evaluates with a simulated annotator on the held-out part before and
+after. Only where fewer clicks are needed, beyond what chance makes likely, the new weights become RUN/weights, which
+servers and commands load by that path; RUN/report.html says how it went either way. Run the same command again to go
+on after a stop, or after mending the annotations. The exit status is 3 where the new weights are not promoted.
 """
 
 from __future__ import annotations

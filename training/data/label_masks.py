@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,8 +16,12 @@ from training.data.objects import IGNORE, MOST_OBJECTS
 
 _BRIGHT = 200
 """The least value of an object in a mask of two values with soft edges."""
-_EDGE, _LOSSY_EDGE = 3, 8
-"""Pixels from an outline within which values may lie between the two: of soft edges, and of JPEG's blocks."""
+_MOST_FLAT = 0.1
+"""Share of pixels without an edge beside them, among values between the two, where these are edges."""
+_MOST_EDGE = 2
+"""Pixels of soft edges for each of the body that they are the edges of."""
+_MOST_IDS = 32
+"""Values between the two that may be ids of objects of few pixels."""
 _NOISE = 24
 
 
@@ -47,7 +50,10 @@ def read_label_mask(path: Path) -> LabelMask:
         ConfigError: No image, in colour, too large, or with values that JPEG has made uncertain.
     """
     values, lossy, palette = _values(path)
-    thresholded = not palette and _between_two(values, lossy)
+    try:
+        thresholded = not palette and _between_two(values, lossy)
+    except ConfigError as error:
+        raise ConfigError(f"{path} cannot be used as a mask: {error}") from error
     if thresholded:
         values = (values >= int(values.max()) / 2).astype(np.uint8)
     elif lossy and values.any():
@@ -64,6 +70,7 @@ def _values(path: Path) -> tuple[NDArray[Any], bool, bool]:
             lossy = image.format in ("JPEG", "MPO")
             palette = image.mode in ("P", "1")
             values = np.asarray(image)
+            alpha = image.mode in ("RGBA", "LA") and np.ptp(values[..., -1]) > 0
     except (ImageError, Image.DecompressionBombError) as error:
         raise ConfigError(f"{path} cannot be used as a mask: {error}") from error
     except Exception as error:  # damaged files make Pillow raise nearly anything
@@ -73,28 +80,45 @@ def _values(path: Path) -> tuple[NDArray[Any], bool, bool]:
         if (gray != gray[..., :1]).any():
             raise ConfigError(f"{path} is in colour; a mask is a gray or palette image whose values are the ids")
         values = gray[..., 0]
+        if alpha and not np.ptp(values):
+            raise ConfigError(f"{path} has its mask in the transparency; a mask's values are those of its gray levels")
     if values.ndim != 2 or values.dtype.kind not in "biu":
         raise ConfigError(f"{path} holds no whole numbers; a mask is a gray or palette image whose values are the ids")
     return values, lossy, palette
 
 
 def _between_two(values: NDArray[Any], lossy: bool) -> bool:
-    """Whether a mask has two values but for its edges."""
+    """Whether a mask has two values but for its edges, over which values rise from pixel to pixel.
+
+    Raises:
+        ConfigError: Values that rise and fall everywhere, as in a picture: neither ids nor edges.
+    """
     highest = int(values.max(initial=0))
-    if not _BRIGHT <= highest <= IGNORE:
+    if highest > IGNORE:
         return False
     noise = _NOISE if lossy else 0
     between = (values > noise) & (values < highest - noise)
-    if not between.any():
-        return lossy
-    bright = values >= highest / 2
-    if np.count_nonzero(between) > np.count_nonzero(bright & ~between):  # no body that these could be the edge of
+    number = np.count_nonzero(between)
+    if not number:
+        return lossy and highest >= _BRIGHT
+    if np.count_nonzero(between & _flat(values)) > _MOST_FLAT * number:  # areas of one value: ids
         return False
-    edge = _LOSSY_EDGE if lossy else _EDGE
-    kernel = np.ones((2 * edge + 1, 2 * edge + 1), np.uint8)
-    whole = bright.astype(np.uint8)
-    band = cv2.dilate(whole, kernel) != cv2.erode(whole, kernel)
-    return not (between & ~band).any()
+    body = np.count_nonzero(values >= highest - _NOISE)
+    edge = np.count_nonzero((values > _NOISE) & (values < highest - _NOISE))
+    if highest >= _BRIGHT and edge <= _MOST_EDGE * body:
+        return True
+    if not lossy and len(np.unique(values[between])) > _MOST_IDS:
+        raise ConfigError("its values change from pixel to pixel, as in a picture; a mask's values are the ids")
+    return False
+
+
+def _flat(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Pixels whose four neighbours have their value."""
+    flat = np.zeros(values.shape, bool)
+    inner = values[1:-1, 1:-1]
+    neighbours = (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:])
+    flat[1:-1, 1:-1] = np.logical_and.reduce([inner == other for other in neighbours])
+    return flat
 
 
 def _in_bytes(values: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:

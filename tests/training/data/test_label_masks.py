@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import draw, transform
+from skimage import data, draw, filters, transform
 
 from icmformer.errors import ConfigError
 from training.data.label_masks import read_label_mask
@@ -44,6 +44,43 @@ def test_soft_edges_are_thresholded_in_the_middle(tmp_path, scale):
     mask = read_label_mask(written(tmp_path, (soft * 255).round().astype(np.uint8)))
     assert mask.thresholded
     np.testing.assert_array_equal(mask.labels.astype(bool), (soft * 255).round() >= 127.5)
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.5, 2.5])
+def test_blurred_masks_are_thresholded_in_the_middle(tmp_path, sigma):
+    soft = (filters.gaussian(blob().astype(float), sigma, mode="nearest") * 255).round().astype(np.uint8)
+    mask = read_label_mask(written(tmp_path, soft))
+    assert mask.thresholded
+    np.testing.assert_array_equal(mask.labels.astype(bool), soft >= int(soft.max()) / 2)
+
+
+def test_an_enlarged_small_mask_is_thresholded(tmp_path):
+    small = transform.resize(blob().astype(float), (40, 50), order=1, anti_aliasing=True)
+    soft = (transform.resize(small, (160, 200), order=1) * 255).round().astype(np.uint8)
+    mask = read_label_mask(written(tmp_path, soft))
+    assert mask.thresholded
+    assert (mask.labels.astype(bool) != blob()).mean() < 0.02
+
+
+def test_many_small_objects_are_ids(tmp_path):
+    labels = np.zeros((200, 200), np.uint8)
+    for number in range(220):
+        labels[draw.disk((13 * (number // 15) + 7, 13 * (number % 15) + 7), 4)] = number + 1
+    mask = read_label_mask(written(tmp_path, labels))
+    assert not mask.thresholded
+    np.testing.assert_array_equal(mask.labels, labels)
+
+
+def test_a_picture_is_no_mask(tmp_path):
+    with pytest.raises(ConfigError, match="change from pixel to pixel"):
+        read_label_mask(written(tmp_path, data.camera()))
+
+
+def test_a_mask_in_the_transparency_is_told(tmp_path):
+    pixels = np.zeros((30, 40, 4), np.uint8)
+    pixels[5:10, 5:10, 3] = 255
+    with pytest.raises(ConfigError, match="its mask in the transparency"):
+        read_label_mask(written(tmp_path, pixels))
 
 
 def test_clean_label_maps_stay_as_they_are(tmp_path):

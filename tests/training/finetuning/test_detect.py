@@ -66,16 +66,22 @@ def square():
     return mask
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [
+        *((encoding, "") for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32")),
+        *((encoding, mark) for encoding in ("utf-16-le", "utf-16-be") for mark in ("", "\ufeff")),
+        *((encoding, "") for encoding in ("utf-32-le", "utf-32-be")),
+    ],
+)
 @pytest.mark.parametrize("form", ["coco", "studio", "cvat"])
-def test_byte_order_marks_and_wide_encodings_are_read(tmp_path, form, encoding):
+def test_byte_order_marks_and_wide_encodings_are_read(tmp_path, form, encoding, mark):
     photo(tmp_path / "büro.png")
     text = {
         "coco": json.dumps(coco("büro.png"), ensure_ascii=False),
         "studio": json.dumps([task("büro.png")], ensure_ascii=False),
         "cvat": cvat("büro.png"),
     }[form]
-    mark = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff"}.get(encoding, "")
     path = tmp_path / f"export.{'xml' if form == 'cvat' else 'json'}"
     path.write_bytes((mark + text).encode(encoding))
     masks, _ = outlines(read(path, tmp_path), tmp_path)
@@ -104,6 +110,31 @@ def test_several_files_of_one_kind_in_a_zip_are_read_together(tmp_path):
     assert set(masks) == {"Train/001.png", "Validation/001.png"}
     assert [mask.shape for mask in masks.values()] == [(40, 50), (40, 51)]
     assert report.counts("skipped") == {"a file that is no export": 1}
+
+
+@pytest.mark.parametrize("form", ["cvat", "coco"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_exports_side_by_side_have_their_own_photos(tmp_path, form, zipped):
+    """Two tasks, or a data set's parts, each with photos of the same names; some are missing."""
+    for number, part in enumerate(("a", "b")):
+        for name in ("0.png", "1.png") if part == "a" else ("0.png",):
+            photo(tmp_path / "in" / part / "images" / name, (40, 50), 10 * number + int(name[0]))
+        text = cvat("0.png", "1.png") if form == "cvat" else json.dumps(coco("0.png", "1.png"))
+        (tmp_path / "in" / part / f"annotations.{'xml' if form == 'cvat' else 'json'}").write_text(text)
+    path = packed(tmp_path / "in", tmp_path / "e.zip") if zipped else tmp_path / "in"
+    report = ReadingReport()
+    photos = read(path, tmp_path, report)
+    found = sorted(p.photo.file.read_bytes() for p in photos)
+    assert found == sorted(p.read_bytes() for p in (tmp_path / "in").rglob("*.png"))
+    assert report.counts("skipped") == {"no such photo": 1}
+    assert not report.counts("decided")
+
+
+def test_another_part_of_a_data_set_has_other_photos(tmp_path):
+    photo(tmp_path / "train" / "0.png")
+    (tmp_path / "test.json").write_text(json.dumps(coco("test/0.png")))
+    with pytest.raises(AnnotationError, match=r"no such photo: test/0.png \(train/0.png is another part's\)"):
+        read(tmp_path / "test.json", tmp_path)
 
 
 def test_files_of_a_target_storage_are_tasks(tmp_path):
@@ -294,6 +325,8 @@ def test_a_folder_of_masks_as_people_have_it(tmp_path):
     photo(folder / "images" / "twin.jpg")
     photo(folder / "images" / "twin.png")
     Image.fromarray(labels).save(folder / "masks" / "twin.jpg.png")
+    photo(folder / "images" / "suffixed.png")
+    Image.fromarray(labels).save(folder / "masks" / "suffixed_mask.png")
     photo(folder / "images" / "damaged.png")
     (folder / "masks" / "damaged.png").write_bytes(b"\x89PNG\r\n")
     photo(folder / "images" / "sized.png", (41, 50))
@@ -307,7 +340,7 @@ def test_a_folder_of_masks_as_people_have_it(tmp_path):
         report = ReadingReport()
         photos = read(path, tmp_path, report)
         masks, drawn = outlines(photos, tmp_path)
-        assert set(masks) == {"a/001.png", "b/001.png", "c.png", "moving.gif", "twin.jpg"}
+        assert set(masks) == {"a/001.png", "b/001.png", "c.png", "moving.gif", "twin.jpg", "suffixed.png"}
         for mask in masks.values():
             np.testing.assert_array_equal(mask, labels > 0)
         assert report.counts("skipped") == {
@@ -355,6 +388,19 @@ def test_damaged_zips_are_told(tmp_path):
     path.write_bytes(data)
     with pytest.raises(AnnotationError, match="cannot be unpacked"):
         read(path, tmp_path)
+
+
+def test_what_is_damaged_is_not_called_unknown(tmp_path):
+    mask_folder(tmp_path / "in")
+    path = packed(tmp_path / "in", tmp_path / "e.zip")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(AnnotationError, match="a zip that is damaged or cut short"):
+        read(path, tmp_path)
+    (tmp_path / "cut").mkdir()
+    for name, text in (("annotations.xml", cvat("p.png")), ("result.json", json.dumps(coco("p.png")))):
+        (tmp_path / "cut" / name).write_text(text[:-20])
+    with pytest.raises(AnnotationError, match=r"(?s)annotations.xml cannot be read.*result.json cannot be read"):
+        read(tmp_path / "cut", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -305,3 +305,21 @@ def test_who_drew_and_what_is_told(folder, facts, annotator):
     task = annotated({"image": "a.png"}, brush(blob((40, 60)), origin="prediction-changed"), **facts)
     annotation = read([task], folder)[0][0].annotations[0]
     assert annotation == type(annotation)("region r1", annotation.shapes, "Cell", "prediction-changed", annotator)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        [],
+        [{"type": "choices", "from_name": "c", "to_name": "image", "value": {"choices": ["good"]}}],
+        [{"type": "rectanglelabels", "to_name": "image", "value": {"x": 1, "y": 1, "width": 5, "height": 5}}],
+    ],
+)
+@pytest.mark.parametrize("truth", [False, True])
+def test_an_annotation_with_outlines_comes_before_one_without(folder, later, truth):
+    tasks, masks = versions({"updated_at": "2026-01-01T00:00:00Z"})
+    facts = {"id": 99, "updated_at": "2026-05-01T00:00:00Z", "ground_truth": truth, "result": later}
+    tasks[0]["annotations"].append(facts)
+    (photo,), report = read(tasks, folder)
+    np.testing.assert_array_equal(drawn(photo)[0], masks[0])
+    assert report.counts("decided") == {"annotation passed over for another of its task": 1}

@@ -29,6 +29,12 @@ _BOMS = (  # the longer ones first
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_BY_ZEROS = {
+    (False, True, True, True): "utf-32-le",
+    (True, True, True, False): "utf-32-be",
+    (False, True): "utf-16-le",
+    (True, False): "utf-16-be",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,9 @@ def read_annotations(
     else:
         if not path.stat().st_size:
             raise AnnotationError(f"{path} is empty")
+        with path.open("rb") as file:
+            if file.read(4) == b"PK\3\4":
+                raise AnnotationError(f"{path} is a zip that is damaged or cut short")
         files = {path.name: path}
     finder = None
     if export.file is None and has_mask_folder(files):
@@ -95,7 +104,7 @@ def _recognised_as_one(export: Export, files: Files, report: ReadingReport) -> l
     single = export.path in files.values()
     found = list(_recognised(export, files, single, report))
     if not found:
-        raise AnnotationError(f"{export.path} {_UNKNOWN}{_hint(files, single)}")
+        raise AnnotationError("\n".join([f"{export.path} {_UNKNOWN}{_hint(files, single)}", *report.lines()]))
     if len({reader.kind for _, reader, _ in found}) > 1:
         names = ", ".join(f"{name} ({reader.kind})" for name, reader, _ in found[:6])
         raise AnnotationError(f"{export.path} holds exports of several kinds: {names}; name one with --file")
@@ -111,11 +120,16 @@ def _finder(export: Export, files: Files, report: ReadingReport, run: Path | Non
 
 
 def _read_files(
-    export: Export, found: list[tuple[str, _Reader, Any]], finder: PhotoFinder, report: ReadingReport
+    export: Export, found: list[tuple[str, _Reader, Any]], every: PhotoFinder, report: ReadingReport
 ) -> Iterator[AnnotatedPhoto]:
-    """The photos of annotation files."""
-    config = _read(export.label_config).decode("utf-8-sig", "replace") if export.label_config else None
+    """The photos of annotation files; of files in several folders each has the photos of its own, if any are there."""
+    config = None
+    if export.label_config:
+        data = _read(export.label_config)
+        config = data.decode(_encoding(data) or "utf-8", "replace")
+    folders = {PurePosixPath(name).parent for name, _, _ in found}
     for name, reader, content in found:
+        finder = every if len(folders) == 1 else every.beside(PurePosixPath(name).parent)
         try:
             if reader is _STUDIO:
                 use = export.predictions
@@ -145,7 +159,10 @@ def _recognised(
         wanted = name_parts(export.file)
         candidates = {n: p for n, p in files.items() if name_parts(n)[-len(wanted) :] == wanted}
         if len(candidates) != 1:
-            raise AnnotationError(f"{len(candidates)} files of {export.path} are called {export.file} (--file)")
+            known = ", ".join([n for n in files if PurePosixPath(n).suffix.lower() in (".json", ".xml")][:10])
+            raise AnnotationError(
+                f"{len(candidates)} files of {export.path} are called {export.file} (--file); it has {known or 'none'}"
+            )
     for name, path in candidates.items():
         try:
             content, reader = _parsed(path, name)
@@ -167,7 +184,7 @@ def _parsed(path: Path, name: str) -> tuple[Any, _Reader | None]:
         AnnotationError: JSON or XML that is damaged.
     """
     data = _read(path)
-    encoding = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), None)
+    encoding = _encoding(data)
     if encoding is None and data.lstrip()[:1] == b"<":  # XML says its encoding itself
         root = parse_cvat(data, name)
         return root, _CVAT if is_cvat(root) else None
@@ -186,6 +203,13 @@ def _parsed(path: Path, name: str) -> tuple[Any, _Reader | None]:
             raise
         raise AnnotationError(f"{name} cannot be read: {error}") from error
     return None, None
+
+
+def _encoding(data: bytes) -> str | None:
+    """By the byte order mark, or by the zeros beside the first character, which is one of ASCII; None for others."""
+    marked = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), None)
+    zeros = tuple(byte == 0 for byte in data[:4])
+    return marked or _BY_ZEROS.get(zeros) or _BY_ZEROS.get(zeros[:2])
 
 
 def _read(path: Path) -> bytes:

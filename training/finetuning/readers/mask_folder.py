@@ -42,7 +42,7 @@ def read_mask_folder(files: Files, report: ReadingReport) -> Iterator[AnnotatedP
         try:
             found = _read(masks[mask])
         except ConfigError as error:
-            report.skip("a mask that cannot be used", name, str(error))
+            report.skip("a mask that cannot be used", name, str(error).replace(str(masks[mask]), mask))
             continue
         if found.thresholded:
             report.decide("mask with soft edges: from half the brightest value on it is the object", name)
@@ -114,3 +114,4 @@ def _mask_names(name: str, stems: Mapping[str, int]) -> Iterator[str]:
     if stems[stem] == 1:
         yield from (f"{stem}{suffix}" for suffix in sorted(IMAGE_ENDINGS, key=lambda s: (s != ".png", s)))
         yield from (f"{stem}{suffix.upper()}" for suffix in sorted(IMAGE_ENDINGS))
+        yield from (f"{stem}_mask{suffix}" for suffix in sorted(IMAGE_ENDINGS))

@@ -21,6 +21,8 @@ from training.finetuning.readers.files import Files, folder_files
 from training.finetuning.readers.reading_report import ReadingReport
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
+SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+"""Folders of parts of a data set, in which photos of one name are different ones."""
 NO_PHOTO = "no such photo"
 SEVERAL_PHOTOS = "several photos of that name"
 OTHER_FOLDER = "photo found in another folder than its path has"
@@ -68,6 +70,12 @@ class PhotoFinder:
         for found in self._by_name.values():
             yield from ((known.name, known.path) for known in found)
 
+    def beside(self, folder: PurePosixPath) -> PhotoFinder:
+        """A finder of the photos below a folder of these, if any are there; else this one."""
+        above = name_parts(folder.as_posix())
+        own = {n: p for n, p in self.paths() if self._parts[p][: len(above)] == above}
+        return PhotoFinder(self.folder / folder, own, self._report) if own else self
+
     def parts(self, file: Path) -> tuple[str, ...]:
         """The parts of a file's name within the export; none of a file that is not from here."""
         return self._parts.get(file, ())
@@ -94,6 +102,8 @@ class PhotoFinder:
         best = [known for known in found if common_tail(known.parts, wanted) == longest]
         whole = [known for known in best if longest in (len(known.parts), len(wanted))]
         if not whole:  # both paths have other folders
+            if {wanted[-longest - 1], best[0].parts[-longest - 1]} <= SPLIT_FOLDERS:
+                raise BadAnnotationError(NO_PHOTO, f"{best[0].name} is another part's")
             if longest == 1 and len(found) > 1:
                 raise BadAnnotationError(NO_PHOTO, f"{len(found)} files of that name are in other folders")
             self._report.decide(OTHER_FOLDER, name, best[0].name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from training.finetuning.readers.label_studio.shapes import OUTLINES, kind_of
 from training.finetuning.readers.reading_report import ReadingReport
 
 
@@ -31,7 +32,10 @@ class Chosen:
 
 
 def choose(task: Mapping[str, Any], name: str, report: ReadingReport, use_predictions: bool) -> Chosen | None:
-    """The annotation of a task that counts: ground truth first, then the one changed last, then the highest number.
+    """The annotation of a task that counts.
+
+    One that outlines something comes before one that does not, then ground truth, then the one changed last, then the
+    highest number.
 
     Cancelled ones never count. Drafts and, unless asked for, predictions are none.
 
@@ -120,10 +124,22 @@ def _is_truth(annotation: Mapping[str, Any]) -> bool:
     return annotation.get("ground_truth") is True or annotation.get("honeypot") is True  # as it was called once
 
 
-def _order(annotation: Mapping[str, Any]) -> tuple[bool, float, float]:
+def _outlines(annotation: Mapping[str, Any]) -> bool:
+    result = annotation.get("result")
+    regions = result if isinstance(result, list) else []
+    values = (region.get("value") for region in regions if isinstance(region, Mapping))
+    return any(isinstance(value, Mapping) and kind_of(value) in OUTLINES for value in values)
+
+
+def _order(annotation: Mapping[str, Any]) -> tuple[bool, bool, float, float]:
     number = annotation.get("id")
     known = isinstance(number, int) and not isinstance(number, bool) and abs(number) < 1 << 62
-    return _is_truth(annotation), _moment(annotation), float(number) if known and number is not None else -1.0
+    return (
+        _outlines(annotation),
+        _is_truth(annotation),
+        _moment(annotation),
+        float(number) if known and number is not None else -1.0,
+    )
 
 
 def _moment(annotation: Mapping[str, Any]) -> float:
