@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Set
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from training.finetuning.photos import PreparedPhoto
 
@@ -23,6 +24,8 @@ _PLACES = [
 ]
 _TILE = re.compile(rf"^(.*?){_GAP}(?:tiles?|patch(?:es)?)[-_. ]*\d+(?:[-_, x]\d+)*$", re.IGNORECASE)
 _TWO_NUMBERS = re.compile(r"^(.*?)[-_. ]?(?<!\d)(\d{1,9})[-_, x](\d{1,9})$")
+_PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+"""Folders of an earlier split, CVAT's subsets among them: they tell nothing of what a photo is of."""
 _LEAST_STEP = 16
 """Pixels between tiles named by their corner; numbers without such a step count from 0 or 1, if they count tiles."""
 
@@ -30,14 +33,14 @@ _LEAST_STEP = 16
 def joined_by_name(photos: Sequence[PreparedPhoto]) -> Iterator[tuple[str, dict[Hashable, list[int]]]]:
     """Photos that belong together by their names: why, and places in `photos` by what they share.
 
-    Only photos of one folder do, but for variants, which exports spread over the folders of their parts.
+    Only photos of one folder do, but for variants; folders of parts (`train`, `val`) count as none.
     """
     paths = [PurePosixPath(photo.identity.replace("\\", "/")) for photo in photos]
     stems = [_UPLOAD.sub("", path.stem) for path in paths]
     rules: dict[str, dict[Hashable, list[int]]] = {FRAMES: {}, TILES: {}, VARIANTS: {}}
-    twos: dict[Hashable, list[tuple[int, int, int]]] = {}
+    twos: dict[Hashable, list[_Numbered]] = {}
     for place, (path, stem) in enumerate(zip(paths, stems, strict=True)):
-        folder = str(path.parent)
+        folder = tuple(name for name in path.parent.parts if name.casefold() not in _PARTS)
         if found := _VARIANT.match(stem):
             stem = found[1]
             rules[VARIANTS].setdefault(stem, []).append(place)
@@ -47,21 +50,33 @@ def joined_by_name(photos: Sequence[PreparedPhoto]) -> Iterator[tuple[str, dict[
         elif found := next(filter(None, (rule.match(stem) for rule in (*_PLACES, _TILE))), None):
             rules[TILES].setdefault((folder, found[1]), []).append(place)
         elif found := _TWO_NUMBERS.match(stem):
-            twos.setdefault((folder, found[1]), []).append((place, int(found[2]), int(found[3])))
+            twos.setdefault((folder, found[1]), []).append(
+                _Numbered(place, str(path.parent), int(found[2]), int(found[3]))
+            )
     for key, members in twos.items():
-        sizes = {(photos[place].height, photos[place].width) for place, _, _ in members}
-        if len(sizes) == 1 and _is_grid([(row, column) for _, row, column in members]):
-            rules[TILES].setdefault(key, []).extend(place for place, _, _ in members)
+        sizes = {(photos[member.place].height, photos[member.place].width) for member in members}
+        twice = len({member[1:] for member in members}) < len(members)
+        if len(sizes) == 1 and not twice and _is_grid({member[2:] for member in members}):
+            rules[TILES].setdefault(key, []).extend(member.place for member in members)
     yield from rules.items()
 
 
-def _is_grid(numbers: Sequence[tuple[int, int]]) -> bool:
+class _Numbered(NamedTuple):
+    """A photo whose name ends in two numbers."""
+
+    place: int
+    folder: str
+    row: int
+    column: int
+
+
+def _is_grid(numbers: Set[tuple[int, ...]]) -> bool:
     """Whether pairs of numbers are rows and columns: both vary, count from 0 or 1 or by steps, and fill half a grid."""
     rows, columns = ({pair[axis] for pair in numbers} for axis in (0, 1))
     for values in (rows, columns):
         if len(values) < 2 or (min(values) > 1 and math.gcd(*values) < _LEAST_STEP):
             return False
-    return len(set(numbers)) == len(numbers) and 2 * len(numbers) >= len(rows) * len(columns)
+    return 2 * len(numbers) >= len(rows) * len(columns)
 
 
 def common_name(photos: Sequence[PreparedPhoto], members: Sequence[int]) -> str:

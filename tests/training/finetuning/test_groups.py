@@ -44,6 +44,10 @@ OFFSETS = [f"slide_{y}_{x}.png" for y in (512, 1024) for x in (2048, 2560, 3072)
         ["slide7-patch-1-2.png", "slide7-patch-1-3.png"],
         GRID,
         OFFSETS,
+        ["train/frame_1.jpg", "val/frame_2.jpg"],
+        ["a/Train/frame_1.jpg", "a/Validation/frame_2.jpg", "a/TEST/frame_3.jpg"],
+        ["images/training/a_x1_y2.png", "testing/images/a_x1_y3.png", "valid\\images\\a_x2_y3.png"],
+        [f"{part}/{name}" for part, name in zip(("train", "val", "test") * 3, GRID, strict=True)],
     ],
 )
 def test_frames_of_a_video_and_tiles_of_an_image_belong_together(together, tmp_path):
@@ -59,6 +63,8 @@ def test_frames_of_a_video_and_tiles_of_an_image_belong_together(together, tmp_p
         [f"IMG_{year}_{n:04}.jpg" for year in (2023, 2024) for n in range(1, 5)],
         ["IMG_20240512_101502.jpg", "IMG_20240512_101507.jpg", "IMG_20240513_090000.jpg", "IMG_20240514_120000.jpg"],
         ["a/frame_1.png", "b/frame_1.png"],
+        ["train/a/frame_1.png", "val/b/frame_1.png"],
+        ["training_1/frame_1.png", "training_2/frame_1.png"],
         ["wireframe1.png", "wireframe2.png"],
         ["a_clip_1.png", "a_clip_2.png"],
         ["textile1.png", "textile2.png"],
@@ -68,6 +74,12 @@ def test_frames_of_a_video_and_tiles_of_an_image_belong_together(together, tmp_p
 )
 def test_names_that_merely_count_do_not_join(names, tmp_path):
     assert grouped(tmp_path, names)[0] == []
+
+
+def test_a_grid_of_each_part_is_one_although_their_names_are_the_same(tmp_path):
+    names = [f"{part}/{name}" for part in ("train", "val") for name in GRID]
+    assert grouped(tmp_path, names)[0] == [set(names)]  # they may be of one image: better together than apart
+    assert grouped(tmp_path, [*GRID, GRID[0]])[0] == []
 
 
 def test_a_grid_is_of_equal_sizes(tmp_path):
