@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterator, Sequence, Set
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -23,7 +23,10 @@ _PLACES = [
     for a, b in (("x", "y"), ("y", "x"), ("r", "c"), ("c", "r"), ("rows?", "col(?:umn)?s?"), ("col(?:umn)?s?", "rows?"))
 ]
 _TILE = re.compile(rf"^(.*?){_GAP}(?:tiles?|patch(?:es)?)[-_. ]*\d+(?:[-_, x]\d+)*$", re.IGNORECASE)
-_TWO_NUMBERS = re.compile(r"^(.*?)[-_. ]?(?<!\d)(\d{1,9})[-_, x](\d{1,9})$")
+_PATCH = re.compile(r"^(.+)__\d+(?:\.\d+)?__\d+___\d+$")  # of DOTA's tools: name, scale, x, y
+_BOX = re.compile(r"^(.*?)[-_. ]?(?<!\d)" + r"[-_, x]".join([r"(\d{1,9})"] * 4) + "$")  # of SAHI: the corners
+_TWO_DOUBLED = re.compile(r"^(.+?)__(\d{1,9})__(\d{1,9})$")
+_TWO_NUMBERS = re.compile(r"^(.*?)[-_. ]?(?<!\d)(\d{1,9})[-_, x]_?(\d{1,9})$")
 _PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 """Folders of an earlier split, CVAT's subsets among them: they tell nothing of what a photo is of."""
 _LEAST_STEP = 16
@@ -38,7 +41,7 @@ def joined_by_name(photos: Sequence[PreparedPhoto]) -> Iterator[tuple[str, dict[
     paths = [PurePosixPath(photo.identity.replace("\\", "/")) for photo in photos]
     stems = [_UPLOAD.sub("", path.stem) for path in paths]
     rules: dict[str, dict[Hashable, list[int]]] = {FRAMES: {}, TILES: {}, VARIANTS: {}}
-    twos: dict[Hashable, list[_Numbered]] = {}
+    numbered: list[_Named] = []
     for place, (path, stem) in enumerate(zip(paths, stems, strict=True)):
         folder = tuple(name for name in path.parent.parts if name.casefold() not in _PARTS)
         if found := _VARIANT.match(stem):
@@ -47,36 +50,64 @@ def joined_by_name(photos: Sequence[PreparedPhoto]) -> Iterator[tuple[str, dict[
             stem = re.sub(r"_(?:jpe?g|png)$", "", stem, flags=re.IGNORECASE)
         if found := _FRAME.match(stem) or _OF_VIDEO.match(stem):
             rules[FRAMES].setdefault((folder, found[1]), []).append(place)
-        elif found := next(filter(None, (rule.match(stem) for rule in (*_PLACES, _TILE))), None):
+        elif found := next(filter(None, (rule.match(stem) for rule in (*_PLACES, _TILE, _PATCH))), None):
             rules[TILES].setdefault((folder, found[1]), []).append(place)
-        elif found := _TWO_NUMBERS.match(stem):
-            twos.setdefault((folder, found[1]), []).append(
-                _Numbered(place, str(path.parent), int(found[2]), int(found[3]))
-            )
-    for key, members in twos.items():
-        sizes = {(photos[member.place].height, photos[member.place].width) for member in members}
-        twice = len({member[1:] for member in members}) < len(members)
-        if len(sizes) == 1 and not twice and _is_grid({member[2:] for member in members}):
-            rules[TILES].setdefault(key, []).extend(member.place for member in members)
+        else:
+            numbered.append(_Named(photos[place], place, str(path.parent), folder, stem))
+    for pattern, are_tiles in ((_BOX, _are_boxes), (_TWO_DOUBLED, _are_offsets), (_TWO_NUMBERS, _are_grid)):
+        families: dict[Hashable, list[tuple[_Named, tuple[int, ...]]]] = {}
+        for named in numbered:
+            if found := pattern.match(named.stem):
+                numbers = tuple(int(number) for number in found.groups()[1:])
+                families.setdefault((named.folder, found[1]), []).append((named, numbers))
+        for key, members in families.items():
+            once = {(named.parent, numbers) for named, numbers in members}
+            if len(once) == len(members) > 1 and are_tiles(members):
+                rules[TILES].setdefault(key, []).extend(named.place for named, _ in members)
+        joined = {place for members in rules[TILES].values() for place in members}
+        numbered = [named for named in numbered if named.place not in joined]
     yield from rules.items()
 
 
-class _Numbered(NamedTuple):
-    """A photo whose name ends in two numbers."""
+class _Named(NamedTuple):
+    """A photo and its name: the folder as it is, and that without those of parts."""
 
+    photo: PreparedPhoto
     place: int
-    folder: str
-    row: int
-    column: int
+    parent: str
+    folder: tuple[str, ...]
+    stem: str
 
 
-def _is_grid(numbers: Set[tuple[int, ...]]) -> bool:
-    """Whether pairs of numbers are rows and columns: both vary, count from 0 or 1 or by steps, and fill half a grid."""
-    rows, columns = ({pair[axis] for pair in numbers} for axis in (0, 1))
+_Numbered = Sequence[tuple[_Named, tuple[int, ...]]]
+
+
+def _are_boxes(members: _Numbered) -> bool:
+    """Whether four numbers are a tile's corners (left, top, right, bottom): of one size, or each as large as it is."""
+    sizes = [(bottom - top, right - left) for _, (left, top, right, bottom) in members]
+    if min(min(size) for size in sizes) < _LEAST_STEP:
+        return False
+    own = [(named.photo.height, named.photo.width) for named, _ in members]
+    return len(set(sizes)) == 1 or sizes == own
+
+
+def _are_offsets(members: _Numbered) -> bool:
+    """Whether pairs of numbers are corners of tiles, however few of the image's: both are 0 or go by steps."""
+    return all(math.gcd(*(numbers[axis] for _, numbers in members)) not in range(1, _LEAST_STEP) for axis in (0, 1))
+
+
+def _are_grid(members: _Numbered) -> bool:
+    """Whether pairs of numbers of photos of one size are rows and columns.
+
+    Both vary, count from 0 or 1 or by steps, and fill half a grid.
+    """
+    pairs = {numbers for _, numbers in members}
+    rows, columns = ({pair[axis] for pair in pairs} for axis in (0, 1))
     for values in (rows, columns):
         if len(values) < 2 or (min(values) > 1 and math.gcd(*values) < _LEAST_STEP):
             return False
-    return 2 * len(numbers) >= len(rows) * len(columns)
+    one_size = len({(named.photo.height, named.photo.width) for named, _ in members}) == 1
+    return one_size and 2 * len(pairs) >= len(rows) * len(columns)
 
 
 def common_name(photos: Sequence[PreparedPhoto], members: Sequence[int]) -> str:

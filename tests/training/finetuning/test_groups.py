@@ -27,6 +27,10 @@ GRID = [f"map_{row}_{column}.png" for row in range(3) for column in range(3)]
 OFFSETS = [f"slide_{y}_{x}.png" for y in (512, 1024) for x in (2048, 2560, 3072)]
 
 
+SAHI = [f"img_{x}_{y}_{x + 512}_{y + 512}.png" for x, y in ((0, 0), (410, 0), (410, 410))]
+DOTA = ["P0001__1__0___824.png", "P0001__1__824___0.png", "P0001__0.5__0___0.png"]
+
+
 @pytest.mark.parametrize(
     "together",
     [
@@ -44,6 +48,12 @@ OFFSETS = [f"slide_{y}_{x}.png" for y in (512, 1024) for x in (2048, 2560, 3072)
         ["slide7-patch-1-2.png", "slide7-patch-1-3.png"],
         GRID,
         OFFSETS,
+        SAHI,
+        ["img_0_0_32_24.png", "img_300_0_332_24.png"],
+        DOTA,
+        ["im__0__512.png", "im__0__1024.png"],
+        ["im__512__0.png", "im__1024__3072.png", "im__4096__512.png"],
+        [f"map__{row}__{column}.png" for row in range(2) for column in range(3)],
         ["train/frame_1.jpg", "val/frame_2.jpg"],
         ["a/Train/frame_1.jpg", "a/Validation/frame_2.jpg", "a/TEST/frame_3.jpg"],
         ["images/training/a_x1_y2.png", "testing/images/a_x1_y3.png", "valid\\images\\a_x2_y3.png"],
@@ -69,6 +79,10 @@ def test_frames_of_a_video_and_tiles_of_an_image_belong_together(together, tmp_p
         ["a_clip_1.png", "a_clip_2.png"],
         ["textile1.png", "textile2.png"],
         ["x1.png", "x2.png"],
+        ["cam_01_02_23_59.png", "cam_01_30_19_50.png"],  # boxes, by chance, of several sizes
+        ["cam_2024_05_12_30.png", "cam_2024_05_12_59.png"],
+        ["plate_1_2_3_4.png", "plate_5_6_7_8.png"],
+        ["day__1__7.png", "day__2__30.png"],
         ["sample_1_3.png", "sample_2_9.png", "sample_3_1.png", "sample_7_12.png", "sample_4_4.png"],  # a sparse "grid"
     ],
 )
