@@ -1,17 +1,19 @@
 """Which photos must not be on both sides of a split."""
 
 import io
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
-from scipy.spatial.distance import pdist, squareform
+from scipy.cluster.hierarchy import fcluster, linkage
 from skimage import data
 
 from icmformer.errors import ConfigError
 from tests.training.finetuning.prepared_photos import write_photos
 from training.data.shards import open_shard
-from training.finetuning.groups import NEAR, find_groups, near_pairs, perceptual_hash
+from training.finetuning.groups import NEAR, find_groups, near_components, perceptual_hash
 from training.finetuning.readers.reading_report import ReadingReport
 
 
@@ -78,6 +80,7 @@ def test_frames_of_a_video_and_tiles_of_an_image_belong_together(together, tmp_p
         ["wireframe1.png", "wireframe2.png"],
         ["a_clip_1.png", "a_clip_2.png"],
         ["textile1.png", "textile2.png"],
+        ["video1_0001.jpg", "video1_0002.jpg", "scan_z01.png", "scan_z02.png", "a_flip.png", "a.png"],
         ["x1.png", "x2.png"],
         ["cam_01_02_23_59.png", "cam_01_30_19_50.png"],  # boxes, by chance, of several sizes
         ["cam_2024_05_12_30.png", "cam_2024_05_12_59.png"],
@@ -119,6 +122,17 @@ def test_rules_of_a_team_replace_those_of_names(tmp_path):
     assert grouped(tmp_path, names, r"day\d|frame")[0] == [set(names[:2]), set(names[2:4])]
     with pytest.raises(ConfigError, match=r"--group-by takes auto, none, folder or a regular expression.*\("):
         grouped(tmp_path, names, "(")
+
+
+def test_vague_names_need_a_rule_as_the_guide_says(tmp_path):
+    guide = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    stacks = ["d/video1_0001.jpg", "d/video1_0002.jpg", "scan_z01.png", "scan_z02.png", "vid_t001.png", "vid_t002.png"]
+    patients = [f"patient_{n}_{k}.png" for n in (1, 2) for k in (1, 2)]
+    for rule, names in ((r"^(.+)_[zt]?\d+\.", stacks), (r"(patient_\d+)", patients)):
+        assert f"--group-by '{rule}'" in guide
+        pairs = sorted(({one, other} for one, other in zip(names[::2], names[1::2], strict=True)), key=sorted)
+        assert grouped(tmp_path, names, rule)[0] == pairs
+    assert grouped(tmp_path, patients)[0] == [set(patients)]
 
 
 def encoded(image, quality):
@@ -178,17 +192,41 @@ def test_photos_of_one_microscope_or_town_are_told_apart(shard, name, shared, tm
     assert found == []
 
 
-def test_near_pairs_are_those_of_all_distances():
+def packed_bits(bits):
+    return np.packbits(bits, axis=1).view(np.uint64)
+
+
+def test_near_photos_are_those_of_single_linkage():
     rng = np.random.default_rng(0)
-    bits = rng.integers(0, 2, (200, 256), np.uint8)
+    bits = rng.integers(0, 2, (300, 256), np.uint8)
     for n in range(100):  # in and just beyond reach, in blocks near and far
-        flipped = rng.choice(256, NEAR + n % 2, replace=False)
         bits[199 - n] = bits[n]
-        bits[199 - n, flipped] ^= 1
-    packed = np.packbits(bits, axis=1).view(np.uint64)
-    distances = np.rint(squareform(pdist(bits, "hamming")) * 256)
-    np.testing.assert_array_equal(near_pairs(packed), np.argwhere(np.triu(distances <= NEAR, 1)))
-    assert len(near_pairs(packed)) == 50
+        bits[199 - n, rng.choice(256, NEAR + n % 2, replace=False)] ^= 1
+    for n, place in enumerate(rng.permutation(np.arange(201, 300))):  # a chain whose ends are far from each other
+        bits[place] = bits[200]
+        bits[place, : 2 * n] ^= 1
+    found = near_components(packed_bits(bits))
+    expected = fcluster(linkage(bits, "single", "hamming"), (NEAR + 0.5) / 256, "distance")
+    assert len(set(found)) == len(set(expected)) == len(set(zip(found, expected, strict=True))) == 151
+    assert set(found) == set(range(151))
+    assert near_components(packed_bits(bits[:1])).tolist() == [0]
+    assert near_components(np.zeros((0, 4), np.uint64)).tolist() == []
+
+
+@pytest.mark.parametrize("count", [1500, 6000])
+def test_memory_goes_with_the_number_of_photos_although_all_are_alike(count):
+    rng = np.random.default_rng(0)
+    bits = np.repeat(rng.integers(0, 2, (1, 256), np.uint8), count, 0)
+    bits[np.arange(count), rng.integers(0, 256, count)] ^= 1
+    hashes = packed_bits(bits)
+    tracemalloc.start()
+    try:
+        found = near_components(hashes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not found.any()
+    assert peak < 1500 * count + 1_000_000  # all pairs take 12,000 a photo for 1,500 photos, 48,000 for 6,000
 
 
 def test_the_hash_is_that_of_the_library(tmp_path):
