@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from icmformer.errors import TrainingError
 from icmformer.settings import Settings
 from icmformer.weights import load
 from training.evaluation.noc import MAX_CLICKS, object_noc
@@ -122,10 +123,19 @@ def compare(before: Mapping[str, int], after: Mapping[str, int], split: Split) -
 
     Args:
         before: Of the weights that the run began with.
-        after: Of the new ones; objects that one of the two lacks are left out.
+        after: Of the new ones.
         split: Tells the photos of the objects.
+
+    Raises:
+        TrainingError: They are not of the same objects, or of none.
     """
     names = sorted(before.keys() & after.keys())
+    if not names or before.keys() != after.keys():
+        raise TrainingError(
+            f"the evaluations before and after are not of the same objects ({len(names)} of both, "
+            f"{len(before) - len(names)} of the old weights alone, {len(after) - len(names)} of the new ones alone), so "
+            "they cannot be compared: delete the folders before/ and after/ of the run, and run the same command again"
+        )
     old, new = (np.array([clicks[name] for name in names], np.float64) for clicks in (before, after))
     photos = [split.of_object(name) for name in names]
     groups = np.array([photo.group for photo in photos])
