@@ -69,8 +69,12 @@ def _read(settings: FinetuneSettings, out: Path) -> Prepared:
     """Reads the export into the folder `out`, of parts."""
     print(f"reading {settings.annotations}", flush=True)
     report = ReadingReport()
-    photos = read_annotations(settings.export, settings.out / "unpacked", report)
-    done = prepare_photos(photos, out / "all", report, settings.orientation)
+    unpacked = settings.out / "unpacked"
+    try:
+        photos = read_annotations(settings.export, unpacked, report)
+        done = prepare_photos(photos, out / "all", report, settings.orientation)
+    finally:  # the photos are in the run's folder now, or not at all
+        shutil.rmtree(unpacked, ignore_errors=True)
     made = split(done, out / "all", out, report, settings.held_out, settings.choosing, settings.group_by)
     report.write(out / READING)
     return Prepared(made, tuple(report.lines()))
