@@ -133,8 +133,8 @@ def compare(before: Mapping[str, int], after: Mapping[str, int], split: Split) -
     if not names or before.keys() != after.keys():
         raise TrainingError(
             f"the evaluations before and after are not of the same objects ({len(names)} of both, "
-            f"{len(before) - len(names)} of the old weights alone, {len(after) - len(names)} of the new ones alone), so "
-            "they cannot be compared: delete the folders before/ and after/ of the run, and run the same command again"
+            f"{len(before) - len(names)} of the old weights alone, {len(after) - len(names)} of the new ones alone): "
+            "delete the folders before/ and after/ of the run, and run the same command again"
         )
     old, new = (np.array([clicks[name] for name in names], np.float64) for clicks in (before, after))
     photos = [split.of_object(name) for name in names]
