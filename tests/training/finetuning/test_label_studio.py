@@ -126,7 +126,8 @@ def test_a_value_list_goes_by_index(folder):
         assert set(found) == {"a.png", "b.png"}
         np.testing.assert_array_equal(drawn(found["a.png"])[0], first)
         np.testing.assert_array_equal(drawn(found["b.png"])[0], second)
-    photos, report = read([annotated({"pages": ["a.png"]}, brush(first, item_index=3))], folder, image_key="pages")
+    options = {"config": '<View><Image name="image" valueList="$pages"/></View>'}
+    photos, report = read([annotated({"pages": ["a.png"]}, brush(first, item_index=3))], folder, **options)
     assert photos == []
     assert skipped(report) == {"which photo is meant is not told": 1}
 
