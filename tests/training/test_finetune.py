@@ -166,6 +166,7 @@ def test_mended_annotations_go_on_or_begin_anew(quick, tmp_path, capsys, monkeyp
 
     trained = next(p for p in parts["photos"] if p["part"] == "train")["identity"]
     mask = export / "masks" / trained
+    unspoiled = mask.read_bytes()
     labels = np.asarray(Image.open(mask)).copy()
     labels[labels == 2] = 0
     Image.fromarray(labels).save(mask)
@@ -177,6 +178,7 @@ def test_mended_annotations_go_on_or_begin_anew(quick, tmp_path, capsys, monkeyp
     assert "going on after" not in told
     assert "3 photos with 5 objects to train on" in told
     assert (out / "report.html").exists()
+    assert (out / "earlier-1" / "run" / "checkpoint.pt").exists()
     split = Split.from_mapping(json.loads((out / "data" / "parts.json").read_text())["photos"])
     assert {p.identity: p.part for p in split.photos} == {p["identity"]: p["part"] for p in parts["photos"]}
     assert main(command) == NOT_PROMOTED  # nothing is read or trained anew
@@ -184,11 +186,21 @@ def test_mended_annotations_go_on_or_begin_anew(quick, tmp_path, capsys, monkeyp
     assert "going on after 12 samples" in told
     assert "reading" not in told
 
+    mask.write_bytes(unspoiled)  # the run before can be put back
+    out.rename(tmp_path / "spoiled")
+    (tmp_path / "spoiled" / "earlier-1").rename(out)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.run.Run._over", lambda self, *_: True)
+        assert main(command) == 130
+    told = capsys.readouterr().out
+    assert "the same photos and masks: going on" in told
+    assert "going on after 8 samples" in told
+
     shutil.rmtree(export)
     write_rings(export, 6, seed=7)
     assert main(command) == 2
     assert "holds a run on other photos" in capsys.readouterr().err
-    assert json.loads((out / "data" / "parts.json").read_text())["photos"] == split.as_mapping()
+    assert json.loads((out / "data" / "parts.json").read_text())["photos"] == parts["photos"]
 
 
 def test_an_export_of_one_video_is_refused_until_told_otherwise(quick, tmp_path, capsys):

@@ -19,6 +19,7 @@ from training.finetuning.names import common_name, folder_of, joined_by_name
 from training.finetuning.photos import PreparedPhoto
 from training.finetuning.readers.reading_report import ReadingReport
 
+UNMATCHED = "photo whose path --group-by does not match: a group of its own"
 RULES = ("auto", "none", "folder")
 OF_THE_TOOL, IN_FOLDER, BY_PATTERN, ALIKE = "one task or video", "one folder", "one name by --group-by", "nearly alike"
 
@@ -68,11 +69,11 @@ def find_groups(photos: Sequence[PreparedPhoto], folder: Path, group_by: str, re
         report: Is told what was joined, and why.
 
     Raises:
-        ConfigError: See `check_rule`.
+        ConfigError: See `check_rule`; an expression that no path has.
     """
     check_rule(group_by)
     pairs = [np.zeros((0, 2), np.int64)]
-    for why, keyed in _rules(photos, folder, group_by):
+    for why, keyed in _rules(photos, folder, group_by, report):
         for members in keyed.values():
             if len(members) > 1:
                 report.decide(f"kept together: {why}", common_name(photos, members))
@@ -80,7 +81,9 @@ def find_groups(photos: Sequence[PreparedPhoto], folder: Path, group_by: str, re
     return _components(len(photos), np.concatenate(pairs)).tolist()  # type: ignore[no-any-return]
 
 
-def _rules(photos: Sequence[PreparedPhoto], folder: Path, group_by: str) -> Iterator[tuple[str, Keyed]]:
+def _rules(
+    photos: Sequence[PreparedPhoto], folder: Path, group_by: str, report: ReadingReport
+) -> Iterator[tuple[str, Keyed]]:
     """Why photos are joined, and which are, by a key."""
     if group_by == "none":
         return
@@ -93,8 +96,16 @@ def _rules(photos: Sequence[PreparedPhoto], folder: Path, group_by: str) -> Iter
     else:
         pattern = re.compile(group_by)
         found = [(place, pattern.search(photos[place].identity)) for place in places]
+        for place, match in found:
+            if match is None:
+                report.decide(UNMATCHED, photos[place].identity)
+        if not any(match for _, match in found):
+            raise ConfigError(
+                f"--group-by {group_by!r} is in no photo's path, such as {photos[0].identity!r}; it takes "
+                f"{', '.join(RULES)} or a regular expression"
+            )
         yield BY_PATTERN, _keyed((place, m[1 if pattern.groups else 0] or "") for place, m in found if m)
-    numbers = _components(len(photos), near_pairs(_hashes(photos, folder)))
+    numbers = near_components(_hashes(photos, folder))
     yield ALIKE, _keyed((place, str(number)) for place, number in enumerate(numbers))
 
 
@@ -134,21 +145,26 @@ def perceptual_hash(file: Path, digest: str) -> NDArray[np.uint64]:
     return np.packbits(bits.ravel()).view(np.uint64)
 
 
-def near_pairs(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Pairs of photos whose hashes differ in `NEAR` bits at most.
+def near_components(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Photos that are joined by hashes, from one to the next, that differ in `NEAR` bits at most.
 
     Args:
         hashes: (N, 4) bits.
 
     Returns:
-        (M, 2) places, the smaller first. Takes memory by N, and time by N squared: seconds for 20,000.
+        (N,) the component of each, as a number from 0. Takes memory by N, and time by N squared: seconds for 20,000.
     """
-    found = [np.zeros((0, 2), np.int64)]
+    labels = np.arange(len(hashes))
     for start in range(0, len(hashes), _ROWS):
         rows, rest = hashes[start : start + _ROWS], hashes[start:]
         distances = np.zeros((len(rows), len(rest)), np.uint16)
         for word in range(hashes.shape[1]):
             distances += np.bitwise_count(rows[:, word, None] ^ rest[None, :, word])
-        pairs = np.argwhere(distances <= NEAR)
-        found.append(pairs[pairs[:, 0] < pairs[:, 1]] + start)
-    return np.concatenate(found)
+        near = (distances <= NEAR) & (labels[start : start + _ROWS, None] != labels[None, start:])
+        if near.any():
+            touched = np.flatnonzero(near.any(0))
+            near = near[:, touched]
+            alike = np.argwhere(near.astype(np.float32) @ near.T.astype(np.float32))  # rows near one and the same photo
+            pairs = np.concatenate([np.stack([near.argmax(0), touched], axis=1), alike]) + start
+            labels = _components(labels.max() + 1, labels[pairs])[labels]
+    return labels

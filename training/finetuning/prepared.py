@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Mapping
@@ -33,8 +34,8 @@ class Prepared:
 def prepared(settings: FinetuneSettings) -> Prepared:
     """The data of a run, read and split where it has none of this export yet.
 
-    Where the export has changed since, and what is made of it is the same, the run goes on; else what was trained and
-    evaluated is deleted, and begins anew.
+    Where the export has changed since, and what is made of it is the same, the run goes on; else all begins anew, and
+    what was made before is moved to `earlier-N` in the run's folder.
 
     Raises:
         ConfigError: An export that cannot be used, or one without a single photo of those that the run has.
@@ -69,15 +70,24 @@ def _read(settings: FinetuneSettings, out: Path) -> Prepared:
     """Reads the export into the folder `out`, of parts."""
     print(f"reading {settings.annotations}", flush=True)
     report = ReadingReport()
-    photos = read_annotations(settings.export, settings.out / "unpacked", report, settings.out)
-    done = prepare_photos(photos, out / "all", report, settings.orientation)
-    made = split(done, out / "all", out, report, settings.held_out, settings.choosing, settings.group_by)
+    unpacked = settings.out / "unpacked"
+    try:
+        photos = read_annotations(settings.export, unpacked, report, settings.out)
+        done = prepare_photos(photos, out / "all", report, settings.orientation)
+        made = split(done, out / "all", out, report, settings.held_out, settings.choosing, settings.group_by)
+    except ConfigError as error:
+        shutil.rmtree(out, ignore_errors=True)
+        report.write(settings.out / READING)
+        told = [str(error), *(line for line in report.lines() if line not in str(error))]
+        raise ConfigError("\n".join([*told, f"each by name: {settings.out / READING}"])) from error
+    finally:  # the photos are in the run's folder now, or not at all
+        shutil.rmtree(unpacked, ignore_errors=True)
     report.write(out / READING)
     return Prepared(made, tuple(report.lines()))
 
 
 def _go_on_or_begin_anew(settings: FinetuneSettings, old: Split, new: Split) -> None:
-    """Deletes what was made of other data, and says so.
+    """Moves what was made of other data aside, and says so.
 
     Raises:
         ConfigError: The new data have no photo of the old ones: another export, not a mended one.
@@ -90,13 +100,24 @@ def _go_on_or_begin_anew(settings: FinetuneSettings, old: Split, new: Split) -> 
     print("they make other photos or masks: training and evaluations begin anew", flush=True)
     if (settings.out / "weights").exists():
         print(f"{settings.out / 'weights'}, of the earlier annotations, stay until better ones replace them")
-    for name in ("run", "candidate", "before", "after", "gate.json", "report.html", *_choosing(settings.out)):
-        path = settings.out / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    print(f"what the run made before is kept in {_moved_aside(settings)}", flush=True)
 
 
-def _choosing(out: Path) -> list[str]:
-    return [path.name for path in out.glob("choosing-*")]
+def _moved_aside(settings: FinetuneSettings) -> Path:
+    """Moves a run and its data into a folder within its own, which is a run's folder itself; gives its path.
+
+    What stays in use is copied. The data go last: after a stop, this is done again with what is left.
+    """
+    out = settings.out
+    target = next(path for number in itertools.count(1) if not (path := out / f"earlier-{number}").exists())
+    target.mkdir()
+    if (out / "settings.json").exists():
+        shutil.copy2(out / "settings.json", target)
+    if (out / "weights").exists():
+        shutil.copytree(out / "weights", target / "weights")
+    choosing = [path.name for path in out.glob("choosing-*")]
+    made = ("config.yaml", "run", "candidate", "before", *choosing, "after", "gate.json", "report.html")
+    for name in (*made, settings.data.name):
+        if (out / name).exists():
+            (out / name).rename(target / name)
+    return target

@@ -41,6 +41,7 @@ def finetune(settings: FinetuneSettings) -> bool:
     Raises:
         ConfigError: The folder is another run's, or an export that cannot be used.
         WeightsError: See `icmformer.weights.load`.
+        TrainingError: The training or the comparison cannot go on.
         KeyboardInterrupt: The training was stopped; the same call goes on.
     """
     weights = load(settings.weights)

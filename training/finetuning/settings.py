@@ -102,7 +102,10 @@ class FinetuneSettings:
             "objects": self.objects,
             "profile": self.profile,
         }
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--out {self.out} cannot be made: {error.strerror}") from error
         mark = self.out / "settings.json"
         if not mark.exists() or not any((self.out / name).exists() for name in (self.data.name, "run")):
             mark.write_text(json.dumps(deciding, indent=2) + "\n")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from icmformer.errors import TrainingError
 from training.finetuning.gate import LEAST_GROUPS, compare, difference_interval, doubt
 from training.finetuning.settings import FinetuneSettings
 from training.finetuning.split import PlacedPhoto, Split
@@ -130,6 +131,20 @@ def test_verdicts(differences, verdict, tmp_path):
     assert known["verdict"] == verdict
     assert (known["low"], known["high"]) == (result.low, result.high)
     assert f"{len(flat)} objects on {len(differences)} photos" in result.told
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        ({}, {}, "0 of both, 0 of the old weights alone, 0 of the new"),
+        ({"000001_1": 3}, {"000002_1": 3}, "0 of both, 1 of the old weights alone, 1 of the new"),
+        ({"000001_1": 3, "000002_1": 4}, {"000002_1": 3}, "1 of both, 1 of the old weights alone, 0 of the new"),
+        ({"000001_1": 3}, {"000001_1": 3, "000002_1": 1}, "1 of both, 0 of the old weights alone, 1 of the new"),
+    ],
+)
+def test_evaluations_of_other_objects_are_not_compared(before, after, text):
+    with pytest.raises(TrainingError, match=text):
+        compare(before, after, parts(3))
 
 
 def test_photos_of_one_group_count_as_one():

@@ -1,17 +1,19 @@
 """Which photos must not be on both sides of a split."""
 
 import io
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
-from scipy.spatial.distance import pdist, squareform
+from scipy.cluster.hierarchy import fcluster, linkage
 from skimage import data
 
 from icmformer.errors import ConfigError
 from tests.training.finetuning.prepared_photos import write_photos
 from training.data.shards import open_shard
-from training.finetuning.groups import NEAR, find_groups, near_pairs, perceptual_hash
+from training.finetuning.groups import NEAR, find_groups, near_components, perceptual_hash
 from training.finetuning.readers.reading_report import ReadingReport
 
 
@@ -25,6 +27,10 @@ def grouped(folder, names, group_by="auto", **made):
 
 GRID = [f"map_{row}_{column}.png" for row in range(3) for column in range(3)]
 OFFSETS = [f"slide_{y}_{x}.png" for y in (512, 1024) for x in (2048, 2560, 3072)]
+
+
+SAHI = [f"img_{x}_{y}_{x + 512}_{y + 512}.png" for x, y in ((0, 0), (410, 0), (410, 410))]
+DOTA = ["P0001__1__0___824.png", "P0001__1__824___0.png", "P0001__0.5__0___0.png"]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,16 @@ OFFSETS = [f"slide_{y}_{x}.png" for y in (512, 1024) for x in (2048, 2560, 3072)
         ["slide7-patch-1-2.png", "slide7-patch-1-3.png"],
         GRID,
         OFFSETS,
+        SAHI,
+        ["img_0_0_32_24.png", "img_300_0_332_24.png"],
+        DOTA,
+        ["im__0__512.png", "im__0__1024.png"],
+        ["im__512__0.png", "im__1024__3072.png", "im__4096__512.png"],
+        [f"map__{row}__{column}.png" for row in range(2) for column in range(3)],
+        ["train/frame_1.jpg", "val/frame_2.jpg"],
+        ["a/Train/frame_1.jpg", "a/Validation/frame_2.jpg", "a/TEST/frame_3.jpg"],
+        ["images/training/a_x1_y2.png", "testing/images/a_x1_y3.png", "valid\\images\\a_x2_y3.png"],
+        [f"{part}/{name}" for part, name in zip(("train", "val", "test") * 3, GRID, strict=True)],
     ],
 )
 def test_frames_of_a_video_and_tiles_of_an_image_belong_together(together, tmp_path):
@@ -59,15 +75,28 @@ def test_frames_of_a_video_and_tiles_of_an_image_belong_together(together, tmp_p
         [f"IMG_{year}_{n:04}.jpg" for year in (2023, 2024) for n in range(1, 5)],
         ["IMG_20240512_101502.jpg", "IMG_20240512_101507.jpg", "IMG_20240513_090000.jpg", "IMG_20240514_120000.jpg"],
         ["a/frame_1.png", "b/frame_1.png"],
+        ["train/a/frame_1.png", "val/b/frame_1.png"],
+        ["training_1/frame_1.png", "training_2/frame_1.png"],
         ["wireframe1.png", "wireframe2.png"],
         ["a_clip_1.png", "a_clip_2.png"],
         ["textile1.png", "textile2.png"],
+        ["video1_0001.jpg", "video1_0002.jpg", "scan_z01.png", "scan_z02.png", "a_flip.png", "a.png"],
         ["x1.png", "x2.png"],
+        ["cam_01_02_23_59.png", "cam_01_30_19_50.png"],  # boxes, by chance, of several sizes
+        ["cam_2024_05_12_30.png", "cam_2024_05_12_59.png"],
+        ["plate_1_2_3_4.png", "plate_5_6_7_8.png"],
+        ["day__1__7.png", "day__2__30.png"],
         ["sample_1_3.png", "sample_2_9.png", "sample_3_1.png", "sample_7_12.png", "sample_4_4.png"],  # a sparse "grid"
     ],
 )
 def test_names_that_merely_count_do_not_join(names, tmp_path):
     assert grouped(tmp_path, names)[0] == []
+
+
+def test_a_grid_of_each_part_is_one_although_their_names_are_the_same(tmp_path):
+    names = [f"{part}/{name}" for part in ("train", "val") for name in GRID]
+    assert grouped(tmp_path, names)[0] == [set(names)]  # they may be of one image: better together than apart
+    assert grouped(tmp_path, [*GRID, GRID[0]])[0] == []
 
 
 def test_a_grid_is_of_equal_sizes(tmp_path):
@@ -93,6 +122,17 @@ def test_rules_of_a_team_replace_those_of_names(tmp_path):
     assert grouped(tmp_path, names, r"day\d|frame")[0] == [set(names[:2]), set(names[2:4])]
     with pytest.raises(ConfigError, match=r"--group-by takes auto, none, folder or a regular expression.*\("):
         grouped(tmp_path, names, "(")
+
+
+def test_vague_names_need_a_rule_as_the_guide_says(tmp_path):
+    guide = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    stacks = ["d/video1_0001.jpg", "d/video1_0002.jpg", "scan_z01.png", "scan_z02.png", "vid_t001.png", "vid_t002.png"]
+    patients = [f"patient_{n}_{k}.png" for n in (1, 2) for k in (1, 2)]
+    for rule, names in ((r"^(.+)_[zt]?\d+\.", stacks), (r"(patient_\d+)", patients)):
+        assert f"--group-by '{rule}'" in guide
+        pairs = sorted(({one, other} for one, other in zip(names[::2], names[1::2], strict=True)), key=sorted)
+        assert grouped(tmp_path, names, rule)[0] == pairs
+    assert grouped(tmp_path, patients)[0] == [set(patients)]
 
 
 def encoded(image, quality):
@@ -152,17 +192,41 @@ def test_photos_of_one_microscope_or_town_are_told_apart(shard, name, shared, tm
     assert found == []
 
 
-def test_near_pairs_are_those_of_all_distances():
+def packed_bits(bits):
+    return np.packbits(bits, axis=1).view(np.uint64)
+
+
+def test_near_photos_are_those_of_single_linkage():
     rng = np.random.default_rng(0)
-    bits = rng.integers(0, 2, (200, 256), np.uint8)
+    bits = rng.integers(0, 2, (300, 256), np.uint8)
     for n in range(100):  # in and just beyond reach, in blocks near and far
-        flipped = rng.choice(256, NEAR + n % 2, replace=False)
         bits[199 - n] = bits[n]
-        bits[199 - n, flipped] ^= 1
-    packed = np.packbits(bits, axis=1).view(np.uint64)
-    distances = np.rint(squareform(pdist(bits, "hamming")) * 256)
-    np.testing.assert_array_equal(near_pairs(packed), np.argwhere(np.triu(distances <= NEAR, 1)))
-    assert len(near_pairs(packed)) == 50
+        bits[199 - n, rng.choice(256, NEAR + n % 2, replace=False)] ^= 1
+    for n, place in enumerate(rng.permutation(np.arange(201, 300))):  # a chain whose ends are far from each other
+        bits[place] = bits[200]
+        bits[place, : 2 * n] ^= 1
+    found = near_components(packed_bits(bits))
+    expected = fcluster(linkage(bits, "single", "hamming"), (NEAR + 0.5) / 256, "distance")
+    assert len(set(found)) == len(set(expected)) == len(set(zip(found, expected, strict=True))) == 151
+    assert set(found) == set(range(151))
+    assert near_components(packed_bits(bits[:1])).tolist() == [0]
+    assert near_components(np.zeros((0, 4), np.uint64)).tolist() == []
+
+
+@pytest.mark.parametrize("count", [1500, 6000])
+def test_memory_goes_with_the_number_of_photos_although_all_are_alike(count):
+    rng = np.random.default_rng(0)
+    bits = np.repeat(rng.integers(0, 2, (1, 256), np.uint8), count, 0)
+    bits[np.arange(count), rng.integers(0, 256, count)] ^= 1
+    hashes = packed_bits(bits)
+    tracemalloc.start()
+    try:
+        found = near_components(hashes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not found.any()
+    assert peak < 1500 * count + 1_000_000  # all pairs take 12,000 a photo for 1,500 photos, 48,000 for 6,000
 
 
 def test_the_hash_is_that_of_the_library(tmp_path):

@@ -2,7 +2,9 @@
 
 import base64
 import io
+import time
 import unicodedata
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from tests.training.finetuning.label_studio_exports import (
 )
 from training.finetuning.readers import label_map
 from training.finetuning.readers.annotations import AnnotationError
+from training.finetuning.readers.label_studio.addresses import names
 from training.finetuning.readers.label_studio.config import task_value
 
 
@@ -99,12 +102,19 @@ def test_a_missing_photo_of_a_page_of_two_is_not_replaced_by_the_other(folder):
     assert read(tasks, folder)[0] == []
 
 
-def test_a_named_key_decides(folder):
-    task = annotated({"one": "a.png", "other": {"url": "b.png"}}, brush(blob((40, 60))))
-    (photo,), _ = read([task], folder, image_key="other.url")
-    assert photo.photo.file.name == "b.png"
-    photos, report = read([task], folder, image_key="none")
-    assert (photos, skipped(report)) == ([], {"no such photo": 1})
+@pytest.mark.parametrize("text", ["?" * 60_000, "?&" * 30_000, "?a=" * 20_000, "&" * 60_000, "?d=" + "%" * 60_000])
+def test_a_long_address_takes_no_time(text):
+    start = time.process_time()
+    names(text)
+    assert time.process_time() - start < 2  # quadratic in its length, it took 20 seconds
+
+
+def test_parameters_of_an_address_are_those_of_the_standard_library():
+    for query in ("a=b.png&c=d%20e.jpg", "x&y=1&z=f+g.png", "k=a?b.png&k2=c=d.png", "=a.png&b=", "q=a.png#r=b.png"):
+        expected = [value for _, value in parse_qsl(urlsplit(f"http://h/p?{query}").query)]
+        found = names(f"http://h/p?{query}")
+        assert [value for value in expected if value.endswith(("png", "jpg"))] == [n for n in found if n in expected]
+    assert "photos/a b.png" in names("/data/local-files/?d=photos/a%20b.png")
 
 
 def test_a_value_list_goes_by_index(folder):
@@ -116,7 +126,8 @@ def test_a_value_list_goes_by_index(folder):
         assert set(found) == {"a.png", "b.png"}
         np.testing.assert_array_equal(drawn(found["a.png"])[0], first)
         np.testing.assert_array_equal(drawn(found["b.png"])[0], second)
-    photos, report = read([annotated({"pages": ["a.png"]}, brush(first, item_index=3))], folder, image_key="pages")
+    options = {"config": '<View><Image name="image" valueList="$pages"/></View>'}
+    photos, report = read([annotated({"pages": ["a.png"]}, brush(first, item_index=3))], folder, **options)
     assert photos == []
     assert skipped(report) == {"which photo is meant is not told": 1}
 

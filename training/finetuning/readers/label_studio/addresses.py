@@ -15,7 +15,6 @@ from training.data.folders import IMAGE_ENDINGS
 _SCHEME = re.compile(r"[a-z][a-z0-9+.\-]*://", re.IGNORECASE)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)", re.IGNORECASE | re.DOTALL)
 _UPLOADS = frozenset({"upload", "data"})
-_PARAMETER = re.compile(r"[?&]([^=&#]*)=([^&#]*)")
 _LONGEST = 1 << 16
 
 
@@ -59,7 +58,7 @@ def _names(address: str) -> Iterator[str]:
     scheme = _SCHEME.match(address)
     rest = address[scheme.end() :] if scheme else address
     path = re.split(r"[?#]", rest, maxsplit=1)[0]
-    parameters = dict(_PARAMETER.findall(address))
+    parameters = _parameters(address)
     if "d" in parameters:  # of Label Studio's local files; long ago the name stood before it
         folder = parameters["d"]
         readings = list(dict.fromkeys([unquote_plus(folder), unquote(folder), folder]))
@@ -76,6 +75,12 @@ def _names(address: str) -> Iterator[str]:
     for value in parameters.values():
         if _suffix(unquote_plus(value)) in IMAGE_ENDINGS:
             yield unquote_plus(value)
+
+
+def _parameters(address: str) -> dict[str, str]:
+    """The query of an address, as it stands there: `parse_qsl` would unquote, and a name may not be quoted."""
+    query = address.partition("?")[2].partition("#")[0]
+    return dict(pair.split("=", 1) for pair in query.split("&") if "=" in pair)
 
 
 def _from_base64(text: str) -> str:

@@ -127,12 +127,6 @@ def task_value(value: str, data: Mapping[str, Any]) -> Any:
     return "".join([*pieces, value[place:]])
 
 
-def field(data: Mapping[str, Any], path: str) -> Any:
-    """A field of a task by its name, or by its path (`a.b`, `a[0].b`) where none has that name; None for none."""
-    value, rest = _lookup(data, path)
-    return None if rest else value
-
-
 def _with_rest(value: Any, rest: str) -> Any:
     return (f"{value}{rest}" if isinstance(value, str | int) else None) if rest else value
 

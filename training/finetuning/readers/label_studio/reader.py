@@ -35,7 +35,6 @@ def read_label_studio(
     finder: PhotoFinder,
     report: ReadingReport,
     where: str,
-    image_key: str | None = None,
     config: str | None = None,
     use_predictions: bool = False,
 ) -> Iterator[AnnotatedPhoto]:
@@ -53,7 +52,6 @@ def read_label_studio(
         finder: Finds the photos.
         report: Is told what was skipped and decided.
         where: The file's name, for messages.
-        image_key: Key of the tasks' data that holds the photo.
         config: The project's labelling config (XML).
         use_predictions: Takes a prediction where there is no annotation.
 
@@ -63,7 +61,7 @@ def read_label_studio(
     every = label_studio_tasks(tasks)
     if every is None:
         raise AnnotationError(f"{where} is no export of Label Studio: export the project as JSON")
-    images = Images(Uploads(finder), _names(every), LabellingConfig(config) if config is not None else None, image_key)
+    images = Images(Uploads(finder), _names(every), LabellingConfig(config) if config is not None else None)
     for number, task in enumerate(every, 1):
         name = f"task {text_of(task.get('id')) or f'at place {number}'} of {where}"
         if "data" not in task:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from training.finetuning.readers.annotations import BadAnnotationError
 from training.finetuning.readers.label_studio.addresses import as_uploaded, is_data, may_be_photo, names, without_prefix
-from training.finetuning.readers.label_studio.config import LabellingConfig, field, task_value
+from training.finetuning.readers.label_studio.config import LabellingConfig, task_value
 from training.finetuning.readers.photo_finder import NO_PHOTO, PhotoFinder, data_address, fits
 from training.finetuning.readers.reading_report import ReadingReport
 
@@ -84,13 +84,11 @@ class Images:
         uploads: Finds photos under the names that they had before.
         names: Names of those that regions are on.
         config: The labelling config.
-        key: Key of the task's data that holds the photo, where the user named one.
     """
 
     uploads: Uploads
     names: frozenset[str | None]
     config: LabellingConfig | None = None
-    key: str | None = None
 
     def number(self, to_name: str | None) -> int | None:
         """The number that a Repeater gave to a name: the last in it, if the export has this name with a zero too."""
@@ -150,8 +148,6 @@ class TaskPhotos:
         return known
 
     def _find(self, target: Target) -> Found:
-        if self._images.key is not None:
-            return self._told(field(self._data, self._images.key), f"key {self._images.key!r}", target)
         if self._images.config is not None:
             value = self._images.config.value(target.to_name, target.from_name)
             if value is None:
