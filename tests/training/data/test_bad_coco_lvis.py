@@ -139,3 +139,32 @@ def test_memory_goes_by_pixels_not_by_objects(tmp_path):
     stored = objects_of(tmp_path)["a"]
     assert [o.packed for o in stored] == [o.packed for o in objects]
     assert len(stored) > 250
+
+
+@pytest.mark.parametrize(
+    "size", [(10**200, 10), (1e300, 10), (10, 10**200), (10**5, 10**5), (70_000, 1), (20_000, 20_000), (-5, 10)]
+)
+def test_images_of_no_size_that_a_photo_has_are_skipped_and_named(tmp_path, size):
+    root = write_joined(tmp_path / "files")
+    entry = {"id": 3, "file_name": "x.jpg", "height": size[0], "width": size[1]}
+    change(root / "lvis.json", images=[entry], annotations=[{"image_id": 3, "segmentation": [[0, 0, 9, 0, 9, 9]]}])
+    (root / "images" / "x.jpg").write_bytes((root / "images" / "000000000001.jpg").read_bytes())
+    tracemalloc.start()
+    assert build(root, tmp_path / "set") == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    rows, _ = told(tmp_path / "set")
+    kind = "an image without id, name or size" if size[0] < 0 else "an image too large to be one"
+    assert (rows[0]["kind"], rows[0]["name"]) == (kind, "number 3 of lvis.json")
+    assert rows[0]["told"].startswith("x.jpg")
+    assert rows[1]["kind"] == "an annotation of no image of the file"
+    assert objects_of(tmp_path / "set").keys() == {"1", "2"}
+    assert peak < 20 << 20
+
+
+@pytest.mark.parametrize("what", ["[" * 100_000, '{"images": [], "annotations": [' + "[" * 5000 + "]" * 5000 + "]}"])
+def test_json_nested_too_deep_is_told(tmp_path, capsys, what):
+    root = write_joined(tmp_path / "files")
+    (root / "lvis.json").write_text(what)
+    assert build(root, tmp_path / "set") == 2
+    assert "error: cannot read" in capsys.readouterr().err

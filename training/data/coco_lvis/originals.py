@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
+from icmformer.images.reading import DEFAULT_MAX_PIXELS
 from training.data.coco_segmentation import encode
 from training.data.outlines import BadAnnotationError, whole_number
 from training.data.packed_mask import PackedMask
 
 _NO_PIXEL = "no pixel of the image"
+_LONGEST_SIDE = 65_535  # of JPEG
+_LONGEST_TOLD = 80
 
 Skipped = list[tuple[str, str, str]]
 """What was left out: kind, name, and details that may be empty."""
@@ -48,7 +52,7 @@ class Instances:
                 self.skipped.append(("an entry that is no annotation", f"number {number} of {path.name}", ""))
                 continue
             image = whole_number(annotation.get("image_id"))
-            name = f"annotation {annotation.get('id', f'number {number}')!s:.80}"
+            name = f"annotation {_told(annotation['id']) if 'id' in annotation else f'number {number}'}"
             if image is None or image not in self.images:
                 self.skipped.append(("an annotation of no image of the file", f"{name} of {path.name}", ""))
             elif not annotation.get("iscrowd"):
@@ -163,18 +167,28 @@ def _images(entries: Any, path: Path, skipped: Skipped) -> dict[int, tuple[str, 
         image = entry if isinstance(entry, dict) else {}
         number, height, width = (whole_number(image.get(key)) for key in ("id", "height", "width"))
         name = Path(str(image.get("file_name") or image.get("coco_url") or "")).name
+        kind, told = "", ""
         if number is None or not name or not height or not width or min(height, width) < 0:
-            skipped.append(("an image without id, name or size", f"number {place} of {path.name}", name[:80]))
+            kind = "an image without id, name or size"
+        elif max(height, width) > _LONGEST_SIDE or height * width > DEFAULT_MAX_PIXELS:
+            kind, told = "an image too large to be one", f": {_told(height)} x {_told(width)}"
         else:
             found[number] = (name, height, width)
+            continue
+        skipped.append((kind, f"number {place} of {path.name}", f"{name[:_LONGEST_TOLD]}{told}"))
     return found
 
 
 def _json(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
         raise ConfigError(f"{path} is not what it should be: it lacks lists of {', '.join(keys)}")
     return content
+
+
+def _told(value: Any) -> str:
+    """A value for messages, never long."""
+    return value[:_LONGEST_TOLD] if isinstance(value, str) else reprlib.repr(value)
