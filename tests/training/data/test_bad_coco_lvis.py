@@ -168,3 +168,39 @@ def test_json_nested_too_deep_is_told(tmp_path, capsys, what):
     (root / "lvis.json").write_text(what)
     assert build(root, tmp_path / "set") == 2
     assert "error: cannot read" in capsys.readouterr().err
+
+
+DAMAGE = {
+    "cut short": (lambda data: data[: len(data) // 2], "a panoptic file that cannot be read"),
+    "changed": (lambda data: data[:60] + bytes(20) + data[80:], "a panoptic file that cannot be read"),
+    "no picture": (lambda data: b"what", "a panoptic file that cannot be read"),
+    "empty": (lambda data: b"", "a panoptic file that cannot be read"),
+    "gone": (None, "a panoptic file that is not there"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_damaged_panoptic_file_costs_its_images_panoptic_part(tmp_path, damage, jobs):
+    root = write_joined(tmp_path / "files")
+    file, (change_it, kind) = root / "panoptic" / "000000000002.png", DAMAGE[damage]
+    data = file.read_bytes()
+    file.unlink()
+    if change_it:
+        file.write_bytes(change_it(data))
+    options = ("--panoptic", root / "panoptic.json", "--panoptic-masks", root / "panoptic", "--jobs", jobs)
+    assert build(root, tmp_path / "set", *options) == 0
+    rows, counts = told(tmp_path / "set")
+    assert counts == {f"skipped: {kind}": 1}
+    assert rows[0]["name"] == "000000000002.png"
+    found = objects_of(tmp_path / "set")
+    assert [int(o.mask.sum()) for o in found["1"]] == [2500, 30 * 40, 1000]
+    assert [int(o.mask.sum()) for o in found["2"]] == [1600, 225]  # LVIS's alone
+
+
+def test_panoptic_files_of_which_none_is_there_end_the_build(tmp_path, capsys):
+    root = write_joined(tmp_path / "files")
+    for folder in (tmp_path / "none", root / "images"):
+        options = ("--panoptic", root / "panoptic.json", "--panoptic-masks", folder)
+        assert build(root, tmp_path / "set", *options) == 2
+        assert f"not there or damaged: none of 2 is in {folder}" in capsys.readouterr().err

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from icmformer.errors import ConfigError
-from icmformer.images.reading import DEFAULT_MAX_PIXELS
+from icmformer.errors import ConfigError, ImageError
+from icmformer.images.reading import DEFAULT_MAX_PIXELS, decode_image
 from training.data.coco_segmentation import encode
 from training.data.outlines import BadAnnotationError, whole_number
 from training.data.packed_mask import PackedMask
@@ -115,23 +115,27 @@ class Panoptic:
                 self.skipped.append(told)
             elif number is not None:
                 self._segments[number] = annotation
+        names = [annotation["file_name"] for annotation in self._segments.values()]
+        if names and not any(os.path.exists(folder / name) for name in names):
+            raise ConfigError(f"the panoptic files are not there or damaged: none of {len(names):,} is in {folder}")
 
     def masks(self, image: int, skipped: Skipped | None = None) -> tuple[list[PackedMask], list[PackedMask]]:
         """Each thing and each stuff of an image; crowds are left out.
 
         Args:
             image: Its id.
-            skipped: Gets the segments that are left out because they cannot be read.
-
-        Raises:
-            ConfigError: The PNG file is not there or damaged.
+            skipped: Gets the segments that are left out because they, or the PNG file, cannot be read.
         """
         found: tuple[list[PackedMask], list[PackedMask]] = ([], [])
         if image not in self._segments:
             return found
         skipped = [] if skipped is None else skipped
         annotation, size = self._segments[image], self.images[image][1:]
-        ids = self._ids(self._folder / annotation["file_name"])
+        try:
+            ids = self._ids(annotation["file_name"])
+        except BadAnnotationError as error:
+            skipped.append((error.kind, annotation["file_name"], error.text))
+            return found
         if ids.shape != size:
             told = f"{ids.shape[0]} x {ids.shape[1]}, not {size[0]} x {size[1]}"
             skipped.append(("a panoptic file of another size", annotation["file_name"], told))
@@ -150,12 +154,19 @@ class Panoptic:
                     skipped.append((_NO_PIXEL, name, ""))
         return found
 
-    @staticmethod
-    def _ids(path: Path) -> NDArray[np.int32]:
-        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise ConfigError(f"the panoptic file {path} is not there or damaged")
-        blue, green, red = (pixels[..., i].astype(np.int32) for i in range(3))
+    def _ids(self, name: str) -> NDArray[np.int32]:
+        """(H, W) segment ids.
+
+        Raises:
+            BadAnnotationError: The file is not there, or damaged.
+        """
+        try:
+            pixels = decode_image((self._folder / name).read_bytes(), shown_by="cvat")  # without alpha, were there any
+        except ImageError as error:
+            raise BadAnnotationError("a panoptic file that cannot be read", str(error)) from error
+        except (OSError, ValueError) as error:
+            raise BadAnnotationError("a panoptic file that is not there", str(error)) from error
+        red, green, blue = (pixels[..., i].astype(np.int32) for i in range(3))
         ids: NDArray[np.int32] = np.asfortranarray(red + 256 * green + 65536 * blue)  # packing goes by columns
         return ids
 
