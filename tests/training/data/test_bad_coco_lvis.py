@@ -10,6 +10,7 @@ import pytest
 from tests.training.data.test_coco_lvis import box, objects_of, write_joined
 from training.data.build_coco_lvis import main
 from training.data.coco_lvis.rules import combine
+from training.data.coco_lvis.store import LayeredShards
 from training.data.coco_lvis.writing import write_shard
 
 BAD = [
@@ -204,3 +205,25 @@ def test_panoptic_files_of_which_none_is_there_end_the_build(tmp_path, capsys):
         options = ("--panoptic", root / "panoptic.json", "--panoptic-masks", folder)
         assert build(root, tmp_path / "set", *options) == 2
         assert f"not there or damaged: none of 2 is in {folder}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["\0", "a\nb", "\ud800", "x" * 300, -1, 10**30, True, 1.5, [1]])
+def test_images_go_by_numbers_or_words(tmp_path, wrong):
+    """As in COCO exports for fine-tuning: 1, 1.0 and "1" are one."""
+    root = write_joined(tmp_path / "files")
+    path = root / "lvis.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["id"], content["images"][1]["id"] = "1", "second"
+    content["images"].append({**content["images"][0], "id": wrong, "file_name": "\ud800.jpg"})
+    for entry in content["annotations"]:
+        entry["image_id"] = {1: 1.0, 2: "second"}[entry["image_id"]]
+    path.write_text(json.dumps(content))
+    assert build(root, tmp_path / "set") == 0
+    found = objects_of(tmp_path / "set")
+    assert {key: [int(o.mask.sum()) for o in objects] for key, objects in found.items()} == {
+        "1": [2500],
+        "second": [1600, 225],
+    }
+    rows, _ = told(tmp_path / "set")
+    assert [row["name"] for row in rows] == ["number 3 of lvis.json"]
+    assert [record.key for record in LayeredShards(tmp_path / "set").records] == ["1", "second"]
