@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from icmformer.errors import ConfigError, ImageError, ImageTooLargeError, TruncatedImageError
-from icmformer.images.display import ShownBy, to_rgb
+from icmformer.images.display import ShownBy, no_data_value, to_rgb
 from icmformer.types import RGBImage
 
 Image.init()  # registers the formats that Pillow does not know from the start
@@ -39,7 +39,8 @@ ImageFile.LOAD_TRUNCATED_IMAGES = True
 image = Image.open(io.BytesIO(sys.stdin.buffer.read()), formats=sys.argv[1:])
 image.load()
 out = io.BytesIO()
-ImageOps.exif_transpose(image).save(out, "TIFF")
+tags = {42113: value for value in [getattr(image, "tag_v2", {}).get(42113)] if isinstance(value, str)}  # no-data value
+ImageOps.exif_transpose(image).save(out, "TIFF", tiffinfo=tags)
 sys.stdout.buffer.write(out.getvalue())
 """
 _ORIENTATION = 0x0112
@@ -98,7 +99,8 @@ class LoadedImage:
         if not isinstance(image, Image.Image):
             raise ImageError(f"expected an image of Pillow, got {type(image).__name__}")
         check_size(image.size, max_pixels)
-        return LoadedImage.from_array(to_rgb(load_pixels(image), shown_by))
+        kind, no_data = image.format, no_data_value(image)
+        return LoadedImage.from_array(to_rgb(load_pixels(image), shown_by, kind, no_data))
 
     @staticmethod
     def from_bytes(
@@ -162,7 +164,8 @@ def _decode(data: bytes, max_pixels: int, shown_by: ShownBy) -> RGBImage:
             check_size(image.size, max_pixels)
             if image.format in ("JPEG", "MPO"):
                 _check_scans(data)
-            return to_rgb(load_pixels(image), shown_by, image.format)
+            no_data = no_data_value(image)
+            return to_rgb(load_pixels(image), shown_by, image.format, no_data)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:

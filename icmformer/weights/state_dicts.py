@@ -42,7 +42,8 @@ def find_state_dict(content: object, where: str) -> StateDict:
 
     Wrappers are opened (`model`, `net`, `state_dict`, ...), and what torch.compile, DistributedDataParallel, FSDP,
     AveragedModel or an owning module put before the names is taken off. **Where there are averaged weights beside
-    others (`ema`, `model_ema`, `state_dict_ema`, ...), the averaged ones are taken**, and what they lack of the others.
+    others (`ema`, `model_ema`, `state_dict_ema`, ...), the averaged ones are taken**, and what they lack of the others;
+    where they cannot be read, the others, with a note.
     Buffers that no network computes with are left out (`num_batches_tracked`, `n_averaged`, ...).
 
     Args:
@@ -72,12 +73,19 @@ def _found(content: object, where: str, deep: int) -> StateDict | str:
         return f"it is a {type(content).__name__}"
     if not deep:
         return "it is wrapped too often"
+    no_averaged: list[str] = []
     reasons: list[str] = []
-    averaged, current = (_first(content, keys, where, deep, reasons) for keys in (_AVERAGED, _CURRENT))
+    averaged = _first(content, _AVERAGED, where, deep, no_averaged)
+    current = _first(content, _CURRENT, where, deep, reasons)
     if averaged and current:
         return _averaged_first(averaged, current)
-    if averaged or current:
-        return (averaged or current or ("", StateDict({})))[1]
+    if averaged:
+        return averaged[1]
+    if current:
+        key, found = current
+        notes = [f"weights of `{key}` taken, no averaged ones: {reason}" for reason in no_averaged[:1]]
+        return StateDict(found.tensors, (*notes, *found.notes))
+    reasons = no_averaged + reasons
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if tensors and not reasons:
         return _stripped(tensors, where)

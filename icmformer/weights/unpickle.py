@@ -244,30 +244,6 @@ class TorchFile:
             return self._last[1].as_strided(tensor.shape, tensor.stride(), lazy.offset)
 
 
-def load_torch_file(path: Path) -> Any:
-    """Reads all of a file written by `torch.save`; see `TorchFile`.
-
-    Returns:
-        Its content, tensors on the CPU, unknown objects as `Placeholder`.
-
-    Raises:
-        WeightsError: Not such a file, damaged, or one that asks for code to run.
-    """
-    file = TorchFile(path)
-    with _telling(path):  # one that holds itself
-        return _with_numbers(file.content, file)
-
-
-def _with_numbers(value: Any, file: TorchFile) -> Any:
-    if isinstance(value, Tensor):
-        return file.read(value) if value.is_meta else value  # what lies in two places is met twice
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            value[key] = _with_numbers(inner, file)
-        return value
-    return type(value)(_with_numbers(v, file) for v in value) if type(value) in (list, tuple) else value
-
-
 _WHOLE_MODULE = (
     "it seems to be a whole module, as torch.save(model) writes it; where it can be loaded, save its state dict: "
     "torch.save(model.state_dict(), FILE)"

@@ -9,7 +9,7 @@ import torch
 
 from icmformer.errors import WeightsError
 from icmformer.weights import unpickle as safe_pickle
-from icmformer.weights.unpickle import load_torch_file
+from tests.weights.torch_files import read_all
 
 STORAGE = (  # of four numbers
     pickle.MARK + pickle.SHORT_BINUNICODE + b"\x07storage" + pickle.GLOBAL + b"torch\nFloatStorage\n"
@@ -37,7 +37,7 @@ def archive(tmp_path, program):
 
 
 def test_a_tensor_put_together_by_hand_comes_back(tmp_path):
-    assert load_torch_file(archive(tmp_path, TENSOR)).tolist() == [0, 1, 2, 3]
+    assert read_all(archive(tmp_path, TENSOR)).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_a_tensor_put_together_by_hand_comes_back(tmp_path):
 def test_nothing_but_placeholders_gets_a_state(tmp_path, program, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__setstate__", lambda *_: pytest.fail("a tensor took a state"))
     with pytest.raises(WeightsError, match="it would set the state of"):
-        load_torch_file(archive(tmp_path, program))
+        read_all(archive(tmp_path, program))
     assert safe_pickle._ArchiveUnpickler._rebuild_tensor.__defaults__ is None

@@ -10,7 +10,7 @@ from skimage import data
 
 from icmformer import LoadedImage, decode_image
 from icmformer.errors import ImageError, TruncatedImageError
-from icmformer.images.reading import content_digest
+from icmformer.images.reading import TruncatedImageWarning, content_digest
 
 CAT = data.chelsea()
 ALPHA = np.dstack([CAT, np.linspace(0, 255, CAT.shape[1]).astype(np.uint8) * np.ones((CAT.shape[0], 1), np.uint8)])
@@ -155,4 +155,102 @@ def test_a_tiff_that_cannot_be_opened_is_not_called_damaged(bands, bits, kind, t
 def test_a_float_tiff_opens():
     values = np.linspace(-3, 9, 12, dtype=np.float32).reshape(3, 4)
     shown = decode_image(encoded(Image.fromarray(values), "TIFF"))
-    assert (shown.min(), shown.max()) == (0, 255)
+    expected = np.rint((values.astype(np.float64) + 3) / 12 * 255)
+    np.testing.assert_array_equal(shown, np.repeat(expected[..., None], 3, 2))
+
+
+def geotiff(values, no_data):
+    return encoded(Image.fromarray(values), "TIFF", tiffinfo={42113: no_data})
+
+
+HEIGHTS = 1000 + 300 * np.random.default_rng(0).random((40, 50))  # of land: far from 0
+HOLES = np.zeros(HEIGHTS.shape, bool)
+HOLES[:10, 5:30] = True
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "text"),
+    [
+        (np.float32, -9999, "-9999"),
+        (np.float32, -9999, " -9999.0 "),
+        (np.float32, -3.4028234663852886e38, "-3.40282346638528859812e+38"),
+        (np.float32, -3.4028234663852886e38, "-1.7976931348623157e+308"),  # of doubles, on pixels that are none
+        (np.float32, 0.1, "0.1"),  # has no end in binary
+        (np.float32, 0, "0"),
+        (np.float32, np.nan, "nan"),
+        (np.float32, np.nan, "-9999"),
+        (np.float32, np.inf, "-9999"),
+        (np.float32, -np.inf, "what"),
+        (np.int32, -9999, "-9999"),
+        (np.int32, -32768, "-32768"),
+        (np.uint32, 2**32 - 1, "4294967295"),
+        (np.uint16, 65535, "65535"),
+        (np.uint16, 0, "0"),
+        (np.uint16, 0, "0.0"),
+    ],
+)
+def test_what_a_tiff_says_is_no_data_is_black_and_does_not_count(kind, stored, text):
+    values = HEIGHTS.astype(kind)
+    low, high = values[~HOLES].min(), values[~HOLES].max()
+    expected = np.rint((values.astype(np.float64) - low) / (float(high) - float(low)) * 255)
+    expected[HOLES] = 0
+    values[HOLES] = kind(stored)
+    image = Image.frombytes("I", values.shape[::-1], values.tobytes()) if kind is np.uint32 else Image.fromarray(values)
+    content = encoded(image, "TIFF", tiffinfo={42113: text})
+    for tool in ("plain", "label studio"):  # no browser but Safari shows TIFF, so that scaling it is ours
+        shown = decode_image(content, shown_by=tool)
+        np.testing.assert_array_equal(shown, np.repeat(expected[..., None], 3, 2))
+    np.testing.assert_array_equal(LoadedImage.from_pil(Image.open(io.BytesIO(content))).pixels, shown)
+
+
+def test_no_data_in_a_turned_or_a_damaged_tiff():
+    values = HEIGHTS.astype(np.float32)
+    values[HOLES] = -9999
+    exif = Image.Exif()
+    exif[0x0112], exif[42113] = 6, "-9999"
+    upright = decode_image(geotiff(values, "-9999"))
+    assert 100 < upright[~HOLES].mean() < 155
+    np.testing.assert_array_equal(
+        decode_image(encoded(Image.fromarray(values), "TIFF", exif=exif)), np.rot90(upright, -1)
+    )
+    content = geotiff(values, "-9999")
+    with pytest.warns(TruncatedImageWarning):
+        shown = decode_image(content[:-100], allow_truncated=True)  # Pillow makes the lost pixels 0
+    land = values[:39].astype(np.float64)[~HOLES[:39]]
+    np.testing.assert_array_equal(shown[:39][~HOLES[:39]][:, 0], np.rint(land / values.max() * 255))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.uint16])
+def test_an_image_of_no_data_alone_is_black(kind):
+    assert not decode_image(geotiff(np.full((4, 5), 7, kind), "7")).any()
+    assert not decode_image(encoded(Image.fromarray(np.full((4, 5), np.nan, np.float32)), "TIFF")).any()
+
+
+def test_no_data_of_eight_bits_stay_as_tools_show_them():
+    np.testing.assert_array_equal(decode_image(geotiff(CAT[..., 0].copy(), "255"))[..., 0], CAT[..., 0])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32, np.uint16])
+def test_cvat_knows_no_no_data(kind):
+    """As it shows them: what it makes of the pixels, which do count."""
+    values = (HEIGHTS - 900).astype(kind)
+    values[HOLES] = 9999
+    expected = {
+        "f": lambda: values.clip(0, 255).astype(np.uint8),
+        "i": lambda: (values * (256 / 9999)).clip(0, 255).astype(np.uint8),
+        "u": lambda: np.asarray(
+            ImageOps.equalize(
+                Image.fromarray(((values - values.min()) / (values.max() - values.min()) * 255).astype(np.uint8))
+            )
+        ),
+    }[np.dtype(kind).kind]()
+    np.testing.assert_array_equal(decode_image(geotiff(values, "9999"), shown_by="cvat")[..., 0], expected)
+
+
+@pytest.mark.parametrize("order", ["", "B"])
+def test_a_tiff_of_16_bits_that_label_studios_page_does_not_show_is_plain(order):
+    content = encoded(
+        Image.frombytes(f"I;16{order}", CAT.shape[1::-1], SIXTEEN.astype(">u2" if order else "<u2").tobytes()), "TIFF"
+    )
+    np.testing.assert_array_equal(decode_image(content, shown_by="label studio"), decode_image(content))
+    assert decode_image(content).max() == 255

@@ -140,6 +140,38 @@ def test_averaged_weights_go_before_others_and_that_is_said(network, tmp_path, c
     assert all(torch.equal(mixed[name], shadow.get(name, state[name])) for name in state)
 
 
+@pytest.mark.parametrize(
+    ("ema", "why"),
+    [
+        (lambda net: {}, "in its `ema`, it is empty"),
+        (lambda net: AveragedModel(net), "in its `ema`, it is a whole pickled module"),
+        (
+            lambda net: {"decay": 0.99, "shadow_params": list(net.parameters())},
+            "in its `ema`, it has decay, shadow_params",
+        ),
+    ],
+    ids=["empty", "module", "list"],
+)
+def test_averaged_weights_that_cannot_be_read_are_told(ema, why, network, tmp_path, capsys):
+    path = tmp_path / "both.pth"
+    torch.save({"ema": ema(network), "model": network.state_dict()}, path)
+    with pytest.warns(weights.WeightsWarning, match=f"weights of `model` taken, no averaged ones: {why}"):
+        found = weights.load(path)
+    same(found.state_dict, network)
+    assert why in found.about["read"][0]
+    assert main(["weights", "convert", str(path), "-o", str(tmp_path / "made")]) == 0
+    assert why in capsys.readouterr().err
+    assert why in starting_network(NAME, str(path))[1]
+
+
+@pytest.mark.parametrize("ema", [0.999, None, True])
+def test_a_rate_of_averaging_is_no_averaged_weights(ema, network, tmp_path):
+    torch.save({"ema": ema, "model": network.state_dict()}, tmp_path / "w.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(weights.load(tmp_path / "w.pth").state_dict, network)
+
+
 def test_buffers_that_change_nothing_are_left_out_and_that_is_said(network, tmp_path):
     constants = {"mean": torch.tensor(network.PIXEL_MEAN).view(1, 3, 1, 1), "bn.num_batches_tracked": torch.tensor(7)}
     torch.save({**network.state_dict(), **constants, "total_ops": torch.zeros(1)}, tmp_path / "w.pth")

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from icmformer.errors import WeightsError
-from icmformer.weights.unpickle import Placeholder, load_torch_file
+from icmformer.weights.unpickle import Placeholder
+from tests.weights.torch_files import read_all
 
 
 class Call:
@@ -48,7 +49,7 @@ def test_tensors_and_containers_come_back(write):
         ),
         "config": {"sizes": [1, 2.5, (3, None)], "names": {"x"}, "parameter": torch.nn.Parameter(torch.ones(1))},
     }
-    back = load_torch_file(write(content))
+    back = read_all(write(content))
     assert list(back["state_dict"]) == ["a", "b", "c"]
     for name, tensor in content["state_dict"].items():
         assert torch.equal(back["state_dict"][name], tensor)
@@ -58,9 +59,7 @@ def test_tensors_and_containers_come_back(write):
 
 
 def test_other_objects_come_out_inert(write):
-    back = load_torch_file(
-        write({"mine": Authors(), "args": argparse.Namespace(lr=1), "n": np.float64(2), "a": np.arange(3)})
-    )
+    back = read_all(write({"mine": Authors(), "args": argparse.Namespace(lr=1), "n": np.float64(2), "a": np.arange(3)}))
     assert isinstance(back["mine"], Placeholder)
     assert back["mine"].state == {"weight": 3}
     assert all(isinstance(back[key], Placeholder) for key in ("args", "n", "a"))
@@ -83,7 +82,7 @@ def test_other_objects_come_out_inert(write):
 def test_a_pickle_that_calls_is_refused_and_not_run(write, payload, tmp_path):
     flag = tmp_path / "ran"
     with pytest.raises(WeightsError, match="Nothing in it was run"):
-        load_torch_file(write({"state_dict": {"a": torch.ones(1)}, "config": payload(flag)}))
+        read_all(write({"state_dict": {"a": torch.ones(1)}, "config": payload(flag)}))
     assert not flag.exists()
 
 
@@ -106,7 +105,7 @@ def test_a_program_hidden_behind_a_harmless_listing_is_not_run(tmp_path):
     both = tmp_path / "both.pth"
     both.write_bytes(script.read_bytes() + plain.read_bytes())
     with unittest.mock.patch("torch.load") as general, unittest.mock.patch("torch.jit.load") as program:
-        assert list(load_torch_file(both)) == ["a"]
+        assert list(read_all(both)) == ["a"]
     assert not general.called
     assert not program.called
 
@@ -129,23 +128,23 @@ def test_tensors_that_are_not_in_their_storage_are_refused(write, size):
         for member, data in members.items():
             archive.writestr(member, data)
     with pytest.raises(WeightsError):
-        load_torch_file(path)
+        read_all(path)
 
 
 def test_files_of_other_formats_are_refused(tmp_path):
     old = tmp_path / "old.pth"
     torch.save({"a": torch.ones(1)}, old, _use_new_zipfile_serialization=False)
     with pytest.raises(WeightsError, match=r"since torch 1\.6"):
-        load_torch_file(old)
+        read_all(old)
     tar = tmp_path / "tar.pth"
     with tarfile.open(tar, "w") as archive:
         archive.addfile(tarfile.TarInfo("\x80x"))
     with pytest.raises(WeightsError, match="not a torch file"):
-        load_torch_file(tar)
+        read_all(tar)
     bare = tmp_path / "bare.pth"
     bare.write_bytes(pickle.dumps(Call(os.mkdir, str(tmp_path / "ran"))))
     with pytest.raises(WeightsError):
-        load_torch_file(bare)
+        read_all(bare)
     assert not (tmp_path / "ran").exists()
 
 
@@ -155,22 +154,22 @@ def test_a_file_cut_short_is_refused(write, share):
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * share)])
     with pytest.raises(WeightsError):
-        load_torch_file(path)
+        read_all(path)
 
 
 def test_archives_of_other_kinds_are_refused(tmp_path):
     script = tmp_path / "script.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), script)
     with pytest.raises(WeightsError, match="TorchScript"):
-        load_torch_file(script)
+        read_all(script)
     packed = tmp_path / "packed.pth"
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("packed/data.pkl", bytes(10**6))
     with pytest.raises(WeightsError, match="compressed"):
-        load_torch_file(packed)
+        read_all(packed)
     text = tmp_path / "page.pth"
     text.write_text("<html>Quota exceeded</html>")
     with pytest.raises(WeightsError, match="not a torch file"):
-        load_torch_file(text)
+        read_all(text)
     with pytest.raises(WeightsError, match="there is no file"):
-        load_torch_file(tmp_path / "missing.pth")
+        read_all(tmp_path / "missing.pth")

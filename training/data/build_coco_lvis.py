@@ -31,7 +31,7 @@ from tqdm import tqdm
 from icmformer.errors import ConfigError
 from training.command_line import command_parser, exit_status
 from training.data.coco_lvis.community import Community
-from training.data.coco_lvis.originals import Instances, Panoptic, Skipped
+from training.data.coco_lvis.originals import ImageId, Instances, Panoptic, Skipped, image_id
 from training.data.coco_lvis.rules import Object, combine
 from training.data.coco_lvis.store import FORMAT
 from training.data.coco_lvis.writing import write_shard
@@ -65,15 +65,15 @@ class Builder:
             return list(self.community.samples)
         first = self.lvis or self.panoptic or self.instances
         assert first is not None
-        return [str(i) for i in sorted(first.images)]
+        return [str(i) for i in sorted(first.images, key=lambda i: (isinstance(i, str), i))]
 
     def file(self, key: str) -> str:
         """An image's file name."""
         if self.community:
             return f"{key}.jpg"
-        return self._known(int(key))[0]
+        return self._known(image_id(key))[0]
 
-    def _known(self, number: int) -> tuple[str, int, int]:
+    def _known(self, number: ImageId) -> tuple[str, int, int]:
         """An image's file name, height and width."""
         return next(source.images[number] for source in self._sources if number in source.images)
 
@@ -91,7 +91,7 @@ class Builder:
         if self.community:
             objects, size = self.community.objects(key)
             return key, f"{key}.jpg", objects, (size[0], size[1])
-        number = int(key)
+        number = image_id(key)
         _, height, width = known = self._known(number)
         unlike = [s for s in self._sources if s.images.get(number, known)[1:] != (height, width)]
         skipped += [("an image of another size in one of the files", f"image {number} of {s.file}", "") for s in unlike]
@@ -153,7 +153,7 @@ def build(job: Job, out: Path, images: Path, excluded: frozenset[int], jobs: int
         ConfigError: Sources that cannot be read, or `out` holding a set of other sources.
     """
     builder = Builder(job)
-    keys = [key for key in builder.image_keys() if not (key.isdigit() and int(key) in excluded)]
+    keys = [key for key in builder.image_keys() if not (key.isdecimal() and int(key) in excluded)]
     if not keys:
         raise ConfigError("the sources hold no image")
     out.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,8 @@ def _tell(skipped: Skipped, path: Path) -> None:
     for kind, count in Counter(kind for kind, _, _ in skipped).most_common():
         name, why = next((name, why) for which, name, why in skipped if which == kind)
         more = f", and {count - 1:,} more: {path}" if count > 1 else ""
-        print(f"skipped: {kind}: {name}{f' ({why})' if why else ''}{more}")
+        line = f"skipped: {kind}: {name}{f' ({why})' if why else ''}{more}"
+        print(line.encode(errors="backslashreplace").decode())  # names may hold what cannot be printed
 
 
 def _claim(mark: Path, plan: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Outlines and numbers as annotation files have them: checked before anything is drawn."""
+"""Outlines, numbers and ids as annotation files have them: checked before anything is drawn."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ def whole_number(value: Any) -> int | None:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def entry_id(value: Any) -> int | str | None:
+    """An id of COCO's files to compare by: 1, 1.0 and "1" are one, "01" is another; None for what is no id."""
+    number = whole_number(value)
+    return number if number is not None else value if isinstance(value, str) else None
 
 
 def finite(*numbers: float) -> None:

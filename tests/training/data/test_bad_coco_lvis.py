@@ -10,6 +10,7 @@ import pytest
 from tests.training.data.test_coco_lvis import box, objects_of, write_joined
 from training.data.build_coco_lvis import main
 from training.data.coco_lvis.rules import combine
+from training.data.coco_lvis.store import LayeredShards
 from training.data.coco_lvis.writing import write_shard
 
 BAD = [
@@ -139,3 +140,90 @@ def test_memory_goes_by_pixels_not_by_objects(tmp_path):
     stored = objects_of(tmp_path)["a"]
     assert [o.packed for o in stored] == [o.packed for o in objects]
     assert len(stored) > 250
+
+
+@pytest.mark.parametrize(
+    "size", [(10**200, 10), (1e300, 10), (10, 10**200), (10**5, 10**5), (70_000, 1), (20_000, 20_000), (-5, 10)]
+)
+def test_images_of_no_size_that_a_photo_has_are_skipped_and_named(tmp_path, size):
+    root = write_joined(tmp_path / "files")
+    entry = {"id": 3, "file_name": "x.jpg", "height": size[0], "width": size[1]}
+    change(root / "lvis.json", images=[entry], annotations=[{"image_id": 3, "segmentation": [[0, 0, 9, 0, 9, 9]]}])
+    (root / "images" / "x.jpg").write_bytes((root / "images" / "000000000001.jpg").read_bytes())
+    tracemalloc.start()
+    assert build(root, tmp_path / "set") == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    rows, _ = told(tmp_path / "set")
+    kind = "an image without id, name or size" if size[0] < 0 else "an image too large to be one"
+    assert (rows[0]["kind"], rows[0]["name"]) == (kind, "number 3 of lvis.json")
+    assert rows[0]["told"].startswith("x.jpg")
+    assert rows[1]["kind"] == "an annotation of no image of the file"
+    assert objects_of(tmp_path / "set").keys() == {"1", "2"}
+    assert peak < 20 << 20
+
+
+@pytest.mark.parametrize("what", ["[" * 100_000, '{"images": [], "annotations": [' + "[" * 5000 + "]" * 5000 + "]}"])
+def test_json_nested_too_deep_is_told(tmp_path, capsys, what):
+    root = write_joined(tmp_path / "files")
+    (root / "lvis.json").write_text(what)
+    assert build(root, tmp_path / "set") == 2
+    assert "error: cannot read" in capsys.readouterr().err
+
+
+DAMAGE = {
+    "cut short": (lambda data: data[: len(data) // 2], "a panoptic file that cannot be read"),
+    "changed": (lambda data: data[:60] + bytes(20) + data[80:], "a panoptic file that cannot be read"),
+    "no picture": (lambda data: b"what", "a panoptic file that cannot be read"),
+    "empty": (lambda data: b"", "a panoptic file that cannot be read"),
+    "gone": (None, "a panoptic file that is not there"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_damaged_panoptic_file_costs_its_images_panoptic_part(tmp_path, damage, jobs):
+    root = write_joined(tmp_path / "files")
+    file, (change_it, kind) = root / "panoptic" / "000000000002.png", DAMAGE[damage]
+    data = file.read_bytes()
+    file.unlink()
+    if change_it:
+        file.write_bytes(change_it(data))
+    options = ("--panoptic", root / "panoptic.json", "--panoptic-masks", root / "panoptic", "--jobs", jobs)
+    assert build(root, tmp_path / "set", *options) == 0
+    rows, counts = told(tmp_path / "set")
+    assert counts == {f"skipped: {kind}": 1}
+    assert rows[0]["name"] == "000000000002.png"
+    found = objects_of(tmp_path / "set")
+    assert [int(o.mask.sum()) for o in found["1"]] == [2500, 30 * 40, 1000]
+    assert [int(o.mask.sum()) for o in found["2"]] == [1600, 225]  # LVIS's alone
+
+
+def test_panoptic_files_of_which_none_is_there_end_the_build(tmp_path, capsys):
+    root = write_joined(tmp_path / "files")
+    for folder in (tmp_path / "none", root / "images"):
+        options = ("--panoptic", root / "panoptic.json", "--panoptic-masks", folder)
+        assert build(root, tmp_path / "set", *options) == 2
+        assert f"not there or damaged: none of 2 is in {folder}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["\0", "a\nb", "\ud800", "x" * 300, -1, 10**30, True, 1.5, [1]])
+def test_images_go_by_numbers_or_words(tmp_path, wrong):
+    """As in COCO exports for fine-tuning: 1, 1.0 and "1" are one."""
+    root = write_joined(tmp_path / "files")
+    path = root / "lvis.json"
+    content = json.loads(path.read_text())
+    content["images"][0]["id"], content["images"][1]["id"] = "1", "second"
+    content["images"].append({**content["images"][0], "id": wrong, "file_name": "\ud800.jpg"})
+    for entry in content["annotations"]:
+        entry["image_id"] = {1: 1.0, 2: "second"}[entry["image_id"]]
+    path.write_text(json.dumps(content))
+    assert build(root, tmp_path / "set") == 0
+    found = objects_of(tmp_path / "set")
+    assert {key: [int(o.mask.sum()) for o in objects] for key, objects in found.items()} == {
+        "1": [2500],
+        "second": [1600, 225],
+    }
+    rows, _ = told(tmp_path / "set")
+    assert [row["name"] for row in rows] == ["number 3 of lvis.json"]
+    assert [record.key for record in LayeredShards(tmp_path / "set").records] == ["1", "second"]

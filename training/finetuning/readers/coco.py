@@ -10,7 +10,7 @@ from typing import Any
 
 from icmformer.types import BoolMask
 from training.data.coco_segmentation import NO_OUTLINE, decode, outlines_nothing
-from training.data.outlines import whole_number
+from training.data.outlines import entry_id, whole_number
 from training.finetuning.readers.annotations import (
     AnnotatedPhoto,
     Annotation,
@@ -98,7 +98,7 @@ def _images(entries: Sequence[Any], report: ReadingReport) -> Iterator[_Image]:
         if not isinstance(entry, Mapping):
             report.skip("an entry that is no image", f"number {number} of the images")
             continue
-        key = _id(entry.get("id"))
+        key = entry_id(entry.get("id"))
         names = [entry.get("file_name"), entry.get("coco_url")]  # LVIS has the latter alone
         address = next((name for name in names if isinstance(name, str) and name), None)
         if key is None or address is None:
@@ -122,7 +122,7 @@ def _by_image(
             report.skip("an entry that is no annotation", f"number {number} of the annotations")
             continue
         name = f"annotation {_told(entry['id'])}" if "id" in entry else f"annotation number {number}"
-        key = _id(entry.get("image_id"))
+        key = entry_id(entry.get("image_id"))
         if key is None or key not in known:
             report.skip("an annotation of no image of the file", name, f"image_id {_told(entry.get('image_id'))}")
         else:
@@ -148,7 +148,7 @@ def _annotations(
         if crowd and isinstance(segmentation, Mapping) and isinstance(attributes, Mapping) and "occluded" in attributes:
             report.decide("iscrowd of CVAT, which every brush mask has there: read as an object", of_photo)
             crowd = False
-        category = _id(entry.get("category_id"))
+        category = entry_id(entry.get("category_id"))
         label = categories.get(category, "") if category is not None else ""
         yield Annotation(name, (Segmentation(segmentation),), label, ignored=crowd)
 
@@ -169,7 +169,7 @@ def _photo(image: _Image, videos: Mapping[_Id, str], finder: PhotoFinder, report
         file = finder.find(image.address, size)
     if size is None:
         report.decide("a photo without height and width: the file's own are used", image.name)
-    video = _id(image.entry.get("video_id"))
+    video = entry_id(image.entry.get("video_id"))
     group = f"video {_told(videos.get(video, video))}" if video is not None else ""
     return Photo(image.name, file, size, group, path=image.address)
 
@@ -179,16 +179,10 @@ def _names(entries: Any) -> Mapping[_Id, str]:
     found: dict[_Id, str] = {}
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, Mapping):
-            key, name = _id(entry.get("id")), entry.get("name")
+            key, name = entry_id(entry.get("id")), entry.get("name")
             if key is not None and isinstance(name, str):
                 found[key] = name
     return found
-
-
-def _id(value: Any) -> _Id | None:
-    """An id to compare by: 1, 1.0 and "1" are one."""
-    number = whole_number(value)
-    return number if number is not None else value if isinstance(value, str) else None
 
 
 def _told(value: Any) -> str:
