@@ -13,7 +13,7 @@ from skimage import data
 from icmformer.errors import ConfigError
 from tests.training.finetuning.prepared_photos import write_photos
 from training.data.shards import open_shard
-from training.finetuning.groups import NEAR, find_groups, near_components, perceptual_hash
+from training.finetuning.groups import NEAR, UNMATCHED, find_groups, near_components, perceptual_hash
 from training.finetuning.readers.reading_report import ReadingReport
 
 
@@ -235,3 +235,12 @@ def test_the_hash_is_that_of_the_library(tmp_path):
     photo_of("cat").save(tmp_path / "cat.png")
     bits = np.unpackbits(perceptual_hash(tmp_path / "cat.png", "").view(np.uint8))
     np.testing.assert_array_equal(bits, imagehash.phash(photo_of("cat"), 16).hash.ravel())
+
+
+def test_an_expression_that_matches_nothing_is_refused_and_photos_it_misses_are_told(tmp_path):
+    photos = write_photos(tmp_path, ["patient1/a.png", "patient1/b.png", "other/c.png"])
+    with pytest.raises(ConfigError, match=r"'patent\(\\d\+\)' is in no photo's path, such as 'patient1/a.png'"):
+        find_groups(photos, tmp_path, r"patent(\d+)", ReadingReport())
+    report = ReadingReport()
+    find_groups(photos, tmp_path, r"patient(\d+)", report)
+    assert [name for _, kind, name, _ in report.rows if kind == UNMATCHED] == ["other/c.png"]
