@@ -19,6 +19,7 @@ from tests.engines import MINIATURE
 from tests.training.conftest import TINY_RUN
 from tests.training.test_finetune import write_rings
 from training import finetune
+from training.data import build_coco_lvis
 from training.loop.checkpoints import CheckpointWriter, read_checkpoint
 from training.loop.trainer import Trainer
 from training.train import main
@@ -273,3 +274,16 @@ def test_a_report_without_room_ends_with_a_line(finetune_words, small_disk, caps
     (place / "other").unlink()
     assert finetune.main(words) == finetune.NOT_PROMOTED
     assert report.stat().st_size == size
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_set_that_there_is_no_room_for_ends_with_a_line(shared, small_disk, capsys, jobs):
+    """Whichever process finds out; with room, it goes on."""
+    place, files = small_disk(32), shared / "data" / "fixtures" / "coco_lvis"
+    words = ["--lvis", files / "lvis.json", "--images", files / "images", "--out", place / "set", "--jobs", jobs]
+    assert build_coco_lvis.main(list(map(str, words))) == 2
+    told(capsys.readouterr().err, place / "set")
+    assert [path.name for path in (place / "set").iterdir()] == ["plan.json"]
+    subprocess.run(["mount", "-o", "remount,size=40m", str(place)], check=True)
+    assert build_coco_lvis.main(list(map(str, words))) == 0
+    assert "26 photos" in capsys.readouterr().out
