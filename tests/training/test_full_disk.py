@@ -17,6 +17,9 @@ from icmformer.models import build_network
 from tests.conftest import ROOT
 from tests.engines import MINIATURE
 from tests.training.conftest import TINY_RUN
+from tests.training.test_finetune import write_rings
+from training import finetune
+from training.data import build_coco_lvis
 from training.loop.checkpoints import CheckpointWriter, read_checkpoint
 from training.loop.trainer import Trainer
 from training.train import main
@@ -195,3 +198,92 @@ def test_an_evaluation_without_room_ends_with_a_line(miniature, shard_root, tmp_
     done = limited(300, "training.evaluate", *words, stdout=subprocess.DEVNULL)
     assert done.returncode == 2
     told(done.stderr, out)
+
+
+@pytest.fixture
+def finetune_words(miniature, tmp_path):
+    """A fine-tuning of seconds, of six photos of some 80 kB."""
+    rings = write_rings(tmp_path / "rings", 6)
+    options = ["--held-out", "0.34", "--choosing", "0", "--batch", "4", "--samples", "4", "--objects", "1"]
+    return rings, [*options, "--workers", "0", "--threads", "1", "--device", "cpu", "--weights", miniature]
+
+
+ROOMS = {
+    "for no settings": ("folder", 4),
+    "for no photo": ("folder", 16),
+    "for one photo": ("folder", 150),
+    "to unpack nothing": ("zip", 16),
+    "to unpack but not to prepare": ("zip", 640),
+}
+
+
+def cramped(finetune_words, place, form):
+    """A fine-tuning's command line."""
+    export, options = finetune_words
+    if form == "zip":
+        export = shutil.make_archive(str(export), "zip", export)
+    return ["--annotations", str(export), "--out", str(place / "run"), *options]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_fine_tuning_without_room_for_its_photos_ends_with_a_line(finetune_words, small_disk, capsys, room):
+    form, kilobytes = ROOMS[room]
+    place = small_disk(kilobytes)
+    words = cramped(finetune_words, place, form)
+    assert finetune.main(words) == 2
+    assert told(capsys.readouterr().err, place).startswith("error: the disk is full")
+    assert not (place / "run" / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "room", ["to unpack but not to prepare", *[pytest.param(r, marks=pytest.mark.slow) for r in list(ROOMS)[:4]]]
+)
+def test_a_fine_tuning_goes_on_when_there_is_room(finetune_words, small_disk, capsys, room):
+    form, kilobytes = ROOMS[room]
+    place = small_disk(kilobytes)
+    words = cramped(finetune_words, place, form)
+    assert finetune.main(words) == 2
+    subprocess.run(["mount", "-o", "remount,size=40m", str(place)], check=True)
+    assert finetune.main(words) == finetune.NOT_PROMOTED
+    assert "4 photos with 8 objects to train on, 2 with 4 held out" in capsys.readouterr().out
+    assert (place / "run" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_whose_files_may_not_be_so_large_ends_with_a_line(finetune_words, tmp_path):
+    export, options = finetune_words
+    for form in ("folder", "zip"):
+        words = cramped((export, options), tmp_path, form)
+        done = limited(2000, "training.finetune", *words, stdout=subprocess.DEVNULL)
+        assert done.returncode == 2
+        assert "ulimit" in told(done.stderr, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_report_without_room_ends_with_a_line(finetune_words, small_disk, capsys):
+    place, (export, options) = small_disk(40_000), finetune_words
+    words = ["--annotations", str(export), "--out", str(place / "run"), *options]
+    assert finetune.main(words) == finetune.NOT_PROMOTED
+    report = place / "run" / "report.html"
+    size = report.stat().st_size
+    report.unlink()
+    (place / "other").write_bytes(bytes(shutil.disk_usage(place).free - size // 2))
+    capsys.readouterr()
+    assert finetune.main(words) == 2
+    told(capsys.readouterr().err, place)
+    (place / "other").unlink()
+    assert finetune.main(words) == finetune.NOT_PROMOTED
+    assert report.stat().st_size == size
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_set_that_there_is_no_room_for_ends_with_a_line(shared, small_disk, capsys, jobs):
+    """Whichever process finds out; with room, it goes on."""
+    place, files = small_disk(32), shared / "data" / "fixtures" / "coco_lvis"
+    words = ["--lvis", files / "lvis.json", "--images", files / "images", "--out", place / "set", "--jobs", jobs]
+    assert build_coco_lvis.main(list(map(str, words))) == 2
+    told(capsys.readouterr().err, place / "set")
+    assert [path.name for path in (place / "set").iterdir()] == ["plan.json"]
+    subprocess.run(["mount", "-o", "remount,size=40m", str(place)], check=True)
+    assert build_coco_lvis.main(list(map(str, words))) == 0
+    assert "26 photos" in capsys.readouterr().out

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from icmformer.disk import writing
 from training.data.coco_lvis.rules import Mask, Object, Shape
 
 _MOST = 254  # 255 means ignored everywhere
@@ -51,10 +52,13 @@ def write_shard(path: Path, images: Iterable[tuple[str, str, Sequence[Object], t
     Args:
         path: The zip file.
         images: Key, file name, objects and (height, width) of each image; taken one at a time.
+
+    Raises:
+        DiskFullError: There is no room for it; nothing is left of it.
     """
     rows: list[dict[str, Any]] = []
     part = path.with_suffix(".part")
-    with zipfile.ZipFile(part, "w") as archive:
+    with writing(path.parent, temporary=(part,)), zipfile.ZipFile(part, "w") as archive:
         for key, file, objects, (height, width) in images:
             layers, places = pack(o.packed for o in objects)
             for number, layer in enumerate(layers):

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from icmformer.errors import DiskFullError
 from training.data.folders import IMAGE_ENDINGS, is_left_by_a_system
 from training.finetuning.readers.annotations import AnnotationError
 from training.finetuning.readers.reading_report import ReadingReport
@@ -42,8 +43,8 @@ def unpacked(archive: Path, folder: Path, report: ReadingReport) -> Files:
     No name of the archive becomes a file's name: files are numbered, and keep a known ending alone.
 
     Raises:
-        AnnotationError: A damaged or locked archive, one without room on the disk, or one that names files outside
-            its folder.
+        AnnotationError: A damaged or locked archive, or one that names files outside its folder.
+        DiskFullError: There is no room for what it holds.
     """
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -61,7 +62,10 @@ def _unpack(archive: Path, folder: Path, report: ReadingReport) -> Files:
         entries = [entry for entry in file.infolist() if not entry.is_dir()]
         needed, free = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
         if needed > free:
-            raise AnnotationError(f"{archive} unpacks to {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f}")
+            raise DiskFullError(
+                f"the disk is full: cannot unpack {archive} ({needed / 1e6:,.0f} MB) into {folder} "
+                f"({free / 1e6:,.0f} MB free there); make room, or write elsewhere, and run the same command again"
+            )
         by_name: dict[str, zipfile.ZipInfo] = {}
         for number, entry in enumerate(entries):
             name = entry.filename.replace("\\", "/")
