@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from icmformer.disk import writing
 from icmformer.errors import TrainingError
 from icmformer.settings import Settings
 from icmformer.weights import load
@@ -31,6 +32,8 @@ Results = Mapping[str, Any]
 LEAST_GROUPS = 10
 """Independent photos (or groups of them) under which nothing is promoted: with fewer, the interval misses the true
 difference too often (see `difference_interval`)."""
+_LEAST_TO_ESTIMATE = 5
+"""Independent photos under which nothing can be said of how many would do."""
 _CONFIDENCE = 0.95
 _RESAMPLES = 9999
 _SPARE = 1.2
@@ -98,6 +101,11 @@ class Comparison:
             return (
                 "The training has not helped on these photos: more photos, more samples or a lower learning rate may; "
                 "look at the pictures for annotations that are off."
+            )
+        if self.groups < _LEAST_TO_ESTIMATE:
+            return (
+                f"Nothing is promoted on fewer than {LEAST_GROUPS} independent photos, and these are {self.groups}: "
+                "annotate more, or hold more out with --held-out."
             )
         needed = self.needed_photos or 0
         few = (
@@ -251,10 +259,11 @@ def install(weights: Path) -> str:
     """Copies weights into the cache folder; the name by which they are found there."""
     name = load(weights).name
     home = Settings.from_environment().cache_dir / "weights"
-    home.mkdir(parents=True, exist_ok=True)
     part = home / f".{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(weights, part)
+    with writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(weights, part)
     replace_folder(part, home / name)
     return name
 

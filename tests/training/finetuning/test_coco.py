@@ -401,3 +401,16 @@ def test_a_segmentation_that_cannot_be_drawn_says_its_kind():
     with pytest.raises(BadAnnotationError, match=r"run lengths shorter than the image: 2,300 of 2,400 pixels") as told:
         decode(shortened(-100), HEIGHT, WIDTH)
     assert told.value.kind == "run lengths shorter than the image"
+
+
+@pytest.mark.parametrize("name", ["https://host/a%20b/p%200.jpg?sig=x/y.png#z", "a%20b/p%200.jpg", "a b/p 0.jpg"])
+def test_addresses_of_the_web_lead_to_files(tmp_path, name):
+    (tmp_path / "a b").mkdir()
+    Image.new("RGB", (30, 20)).save(tmp_path / "a b" / "p 0.jpg")
+    content = {
+        "images": [{"id": 1, "file_name": name, "height": 20, "width": 30}],
+        "annotations": [{"id": 1, "image_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}],
+    }
+    (found,) = read_coco(content, PhotoFinder(tmp_path), ReadingReport(), "x.json")
+    assert found.photo.file == tmp_path / "a b" / "p 0.jpg"
+    assert found.photo.identity == name

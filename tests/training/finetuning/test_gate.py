@@ -159,6 +159,12 @@ def test_photos_of_one_group_count_as_one():
     assert not one.promotes
 
 
+def test_from_few_photos_no_number_is_made_up():
+    few = compared([[-1, 0], [2, -3]])
+    assert "these are 2: annotate more" in few.advice
+    assert "would show it" not in few.advice
+
+
 def test_advice_asks_for_as_many_photos_as_show_the_gain():
     rng = np.random.default_rng(3)
     every = [[d] for d in rng.choice([-15, -3, -1, 0, 0, 1, 3, 10], 2000)]  # -0.6 in the mean

@@ -239,7 +239,7 @@ def test_the_hash_is_that_of_the_library(tmp_path):
 
 def test_an_expression_that_matches_nothing_is_refused_and_photos_it_misses_are_told(tmp_path):
     photos = write_photos(tmp_path, ["patient1/a.png", "patient1/b.png", "other/c.png"])
-    with pytest.raises(ConfigError, match="is in no photo's path, such as 'patient1/a.png'"):
+    with pytest.raises(ConfigError, match=r"is in no photo's path, such as 'patient1/a\.png'"):
         find_groups(photos, tmp_path, r"patent(\d+)", ReadingReport())
     report = ReadingReport()
     find_groups(photos, tmp_path, r"patient(\d+)", report)

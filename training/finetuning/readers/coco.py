@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from icmformer.types import BoolMask
 from training.data.coco_segmentation import NO_OUTLINE, decode, outlines_nothing
@@ -18,7 +20,7 @@ from training.finetuning.readers.annotations import (
     BadAnnotationError,
     Photo,
 )
-from training.finetuning.readers.photo_finder import PhotoFinder, data_address, name_parts
+from training.finetuning.readers.photo_finder import NO_PHOTO, PhotoFinder, data_address, name_parts
 from training.finetuning.readers.reading_report import ReadingReport
 
 _LONGEST_NAME = 4096
@@ -165,13 +167,25 @@ def _photo(image: _Image, videos: Mapping[_Id, str], finder: PhotoFinder, report
     height, width = whole_number(image.entry.get("height")), whole_number(image.entry.get("width"))
     size = (height, width) if height and width and height > 0 and width > 0 else None
     file: Path | bytes | None = data_address(image.address)
+    path = image.address
     if file is None:
-        file = finder.find(image.address, size)
+        path, file = _found(image.address, finder, size)
     if size is None:
         report.decide("a photo without height and width: the file's own are used", image.name)
     video = entry_id(image.entry.get("video_id"))
     group = f"video {_told(videos.get(video, video))}" if video is not None else ""
-    return Photo(image.name, file, size, group, path=image.address)
+    return Photo(image.name, file, size, group, path=path)
+
+
+def _found(address: str, finder: PhotoFinder, size: tuple[int, int] | None) -> tuple[str, Path]:
+    """The path that led to a photo, and the file: the address as it is, else without what addresses of the web add."""
+    try:
+        return address, finder.find(address, size)
+    except BadAnnotationError as error:
+        plain = unquote(re.split(r"[?#]", address, maxsplit=1)[0] if "://" in address else address)
+        if error.kind != NO_PHOTO or plain == address:
+            raise
+        return plain, finder.find(plain, size)
 
 
 def _names(entries: Any) -> Mapping[_Id, str]:
