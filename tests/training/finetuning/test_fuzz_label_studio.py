@@ -102,31 +102,54 @@ def places(value):
             yield from places(inner)
 
 
+def break_one(draw, content):
+    """Breaks something in a list or dict."""
+    spots = [spot for spot in places(content) if not (isinstance(spot[1], int) and len(spot[0]) > 20)]
+    if not spots:
+        return
+    holder, key = spots[draw(st.integers(0, len(spots) - 1))]
+    what = draw(st.sampled_from(["replace", "delete", "twice", "nest"]))
+    if what == "replace":
+        holder[key] = copy.deepcopy(draw(BAD))  # later breaks may fall into it
+    elif what == "delete":
+        del holder[key]
+    elif what == "nest":
+        holder[key] = [holder[key]]
+    elif isinstance(holder, list):
+        holder.append(holder[key])
+    else:
+        holder[draw(st.sampled_from(["rle", "points", "radiusX", "data", "id", "result", "x"]))] = holder[key]
+
+
 @st.composite
 def broken(draw):
     content = json.loads(json.dumps(valid()))  # nothing is in it twice
     for _ in range(draw(st.integers(1, 4))):
-        spots = [spot for spot in places(content) if not (isinstance(spot[1], int) and len(spot[0]) > 20)]
-        if not spots:
-            break
-        holder, key = spots[draw(st.integers(0, len(spots) - 1))]
-        what = draw(st.sampled_from(["replace", "delete", "twice", "nest"]))
-        if what == "replace":
-            holder[key] = copy.deepcopy(draw(BAD))  # later breaks may fall into it
-        elif what == "delete":
-            del holder[key]
-        elif what == "nest":
-            holder[key] = [holder[key]]
-        elif isinstance(holder, list):
-            holder.append(holder[key])
-        else:
-            holder[draw(st.sampled_from(["rle", "points", "radiusX", "data", "id", "result", "x"]))] = holder[key]
+        break_one(draw, content)
     return content
+
+
+@st.composite
+def broken_regions(draw):
+    """A task of which some regions are broken, each within itself, and the names of those that are not."""
+    task = json.loads(json.dumps(valid()[0]))
+    result, kept = [], set()
+    for region in task["annotations"][0]["result"]:
+        part = [region]
+        if draw(st.booleans()):
+            for _ in range(draw(st.integers(1, 3))):
+                break_one(draw, part)
+        else:
+            kept.add(f"region {region['id']}")
+        result += part
+    task["annotations"][0]["result"] = result
+    return [task], kept
 
 
 @pytest.fixture(scope="module")
 def finder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("export") / "photos"
+    folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)).save(folder / name)
     return PhotoFinder(folder)
@@ -152,13 +175,35 @@ def test_the_valid_export_is_read_whole(finder):
     assert all(shape.draw(*SIZE).any() for p in photos for a in p.annotations for shape in a.shapes)
 
 
+def masks(content, names, finder, config):
+    """The masks of regions of these names, by the photo's file and the name."""
+    photos = list(read_label_studio(content, finder, ReadingReport(), "x.json", config=config))
+    shapes = {(p.photo.file, one.name): one.shapes[0] for p in photos for one in p.annotations if one.name in names}
+    return {key: shape.draw(*SIZE).tolist() for key, shape in shapes.items()}
+
+
+def check_the_good(finder, task, kept, config):
+    """What is whole comes out as if nothing else were there."""
+    expected = masks([valid()[0]], kept, finder, config)
+    assert len(expected) == len(kept - {"region r4"})  # a rectangle outlines nothing
+    found = masks(task, kept, finder, config)
+    assert {key: found.get(key) for key in expected} == expected
+
+
 def check(content, finder, config):
+    files = contents(finder.folder)
     tracemalloc.reset_peak()
     before, start = tracemalloc.get_traced_memory()[0], time.process_time()
     with contextlib.suppress(IcmformerError):
         read(content, finder, config=config)
     assert time.process_time() - start < MOST_SECONDS
     assert tracemalloc.get_traced_memory()[1] - before < MOST_BYTES
+    assert contents(finder.folder) == files
+
+
+def contents(folder):
+    """Everything in a folder and beside it, with its bytes."""
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.parent.rglob("*"))}
 
 
 @pytest.fixture
@@ -173,7 +218,7 @@ OPTIONS = {"deadline": MOST_SECONDS * 1000, "suppress_health_check": QUIET, "dat
 CONFIGS = st.sampled_from([None, CONFIG])
 
 
-@settings(max_examples=60, **OPTIONS)
+@settings(max_examples=60, derandomize=True, **OPTIONS)
 @given(content=broken(), config=CONFIGS)
 def test_broken_exports(finder, traced, content, config):
     check(content, finder, config)
@@ -186,7 +231,20 @@ def test_many_broken_exports(finder, traced, content, config):
     check(content, finder, config)
 
 
-@settings(max_examples=60, **OPTIONS)
+@settings(max_examples=40, derandomize=True, **OPTIONS)
+@given(regions=broken_regions(), config=CONFIGS)
+def test_good_regions_survive_broken_ones(finder, regions, config):
+    check_the_good(finder, *regions, config)
+
+
+@pytest.mark.slow
+@settings(max_examples=1500, **OPTIONS)
+@given(regions=broken_regions(), config=CONFIGS)
+def test_good_regions_survive_many_broken_ones(finder, regions, config):
+    check_the_good(finder, *regions, config)
+
+
+@settings(max_examples=60, derandomize=True, **OPTIONS)
 @given(value=BAD, data=st.dictionaries(st.text(max_size=5), BAD, max_size=3), config=st.text(max_size=300) | CONFIGS)
 def test_anything_at_all(finder, traced, value, data, config):
     task = {"data": data, "annotations": [{"result": [{"value": value}]}]}
