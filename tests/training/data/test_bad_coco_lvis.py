@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.training.data.test_coco_lvis import box, objects_of, write_joined
+from tests.training.data.coco_lvis_sets import box, objects_of, write_joined
 from training.data.build_coco_lvis import main
 from training.data.coco_lvis.rules import combine
 from training.data.coco_lvis.store import LayeredShards

@@ -1,4 +1,4 @@
-"""COCO JSON as tools and people write it: what is read, what is skipped, against pycocotools and scikit-image."""
+"""COCO JSON as tools and people write it: what is read, and what is skipped."""
 
 import json
 import time
@@ -8,36 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as rle
-from skimage import draw as sk
 
-from training.data.coco_segmentation import decode, encode
-from training.data.outlines import whole_number
-from training.data.packed_mask import PackedMask
+from tests.training.coco_masks import HEIGHT, SQUARE, WIDTH, packed, plain, shortened, square
 from training.finetuning.readers import label_map
-from training.finetuning.readers.annotations import AnnotationError, BadAnnotationError
+from training.finetuning.readers.annotations import AnnotationError
 from training.finetuning.readers.coco import read_coco
 from training.finetuning.readers.photo_finder import PhotoFinder
 from training.finetuning.readers.reading_report import ReadingReport
-
-HEIGHT, WIDTH = 40, 60
-SQUARE = [[10, 5, 20, 5, 20, 15, 10, 15]]  # rows 5 to 14, columns 10 to 19
-
-
-def square():
-    mask = np.zeros((HEIGHT, WIDTH), bool)
-    mask[5:15, 10:20] = True
-    return mask
-
-
-def plain(mask):
-    flat = np.concatenate([[False], mask.T.ravel()])
-    edges = np.flatnonzero(np.diff(flat.astype(np.int8)))
-    return np.diff([0, *edges, mask.size]).tolist()
-
-
-def packed(mask):
-    coded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(coded["size"]), "counts": coded["counts"].decode()}
 
 
 @pytest.fixture
@@ -130,13 +107,6 @@ def test_annotations_of_no_image_are_counted_and_named(photos, number):
     assert "image_id" in why
 
 
-def test_ids_that_are_whole_numbers():
-    assert [whole_number(v) for v in (7, 7.0, "7", 7.5, "007", "7.0", True, None, float("inf"), "\u0667")] == [
-        *[7] * 3,
-        *[None] * 7,
-    ]
-
-
 def test_a_photo_that_comes_twice_comes_out_twice_and_an_id_of_two_photos_not_at_all(photos):
     twice = [image(1), image(2), image(2)]
     found, _ = read(photos, [annotation(number=1), annotation(number=2)], twice)
@@ -210,16 +180,6 @@ def test_forms_of_a_segmentation(photos, form):
     assert not report.counts("skipped")
 
 
-def test_run_lengths_as_bytes():
-    coded = rle.encode(np.asfortranarray(square().astype(np.uint8)))
-    np.testing.assert_array_equal(decode(coded, HEIGHT, WIDTH), square())
-
-
-def shortened(step):
-    counts = plain(square())
-    return {"size": [HEIGHT, WIDTH], "counts": [*counts[:-1], counts[-1] + step]}
-
-
 def shortened_text(step):
     # the last run alone is changed; pycocotools packs whatever adds up
     coded = rle.frPyObjects(shortened(step), HEIGHT, WIDTH)
@@ -227,6 +187,8 @@ def shortened_text(step):
 
 
 RUNS = packed(square())
+
+
 BAD = {
     "none": (None, "no outline: a box"),
     "empty": ([], "no outline: a box"),
@@ -316,62 +278,6 @@ def test_entries_that_are_nothing(photos):
             list(read_coco(broken, photos, ReadingReport(), "x.json"))
 
 
-def test_polygons_are_rasterised_as_pycocotools_does_and_nearly_as_scikit_image():
-    rng = np.random.default_rng(1)
-    for _ in range(40):
-        rings = [
-            (rng.random(2 * rng.integers(3, 9)) * 1.4 - 0.2).reshape(-1, 2) * [WIDTH, HEIGHT]
-            for _ in range(rng.integers(1, 80))
-        ]
-        rings = [ring.ravel().tolist() for ring in rings]
-        mask = decode(rings, HEIGHT, WIDTH)
-        theirs = rle.decode(rle.merge(rle.frPyObjects(rings, HEIGHT, WIDTH)))
-        np.testing.assert_array_equal(mask, theirs.astype(bool))
-    angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
-    blob = np.stack([30 + 20 * np.cos(angles), 20 + 14 * np.sin(angles)], 1)
-    ours = decode([blob.ravel().tolist()], HEIGHT, WIDTH)
-    theirs = sk.polygon2mask((HEIGHT, WIDTH), blob[:, ::-1] - 0.5)
-    assert (ours != theirs).sum() <= 0.1 * 2 * np.pi * 20  # a tenth of the pixels on the outline
-
-
-def test_outlines_longer_than_the_photo_has_room_for_take_memory_by_pixels():
-    rng = np.random.default_rng(0)
-    zigzag = np.stack([rng.random(20_000) * 400, np.linspace(0, 300, 20_000)], 1)
-    (far,) = np.array([[-9e6, 10, 9e6, 10, 9e6, 20, -9e6, 20]])
-    tracemalloc.start()
-    assert encode([zigzag.ravel().tolist()], 300, 400).area > 0
-    assert tracemalloc.get_traced_memory()[1] < 16 << 20
-    tracemalloc.stop()
-    np.testing.assert_array_equal(np.flatnonzero(decode([far.tolist()], HEIGHT, WIDTH).all(1)), np.arange(10, 20))
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_packed_masks_say_of_themselves_what_the_arrays_say(seed):
-    rng = np.random.default_rng(seed)
-    one, other = (rng.random((HEIGHT, WIDTH)) < share for share in rng.random(2) ** 3)
-    both = [PackedMask.of(mask) for mask in (one, other)]
-    runs = PackedMask.of_runs(np.array(plain(one)), HEIGHT, WIDTH)
-    assert runs == both[0]
-    np.testing.assert_array_equal(both[0].mask(), one)
-    assert both[0].area == one.sum()
-    assert both[0].shared(both[1]) == (one & other).sum()
-    np.testing.assert_array_equal(PackedMask.union(both).mask(), one | other)
-    rows, columns = np.nonzero(one)
-    if rows.size:
-        assert both[0].box == (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
-    nothing = PackedMask.of(np.zeros((HEIGHT, WIDTH), bool))
-    assert (nothing.area, nothing.box, nothing.mask().any()) == (0, (0, 0, 0, 0), False)
-
-
-def test_text_of_run_lengths_is_unpacked_as_pycocotools_does():
-    rng = np.random.default_rng(5)
-    for height, width in ((1, 1), (1, 700), (2000, 3), (300, 200)):
-        for share in (0, 0.001, 0.3, 1):
-            mask = rng.random((height, width)) < share
-            coded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
-            np.testing.assert_array_equal(decode(coded, height, width), mask)
-
-
 def test_many_objects_take_memory_by_pixels(photos):
     size = 2000
     rng = np.random.default_rng(0)
@@ -395,12 +301,6 @@ def test_many_objects_take_memory_by_pixels(photos):
     assert {name for _, _, name, _ in report.rows} == {
         f"annotation {n} of p0.jpg" for n in range(800) if n not in large
     }
-
-
-def test_a_segmentation_that_cannot_be_drawn_says_its_kind():
-    with pytest.raises(BadAnnotationError, match=r"run lengths shorter than the image: 2,300 of 2,400 pixels") as told:
-        decode(shortened(-100), HEIGHT, WIDTH)
-    assert told.value.kind == "run lengths shorter than the image"
 
 
 @pytest.mark.parametrize("name", ["https://host/a%20b/p%200.jpg?sig=x/y.png#z", "a%20b/p%200.jpg", "a b/p 0.jpg"])

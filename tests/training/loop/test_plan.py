@@ -7,7 +7,7 @@ from scipy.io import savemat
 
 from icmformer.models import meta_network
 from tests.conftest import ROOT
-from tests.training.data.test_coco_lvis import IMAGES, write_community
+from tests.training.data.coco_lvis_sets import IMAGES, write_community
 from training.data.build_coco_lvis import main as build
 from training.data.sources import open_images
 from training.loop.config import OptimConfig, load_config, stages

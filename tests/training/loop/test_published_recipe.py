@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from icmformer.errors import ConfigError
-from tests.training.data.test_coco_lvis import IMAGES, write_community
+from tests.training.data.coco_lvis_sets import IMAGES, write_community
 from training.data.build_coco_lvis import main as build
 from training.data.records import ImageRecord
 from training.data.sbd_voc import without_slivers
