@@ -14,6 +14,7 @@ from training.data.folders import IMAGE_ENDINGS
 from training.finetuning.groups import check_rule
 from training.finetuning.readers.annotations import Orientation
 from training.finetuning.readers.detect import Export
+from training.finetuning.readers.files import folder_files
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,7 @@ def _content(path: Path, out: Path, endings: Container[str] | None) -> Iterator[
         with path.open("rb") as file:
             yield hashlib.file_digest(file, "sha256").hexdigest()
         return
-    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
-        if endings is not None and file_path.suffix.lower() not in endings:
-            continue
-        if out.resolve() in file_path.resolve().parents:
-            continue
-        facts = file_path.stat()
-        yield f"{file_path.relative_to(path)} {facts.st_size} {facts.st_mtime_ns}"
+    for name, inner in folder_files(path, without=out).items():
+        if endings is None or inner.suffix.lower() in endings:
+            facts = inner.stat()
+            yield f"{name} {facts.st_size} {facts.st_mtime_ns}"
