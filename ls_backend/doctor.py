@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from icmformer.diagnosis.machine import clock_facts
 from icmformer.diagnosis.report import NETWORK_SECONDS, Finding, Report, failed, ok, skipped, warning
 from icmformer.errors import ConfigError
+from icmformer.fetching.addresses import shown
 from icmformer.serving.errors import FetchError
 from icmformer.settings import without_shared
-from ls_backend.addresses import shown
 from ls_backend.labelling_config import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
 from ls_backend.settings import BackendSettings
 
 if TYPE_CHECKING:
-    from ls_backend.fetch import LabelStudio, Reply
+    from icmformer.fetching.http import Reply
+    from icmformer.fetching.label_studio import LabelStudio
 
 SETTINGS = BackendSettings
 _OURS = "icmformer "
@@ -72,7 +73,7 @@ class _Studio:
         Imported here, as doctor is there without the backend's packages, too.
         """
         try:
-            from ls_backend.fetch import LabelStudio
+            from icmformer.fetching.label_studio import LabelStudio
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{error.name} is not installed, which the backend fetches with: pip install '.[label-studio]'"
@@ -82,7 +83,7 @@ class _Studio:
     def _ask(self, path: str) -> Reply:
         """What Label Studio says to somebody without a token."""
         policy = self._studio.policy
-        from ls_backend.fetch import request
+        from icmformer.fetching.http import request
 
         return request(self._own.url + path, policy, deadline=time.monotonic() + 2 * NETWORK_SECONDS, limit=4 << 20)
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from urllib.parse import quote, unquote_to_bytes
 
 from icmformer.errors import ImageError, ImageTooLargeError
+from icmformer.fetching.addresses import shown
+from icmformer.fetching.filecache import FileCache
+from icmformer.fetching.label_studio import LabelStudio
 from icmformer.images.reading import LoadedImage, content_digest
 from icmformer.inference.cache import Cache
-from icmformer.serving.errors import FetchError, RequestError, TooLargeError, UnusableImageError
+from icmformer.serving.errors import FetchError, TooLargeError, UnusableImageError
 from icmformer.serving.queue import Turn
-from ls_backend.addresses import shown
-from ls_backend.fetch import LabelStudio
-from ls_backend.filecache import FileCache
 
-_RESERVED = "%/:?#[]@!$&'()*+,;=~"
 _GRACE = 30.0  # seconds for decoding, beside those for fetching
-_STORAGES = ("s3://", "gs://", "azure-blob://", "azure_spi://")
 
 
 @dataclass(frozen=True)
@@ -45,14 +40,11 @@ class Images:
         files: Fetched files.
         decoded: Decoded images by address.
         max_pixels: Largest image opened.
-        max_bytes: Largest file.
     """
 
-    def __init__(
-        self, studio: LabelStudio, files: FileCache, decoded: Cache[DecodedImage], max_pixels: int, max_bytes: int
-    ) -> None:
+    def __init__(self, studio: LabelStudio, files: FileCache, decoded: Cache[DecodedImage], max_pixels: int) -> None:
         self._studio, self._files = studio, files
-        self._max_pixels, self._max_bytes = max_pixels, max_bytes
+        self._max_pixels = max_pixels
         self.decoded: Cache[DecodedImage] = decoded
         self._flights: dict[str, Future[LoadedImage]] = {}
         self._guard = threading.Lock()
@@ -99,10 +91,10 @@ class Images:
             inline or on_disk == kept.fetched or (not on_disk and self._files.fresh(kept.fetched))
         ):
             return kept.image
-        content = self._inline(url) if inline else self._files.get(name)
+        content = None if inline else self._files.get(name)
         fresh = content is None
         if content is None:
-            content = self._fetch(url, task)
+            content = self._studio.file(url, task)
         try:
             image = LoadedImage.from_bytes(content, self._max_pixels, shown_by="label studio")
         except ImageTooLargeError as error:
@@ -114,32 +106,3 @@ class Images:
             on_disk = self._files.fetched(name)
         self.decoded.put(key, DecodedImage(image, on_disk or time.time()))
         return image
-
-    def _fetch(self, url: str, task: str) -> bytes:
-        if url.startswith(_STORAGES):
-            if not task.isdigit():
-                raise RequestError(f"{shown(url)} is presigned by Label Studio for a task, and the task has no id")
-            coded = quote(base64.b64encode(url.encode()).decode(), safe="")
-            try:
-                return self._studio.fetch(self._studio.absolute(f"/tasks/{task}/presign/?fileuri={coded}"))
-            except FetchError as error:
-                raise FetchError(f"{shown(url)}: {error}") from error
-        if url.startswith(("/", "http://", "https://")):
-            return self._studio.fetch(self._studio.absolute(quote(url, safe=_RESERVED)))  # as a browser would
-        raise RequestError(
-            f"{shown(url)} is not an image address: use http(s)://, s3://, gs://, azure-blob://, data: or a path of "
-            "Label Studio"
-        )
-
-    def _inline(self, url: str) -> bytes:
-        if len(url) > 1.4 * self._max_bytes:
-            raise TooLargeError(f"the data: address has more than the {self._max_bytes >> 20} MB that are supported")
-        head, comma, coded = url[5:].partition(",")
-        if not comma:
-            raise RequestError("the data: address has no comma, and so no content")
-        if not head.endswith(";base64"):
-            return unquote_to_bytes(coded)
-        try:
-            return base64.b64decode(unquote_to_bytes(coded), validate=True)
-        except binascii.Error as error:
-            raise RequestError(f"the data: address is not base64: {error}") from error

@@ -111,7 +111,8 @@ def test_a_proxy_is_told_with_what_goes_through_it(doctor, studio, monkeypatch):
 
 def test_without_the_backends_packages_it_says_which_is_missing(doctor, monkeypatch):
     monkeypatch.setitem(sys.modules, "urllib3", None)
-    monkeypatch.delitem(sys.modules, "ls_backend.fetch")
+    for module in ("http", "label_studio"):
+        monkeypatch.delitem(sys.modules, f"icmformer.fetching.{module}")
     report = doctor()
     assert "urllib3 is not installed" in report.told("label studio")
     assert "[label-studio]" in report.told("label studio")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from skimage import data
 
+from icmformer.fetching.addresses import Policy
+from icmformer.fetching.filecache import FileCache
 from icmformer.serving.errors import FetchError, RefusedHostError, RequestError, TooLargeError, UnusableImageError
-from ls_backend.addresses import Policy
-from ls_backend.filecache import FileCache
 from tests.ls_backend.conftest import LEGACY, PERSONAL, png
 
 CAT = "/data/upload/1/cat.png"
@@ -161,7 +161,7 @@ def test_a_label_studio_that_is_let_in_as_a_stranger_says_what_to_set(make_image
 
 
 def test_a_first_byte_may_take_longer_than_a_connection(make_images, studio, monkeypatch):
-    monkeypatch.setattr("ls_backend.fetch._CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("icmformer.fetching.http._CONNECT_SECONDS", 0.2)
     studio.pause = 0.7
     image = make_images(seconds=5.0).load("/data/upload/1/late.png", "7")
     np.testing.assert_array_equal(image.pixels, data.chelsea())
@@ -169,7 +169,7 @@ def test_a_first_byte_may_take_longer_than_a_connection(make_images, studio, mon
 
 def test_what_was_checked_is_what_is_connected_to(monkeypatch, studio):
     """A name that says another address at the second look-up gains nothing by it: there is no second look-up."""
-    from ls_backend.fetch import request
+    from icmformer.fetching.http import request
 
     answers = iter([[(2, 1, 6, "", ("93.184.216.34", 80))], [(2, 1, 6, "", studio.server_address)]])
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: next(answers))
@@ -271,7 +271,7 @@ def test_another_label_studios_file_at_the_same_path_is_another(make_images, stu
 
 def test_label_studios_own_presign_paths_may_lead_to_any_storage(make_images, studio, monkeypatch):
     """The storage is played by the same server under another name, which counts as public here."""
-    monkeypatch.setattr("ls_backend.addresses._public", lambda ip: True)
+    monkeypatch.setattr("icmformer.fetching.addresses._public", lambda ip: True)
     look_up = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda _, *a, **k: look_up("127.0.0.1", *a, **k))
     uri = base64.b64encode(b"s3://shelf/cat.png").decode()

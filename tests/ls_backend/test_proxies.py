@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from skimage import data
 
+from icmformer.fetching.proxies import Proxies
 from icmformer.serving.errors import FetchError, RefusedHostError
-from ls_backend.proxies import Proxies
 from tests.conftest import ROOT
 from tests.ls_backend.conftest import LEGACY, picture
 

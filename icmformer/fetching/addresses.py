@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from icmformer.fetching.proxies import DIRECT, Proxies
 from icmformer.serving.errors import FetchError, RefusedHostError, RequestError
-from ls_backend.proxies import DIRECT, Proxies
 
 _PORTS = {"http": 80, "https": 443}
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})

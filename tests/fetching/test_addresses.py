@@ -2,9 +2,9 @@
 
 import pytest
 
+from icmformer.fetching import addresses
+from icmformer.fetching.addresses import Origin, Site
 from icmformer.serving.errors import RequestError
-from ls_backend import addresses
-from ls_backend.addresses import Origin, Site
 
 
 @pytest.mark.parametrize(
