@@ -1,8 +1,9 @@
-"""Writing where there may be no room left: what fails for that reason says so, and leaves no half-written file."""
+"""Writing that holds: where there is no room left, through a power cut, and with others who write to the same place."""
 
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from icmformer.errors import DiskFullError
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -49,7 +55,7 @@ def disk_full(error: BaseException, place: Path | None = None) -> DiskFullError 
     number = no_room(error)
     if number is None:
         return None
-    named = getattr(error, "filename", None)
+    named = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of a copy, the second is written
     where = Path(named) if isinstance(named, str) else place
     told = f"{_REASONS[number]}: cannot write to {where}" if where else _REASONS[number]
     free = _free(where) if where else None
@@ -85,3 +91,26 @@ def writing(place: Path, *, temporary: tuple[Path, ...] = ()) -> Iterator[None]:
         if full is None or full is error:
             raise
         raise full from error
+
+
+@contextmanager
+def holding(file: Path) -> Iterator[None]:
+    """Holds the lock on a file, which is made; it ends with the process at the latest. On Windows there is none."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def flush(path: Path) -> None:
+    """Has a file's content, or the names in a folder, on the disk before what relies on it is written."""
+    if os.name == "nt" and path.is_dir():  # where folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

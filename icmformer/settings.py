@@ -111,6 +111,7 @@ class Settings:
 
     weights: str = variable("ICMFORMER_WEIGHTS", "starter", text)
     weights_path: tuple[Path, ...] = variable("ICMFORMER_WEIGHTS_PATH", (), listed(os.pathsep, path))
+    weights_seconds: int = variable("ICMFORMER_WEIGHTS_SECONDS", 5, whole(0, 3600))
     cache_dir: Path = computed("ICMFORMER_CACHE_DIR", _cache_dir)
     device: str = variable("ICMFORMER_DEVICE", "auto", text)
     profile: str = variable("ICMFORMER_PROFILE", "fast", text)

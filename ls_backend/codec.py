@@ -17,6 +17,7 @@ from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
 from icmformer.serving.errors import RequestError, UnusableImageError
 from icmformer.serving.requests import Summary
+from icmformer.serving.version_tags import version_tag
 from icmformer.types import BoolMask, Box, Click
 from ls_backend import rle
 from ls_backend.labelling_config import ImageTag, Output, read_config, some
@@ -108,9 +109,11 @@ class InteractiveRequest:
 
     @property
     def region_id(self) -> str:
-        """An id for the answer: a function of the request alone, and of no other.
+        """What an answer's ids begin with: a function of the request alone, and of no other.
 
-        It ends with the number of clicks and boxes: `saved_annotations` reads there what a mask took.
+        It ends with the number of clicks and boxes: `saved_annotations` reads there what a mask took. An answer adds
+        the tag of the model that made the mask (`version_tag`), such as v1a2b3c4d, and Label Studio's page keeps the id
+        of the last answer, so that of the mask that it keeps.
         """
         facts = [
             self.task,
@@ -188,8 +191,10 @@ def task_id(task: Mapping[str, Any]) -> str:
     return text
 
 
-def answer(request: InteractiveRequest, mask: BoolMask, score: float, max_points: int) -> list[dict[str, Any]]:
-    """The regions to answer with; none for an empty mask."""
+def answer(
+    request: InteractiveRequest, mask: BoolMask, score: float, max_points: int, model: str | None = None
+) -> list[dict[str, Any]]:
+    """The regions to answer with; none for an empty mask. Their ids tell which model made it, where it is named."""
     if not mask.any():
         return []
     height, width = mask.shape
@@ -210,8 +215,9 @@ def answer(request: InteractiveRequest, mask: BoolMask, score: float, max_points
     else:
         shapes = [{"format": "rle", "rle": rle.encode(mask)}]
     regions = []
+    identity = request.region_id if model is None else f"{request.region_id}v{version_tag(model)}"
     for number, shape in enumerate(shapes):
-        region = {**common, "id": request.region_id + (f"-{number}" if number else "")}
+        region = {**common, "id": identity + (f"-{number}" if number else "")}
         if output.labels_name is None:
             value = {**shape, output.kind: [*request.labels]} if request.labels else shape
             regions.append({**region, "from_name": output.name, "type": output.kind, "value": value})

@@ -13,7 +13,7 @@ from typing import Any
 from icmformer.serving.errors import RequestError
 
 _CREATED, _UPDATED = "ANNOTATION_CREATED", "ANNOTATION_UPDATED"
-_OURS = re.compile(r"([0-9a-f]{16}n(\d{1,4}))(-\d+)?", re.ASCII)
+_OURS = re.compile(r"([0-9a-f]{16}n(\d{1,4})(?:v([0-9a-f]{8}))?)(-\d+)?", re.ASCII)
 _MOST_REGIONS = 20_000
 
 
@@ -25,11 +25,13 @@ class Region:
         id: As it was answered.
         clicks: Clicks and boxes that it took.
         edited: Whether it was changed by hand afterwards.
+        version: The tag of the model that made it (`version_tag`); None in ids of servers that did not write it yet.
     """
 
     id: str
     clicks: int
     edited: bool
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,5 +73,5 @@ def parse(body: Any) -> Save | None:
         origin = str(item.get("origin", "")) if found else ""
         if found and origin.startswith("prediction"):
             edited = origin != "prediction" or (found[1] in regions and regions[found[1]].edited)
-            regions[found[1]] = Region(found[1], int(found[2]), edited)
+            regions[found[1]] = Region(found[1], int(found[2]), edited, found[3])
     return Save(annotation["id"], body["action"] == _CREATED, tuple(regions.values()))

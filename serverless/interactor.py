@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icmformer import CleanUp, Engine, LoadedImage
 from icmformer.images.reading import content_digest
 from icmformer.inference.cache import ByteLRU, Cache
-from icmformer.serving.click_log import ClickLog
 from icmformer.serving.core import ServingCore, SourceImage, load_engine
 from icmformer.serving.errors import NothingFoundError
 from icmformer.serving.queue import Turn
+from icmformer.serving.version_watch import watch_versions
 from icmformer.types import MaskResult
 from serverless import codec
 from serverless.codec import CVATRequest
 from serverless.settings import FunctionSettings
-
-if TYPE_CHECKING:
-    from icmformer.serving.metrics import Metrics
 
 
 class CVATCodec:
@@ -37,6 +34,10 @@ class CVATCodec:
         self.clean_up: CleanUp | None = settings.clean_up
         self.images: Cache[LoadedImage] = ByteLRU(settings.image_cache_mb << 20) if images is None else images
 
+    def model_name(self, engine: Engine) -> str:
+        weights = engine.weights
+        return f"{weights.name} {weights.sha256[:8]} {engine.profile.name} {engine.device}"
+
     def parse(self, body: Any) -> CVATRequest:
         return codec.parse(body)
 
@@ -50,7 +51,7 @@ class CVATCodec:
         self.images.put(key, image)
         return SourceImage(image, kept=False)
 
-    def encode(self, request: CVATRequest, result: MaskResult) -> bytes:
+    def encode(self, request: CVATRequest, result: MaskResult, model: str) -> bytes:
         if self.settings.reply == "shapes":
             return codec.shapes_reply(result.mask, self.settings.parts)
         if not result.mask.any():  # CVAT's page then says that it failed, and keeps the mask of the clicks before
@@ -64,19 +65,12 @@ class CVATCodec:
 Interactor = ServingCore[CVATRequest, bytes]
 
 
-def make_interactor(
-    engine: Engine, cvat: CVATCodec, metrics: Metrics | None = None, click_log: ClickLog | None = None
-) -> Interactor:
-    """The serving core with CVAT's codec, see `ServingCore`."""
-    weights = engine.weights
-    model = f"{weights.name} {weights.sha256[:8]} {engine.profile.name} {engine.device}"
-    return ServingCore(engine, cvat, model, click_log=click_log, metrics=metrics)
-
-
 def load(settings: FunctionSettings) -> Interactor:
-    """Loads the model of the settings; nothing is counted.
+    """Loads the model of the settings, and follows its versions; nothing is counted.
 
     Raises:
         IcmformerError: Weights, device or settings that cannot be used.
     """
-    return make_interactor(load_engine(settings), CVATCodec(settings))
+    interactor = Interactor(load_engine(settings), CVATCodec(settings))
+    watch_versions(interactor, settings)
+    return interactor

@@ -20,8 +20,9 @@ from icmformer.serving.click_log import ClickLog
 from icmformer.serving.core import Outcome, load_engine, refused
 from icmformer.serving.errors import NotReadyError
 from icmformer.serving.metrics import Metrics
+from icmformer.serving.version_watch import watch_versions
 from icmformer.timings import server_timing
-from serverless.interactor import CVATCodec, Interactor, make_interactor
+from serverless.interactor import CVATCodec, Interactor
 from serverless.settings import FunctionSettings
 
 _RETRY_SECONDS = "30"  # a worker that starts again has its model by then
@@ -38,6 +39,7 @@ def init_context(context: Context) -> None:
     try:
         settings = FunctionSettings.from_environment()
         interactor = _interactor(context, settings)
+        watch_versions(interactor, settings)
     except IcmformerError as error:
         context.logger.error(f"no model, every request will be answered 503: {error}")
     except Exception as error:
@@ -52,10 +54,10 @@ def init_context(context: Context) -> None:
 def _interactor(context: Context, settings: FunctionSettings) -> Interactor:
     engine, cvat = load_engine(settings), CVATCodec(settings)
     try:
-        return make_interactor(engine, cvat, Metrics(engine, cvat.images), ClickLog(settings.click_log))
+        return Interactor(engine, cvat, click_log=ClickLog(settings.click_log), metrics=Metrics(engine, cvat.images))
     except Exception as error:  # masks are worth more than figures of them
         context.logger.warn(f"there will be no metrics and no click log: {error}")
-        return make_interactor(engine, cvat)
+        return Interactor(engine, cvat)
 
 
 def handler(context: Context, event: Event) -> Response:
@@ -84,7 +86,7 @@ def handler(context: Context, event: Event) -> Response:
         body = json.dumps({"error": outcome.error, "kind": outcome.kind})
         headers = {"Retry-After": _RETRY_SECONDS} if outcome.status == 503 else {}
         return Response(headers, body, "application/json", outcome.status)
-    headers = {MODEL_HEADER: interactor.model, "Server-Timing": server_timing(outcome.timings)}
+    headers = {MODEL_HEADER: outcome.model, "Server-Timing": server_timing(outcome.timings)}
     return Response(headers, outcome.reply.decode("ascii"), "application/json", 200)
 
 

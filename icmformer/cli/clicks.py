@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from icmformer.errors import ConfigError
+from icmformer.serving.click_intervals import LEAST_ANNOTATIONS
 from icmformer.serving.click_log import read
+from icmformer.serving.click_report import report
+
+_CAVEAT = (
+    "Clicks depend on more than the weights: on the photos, the annotators, their practice. Versions used one after "
+    "the other show what new weights are worth only as far as these stayed the same."
+)
 
 
 def register(commands: Any) -> None:
@@ -29,7 +33,11 @@ def register(commands: Any) -> None:
         help="sum up click logs",
         description="Sums up click logs by tool: requests, clicks per request, latency, empty masks. Where the tool "
         "tells which masks were kept (Label Studio, by its webhook) also clicks per object, and the share of objects "
-        "whose first mask was kept.",
+        "whose first mask was kept. Where several versions of the model answered, each has its own figures, and is "
+        "compared with the one before it, in the order of their first use: the difference in clicks per kept mask, its "
+        f"95% interval over annotations, and a verdict from {LEAST_ANNOTATIONS} annotations of each on. CVAT does not "
+        "tell which masks were kept: there, versions are compared by clicks per request, which is another thing, since "
+        "an object that takes three clicks makes three requests, and one that is given up counts too. " + _CAVEAT,
     )
     report.add_argument("logs", type=Path, nargs="+", metavar="LOG", help="click logs of one or several servers")
     report.add_argument(
@@ -56,89 +64,65 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def report(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of click logs.
-
-    Args:
-        lines: As `icmformer.serving.click_log.read` gives them.
-
-    Returns:
-        By tool: `requests`, `clicks_a_request` (mean, by number), `empty`, `milliseconds` (median, p95, p99); and where
-        masks are known to be kept: `objects`, `clicks_an_object` (mean, by number), `first_masks_accepted` (share),
-        `edited` (share).
-    """
-    clicks: dict[str, list[Mapping[str, Any]]] = {}
-    kept: dict[str, dict[int, Sequence[Mapping[str, Any]]]] = {}
-    for line in sorted(lines, key=lambda line: str(line["time"])):  # the logs of several servers
-        tool = str(line.get("tool", ""))
-        clicks.setdefault(tool, [])
-        if line["event"] == "click":
-            clicks[tool].append(line)
-            continue
-        kept.setdefault(tool, {})[line["annotation"]] = line["regions"]  # saved again it counts as it was last
-    return {
-        tool: {**_requests(made), **_objects([region for held in kept.get(tool, {}).values() for region in held])}
-        for tool, made in clicks.items()
-    }
-
-
-def _requests(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if not made:
-        return {"requests": 0}
-    counts = [line["positive"] + line["negative"] + bool(line["box"]) for line in made]
-    spent = sorted(line["milliseconds"] for line in made)
-    return {
-        "requests": len(made),
-        "clicks_a_request": _counted(counts),
-        "empty": sum(line["result"] == "empty" for line in made) / len(made),
-        "milliseconds": {"median": statistics.median(spent), "p95": _at(spent, 0.95), "p99": _at(spent, 0.99)},
-    }
-
-
-def _objects(kept: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if not kept:
-        return {}
-    counts = [region["clicks"] for region in kept]
-    return {
-        "objects": len(kept),
-        "clicks_an_object": _counted(counts),
-        "first_masks_accepted": sum(count == 1 for count in counts) / len(kept),
-        "edited": sum(bool(region["edited"]) for region in kept) / len(kept),
-    }
-
-
-def _counted(counts: Sequence[int]) -> dict[str, Any]:
-    return {"mean": statistics.mean(counts), "by_number": {str(n): c for n, c in sorted(Counter(counts).items())}}
-
-
-def _at(values: Sequence[float], share: float) -> float:
-    """The value under which a share of sorted values lies (nearest rank)."""
-    return values[math.ceil(share * len(values)) - 1]
-
-
 def _for_people(found: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for tool, figures in found.items():
-        lines.append(tool)
-        if figures["requests"]:
-            spent = figures["milliseconds"]
-            lines.append(
-                f"  {figures['requests']} requests, {figures['clicks_a_request']['mean']:.2f} clicks each, "
-                f"{figures['empty']:.1%} empty masks"
-            )
-            lines.append(
-                f"  median {spent['median']:.0f} ms, 95% within {spent['p95']:.0f} ms, 99% within {spent['p99']:.0f} ms"
-            )
-            lines.append(f"  requests by clicks: {_histogram(figures['clicks_a_request'])}")
-        if "objects" in figures:
-            lines.append(
-                f"  {figures['objects']} masks kept, {figures['clicks_an_object']['mean']:.2f} clicks each, "
-                f"{figures['first_masks_accepted']:.1%} after the first, {figures['edited']:.1%} edited by hand"
-            )
-            lines.append(f"  masks kept by clicks: {_histogram(figures['clicks_an_object'])}")
-        else:
+        lines += [tool, *_figures(figures, "  ")]
+        if "objects" not in figures:
             lines.append("  which masks were kept is not known: CVAT does not tell; Label Studio does by its webhook")
+        if len(figures["versions"]) > 1:
+            lines.append("  versions, by first use:")
+            for version in figures["versions"]:
+                lines += _version(version)
+    if any(len(figures["versions"]) > 1 for figures in found.values()):
+        lines.append(_CAVEAT)
     return "\n".join(lines)
+
+
+def _figures(figures: Mapping[str, Any], indent: str) -> list[str]:
+    lines = []
+    if figures["requests"]:
+        spent = figures["milliseconds"]
+        lines += [
+            f"{figures['requests']} requests, {figures['clicks_a_request']['mean']:.2f} clicks each, "
+            f"{figures['empty']:.1%} empty masks",
+            f"median {spent['median']:.0f} ms, 95% within {spent['p95']:.0f} ms, 99% within {spent['p99']:.0f} ms",
+            f"requests by clicks: {_histogram(figures['clicks_a_request'])}",
+        ]
+    if "objects" in figures:
+        clicks = figures["clicks_an_object"]
+        lines += [
+            f"{figures['objects']} masks kept, {clicks['mean']:.2f} clicks each{_within(clicks.get('interval'))}, "
+            f"{figures['first_masks_accepted']:.1%} after the first, {figures['edited']:.1%} edited by hand",
+            f"masks kept by clicks: {_histogram(clicks)}",
+        ]
+    return [indent + line for line in lines]
+
+
+def _version(figures: Mapping[str, Any]) -> list[str]:
+    tag = figures["tag"]
+    name = figures["version"] or (f"{tag} (no click in these logs names it)" if tag else "not known")
+    lines = [f"    {name}, since {figures['first_used'][:10]}", *_figures(figures, "      ")]
+    against = figures.get("against")
+    if against is None:
+        return lines
+    told = f"{against['difference']:+.2f} clicks"
+    if "verdict" not in against:
+        return [
+            *lines,
+            f"      against {against['version']}: {told} a request; of clicks per kept mask this says little",
+        ]
+    verdict = against["verdict"]
+    if against["few"]:
+        verdict += f" (a verdict takes {LEAST_ANNOTATIONS} annotations of each)"
+    return [
+        *lines,
+        f"      against {against['version']}: {told} a kept mask{_within(against['interval'], '+')}: {verdict}",
+    ]
+
+
+def _within(interval: tuple[float, float] | None, sign: str = "") -> str:
+    return "" if interval is None else f" (95% interval {interval[0]:{sign}.2f} to {interval[1]:{sign}.2f})"
 
 
 def _histogram(counted: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"icmformer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in ("segment", "models", "weights", "export", "clicks", "doctor"):
+    for name in ("segment", "models", "weights", "export", "boxes", "clicks", "doctor"):
         _register(name, commands)
     args = parser.parse_args(argv)
     warnings.showwarning = lambda message, *_args, **_kwargs: print(f"warning: {message}", file=sys.stderr)

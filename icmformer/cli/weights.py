@@ -1,4 +1,4 @@
-"""`icmformer weights`: look at, convert, check, list and fetch weights."""
+"""`icmformer weights`: look at, convert, check, list and fetch weights, and their versions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from icmformer import weights
+from icmformer.cli import versions
 from icmformer.errors import WeightsError
 from icmformer.models import network_config
 from icmformer.models.config import variant_name
@@ -24,8 +25,9 @@ def register(commands: Any) -> None:
     """Adds the command and its own commands."""
     parser = commands.add_parser(
         "weights",
-        help="inspect, convert, verify and download weights, and list known public ones",
-        description="Inspects, converts, verifies and downloads weights, and lists known public ones.",
+        help="inspect, convert, verify and download weights, list known public ones, promote versions and roll back",
+        description="Inspects, converts, verifies and downloads weights, lists known public ones, and says which "
+        "version of a store of weights servers use.",
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -86,6 +88,7 @@ def register(commands: Any) -> None:
     )
     fetch.add_argument("--sha256", help="expected checksum; a file with another one is refused")
     fetch.set_defaults(run=_fetch)
+    versions.register(actions)
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -2,6 +2,10 @@
 
 One line of JSON for each request answered (`"event": "click"`), and, where the tool tells, one for each mask that an
 annotator kept (`"event": "accepted"`). `icmformer clicks report` reads it.
+
+A click's `model` names what made the mask, and its `region`, where there is one, is what the mask's id begins with. An
+accepted mask has the `version` that its id ends with, a tag of the model (`version_tags`), and its `model` where the
+server knows the tag. Lines of older servers lack both, and are read, too.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "click": {"time": str, "positive": int, "negative": int, "box": bool, "result": str, "milliseconds": (int, float)},
     "accepted": {"time": str, "annotation": int, "regions": list},
 }
+_TEXTS = ("model", "version", "region")
+"""Of lines and of their regions: text where they are there."""
 
 
 class ClickLog:
@@ -123,10 +129,18 @@ def _parsed(text: str) -> dict[str, Any] | None:
         return None
     if not isinstance(line, dict) or line.get("event") not in _FIELDS:
         return None
-    right = all(isinstance(line.get(name), kinds) for name, kinds in _FIELDS[line["event"]].items())
+    right = all(isinstance(line.get(name), kinds) for name, kinds in _FIELDS[line["event"]].items()) and _texts(line)
     return line if right and all(_is_region(region) for region in line.get("regions", ())) else None
 
 
 def _is_region(value: Any) -> bool:
     kinds = {"id": str, "clicks": int, "edited": bool}
-    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
+        and _texts(value)
+    )
+
+
+def _texts(value: dict[str, Any]) -> bool:
+    return all(isinstance(value.get(name, ""), str | None) for name in _TEXTS)

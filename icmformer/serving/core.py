@@ -15,7 +15,7 @@ import torch
 
 from icmformer.geometry import CleanUp
 from icmformer.images.reading import LoadedImage
-from icmformer.inference.engine import Engine
+from icmformer.inference.engine import Caches, Engine
 from icmformer.serving.click_log import ClickLog
 from icmformer.serving.errors import SupersededError, status_of
 from icmformer.serving.queue import RequestQueue, Turn
@@ -58,6 +58,10 @@ class Codec(Protocol[R, Reply_co]):
     image_stage: str
     clean_up: CleanUp | None
 
+    def model_name(self, engine: Engine) -> str:
+        """How replies and logs name what an engine serves: another text for other masks."""
+        ...
+
     def parse(self, body: Any) -> R | None:
         """Reads a request's body; None where it is not about an object.
 
@@ -76,8 +80,8 @@ class Codec(Protocol[R, Reply_co]):
         """
         ...
 
-    def encode(self, request: R, result: MaskResult) -> Reply_co:
-        """The reply with a mask.
+    def encode(self, request: R, result: MaskResult, model: str) -> Reply_co:
+        """The reply with a mask, and, where the tool has a place for it, the name of the model that made it.
 
         Raises:
             NothingFoundError: An empty mask, which the tool has no words for.
@@ -97,6 +101,7 @@ class Outcome(Generic[Reply]):
         kind: `mask`, `empty`, `nothing clicked` or `superseded`; of a refusal the word that `serving.errors` has.
         reply: For the tool; None for a refusal.
         status: HTTP's.
+        model: The model's name, as `Codec.model_name` has it: the one that made the mask, else the one in use.
         error: What is wrong, in a line; empty where nothing is.
         fault: The exception behind a fault of our own, for the log alone.
         timings: Milliseconds by stage, those of the engine as `segment.STAGE`.
@@ -110,6 +115,7 @@ class Outcome(Generic[Reply]):
     kind: str
     reply: Reply | None = None
     status: int = 200
+    model: str = ""
     error: str = ""
     fault: Exception | None = None
     timings: Timings = field(default_factory=Timings)
@@ -140,13 +146,23 @@ class Outcome(Generic[Reply]):
         return {name: value for name, value in known.items() if value is not None} | spent
 
 
+@dataclass(frozen=True)
+class ServedModel:
+    """An engine, and how replies and logs name what it serves."""
+
+    engine: Engine
+    name: str
+
+
 class ServingCore(Generic[R, Reply]):
-    """Answers a tool's requests with one engine. Safe to call from several threads.
+    """Answers a tool's requests with one engine at a time. Safe to call from several threads.
+
+    `switch` puts another engine in its place between two requests: each request is answered by the one engine that it
+    found, and its reply names that.
 
     Args:
         engine: Ready to segment.
         codec: The tool's side.
-        model: How replies and logs name the model.
         queue: Where requests wait for the engine; None where the tool's runtime sends one at a time.
         click_log: Where clicks are written down; nowhere by default.
         metrics: Where requests are counted; nowhere by default.
@@ -156,15 +172,38 @@ class ServingCore(Generic[R, Reply]):
         self,
         engine: Engine,
         codec: Codec[R, Reply],
-        model: str,
         queue: RequestQueue | None = None,
         click_log: ClickLog | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        self.engine, self.codec, self.model, self.queue = engine, codec, model, queue
+        self.codec, self.queue = codec, queue
+        self.served = ServedModel(engine, codec.model_name(engine))
+        self.weights_served = {self.served.name: engine.weights.name}  # by model's name, of all until now
         self.click_log, self.metrics = click_log or ClickLog(None), metrics
         if queue and metrics:
             queue.tell = metrics.waiting
+
+    @property
+    def engine(self) -> Engine:
+        """The one in use."""
+        return self.served.engine
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.served.name
+
+    def switch(self, engine: Engine) -> None:
+        """Answers with another engine from the next request on; requests in progress end with theirs.
+
+        Args:
+            engine: Ready to segment, and warm.
+        """
+        served = ServedModel(engine, self.codec.model_name(engine))
+        self.weights_served[served.name] = engine.weights.name
+        self.served = served
+        if self.metrics:
+            self.metrics.switched(engine)
 
     def respond(self, body: Any, request_id: str = "") -> Outcome[Reply]:
         """Answers a request; never raises.
@@ -174,7 +213,7 @@ class ServingCore(Generic[R, Reply]):
             request_id: For the click log.
         """
         start = time.perf_counter()
-        outcome = Outcome[Reply](NOTHING_CLICKED)
+        outcome = Outcome[Reply](NOTHING_CLICKED, model=self.model)
         try:
             for known in self._progress(body, outcome):
                 outcome = known
@@ -207,21 +246,25 @@ class ServingCore(Generic[R, Reply]):
             yield outcome
             clicks, box = request.prompt(height, width)
             with self._place(turn, timings), timings.stage("segment"):
-                result = self.segment(source.image, clicks, box)
+                served = self.served  # once: mask, reply and log are of this one
+                result = self.segment(source.image, clicks, box, served)
         timings.within("segment", result.timings)
         with timings.stage("encode"):
-            reply = codec.encode(request, result)
+            reply = codec.encode(request, result, served.name)
         kind = MASK if result.mask.any() else EMPTY
         area = round(float(result.mask.mean()), 5)
-        yield replace(outcome, kind=kind, reply=reply, score=round(result.score, 3), area=area)
+        yield replace(outcome, kind=kind, reply=reply, model=served.name, score=round(result.score, 3), area=area)
 
-    def segment(self, image: LoadedImage, clicks: Sequence[Click], box: Box | None) -> MaskResult:
-        """The engine's result for a tool's clicks.
+    def segment(
+        self, image: LoadedImage, clicks: Sequence[Click], box: Box | None, served: ServedModel | None = None
+    ) -> MaskResult:
+        """The engine's result for a tool's clicks; by the engine in use unless another one is given.
 
         Raises:
             PromptError: A prompt that does not fit the image.
         """
-        return self.engine.segment(image, clicks, box, ordered=self.codec.ordered, clean_up=self.codec.clean_up)
+        engine = (served or self.served).engine
+        return engine.segment(image, clicks, box, ordered=self.codec.ordered, clean_up=self.codec.clean_up)
 
     @contextmanager
     def _place(self, turn: Turn | None, timings: Timings) -> Iterator[None]:
@@ -253,7 +296,7 @@ class ServingCore(Generic[R, Reply]):
                 area=outcome.area,
                 score=outcome.score,
                 milliseconds=round(milliseconds, 1),
-                model=self.model,
+                model=outcome.model,
                 **outcome.request.logged,
             )
 
@@ -266,14 +309,18 @@ def refused(error: Exception, outcome: Outcome[Reply]) -> Outcome[Reply]:
     return replace(outcome, status=status, kind=kind, error=" ".join(str(error).split()))
 
 
-def load_engine(settings: Settings) -> Engine:
+def load_engine(settings: Settings, caches: Caches | None = None) -> Engine:
     """An engine as the settings say, which has seen its first image.
+
+    Args:
+        settings: Name weights, device and the rest.
+        caches: Another engine's, to share: what is kept there is kept by network. New ones by default.
 
     Raises:
         IcmformerError: Weights, device or settings that cannot be used.
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    engine = Engine.from_weights(settings.weights, settings=settings)
+    engine = Engine.from_weights(settings.weights, caches=caches, settings=settings)
     engine.warm_up()
     return engine

@@ -37,6 +37,10 @@ class NotReadyError(RequestError):
     """The server started without a model."""
 
 
+class TrainingRefusedError(RequestError):
+    """A training that cannot be started here."""
+
+
 class SupersededError(Exception):
     """A newer request of the same object came meanwhile; its reply is the one that counts."""
 
@@ -49,6 +53,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (NothingFoundError, 422, "nothing found"),
     (BusyError, 503, "busy"),
     (NotReadyError, 503, "not ready"),
+    (TrainingRefusedError, 409, "training refused"),
     (DeviceMemoryError, 503, "out of memory"),
     (RequestError, 400, "bad request"),
     (PromptError, 400, "bad prompt"),

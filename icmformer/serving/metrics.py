@@ -12,11 +12,15 @@ then reports the figures of all. That variable is prometheus-client's own, and r
 | icmformer_stage_seconds | stage | time of a prediction by the server's stages |
 | icmformer_network_seconds | stage | time within its stage `segment`, by the engine's |
 | icmformer_request_clicks | | clicks and boxes of a request |
-| icmformer_object_clicks | | clicks and boxes of a mask that was there when its annotation was first saved |
+| icmformer_object_clicks | weights | clicks and boxes of a mask that was there when its annotation was first saved |
 | icmformer_waiting_requests | | requests that wait for the network |
 | icmformer_cache_bytes | cache | bytes kept |
 | icmformer_cache_hits_total, _misses_total, _evictions_total | cache | hits, misses and evictions of the caches |
-| icmformer_model | weights, digest, profile, runtime, device | 1; the model in use |
+| icmformer_model | weights, digest, profile, runtime, device | 1 for the model in use, 0 for those before it |
+| icmformer_switches_total | outcome | changes of the weights' version: switched, or refused and the old one kept |
+| icmformer_trainings_total | outcome | trainings that Start Training began, by what they came to |
+| icmformer_training_running | | 1 while one runs, at one of the backends that share the folder |
+| icmformer_training_progress | | about which part of it is done, 0 to 1 |
 """
 
 from __future__ import annotations
@@ -45,6 +49,8 @@ P = ParamSpec("P")
 
 _SECONDS = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 3, 10, 30)
 _CLICKS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 50)
+_OTHER = "other"
+TRAINING_OUTCOMES = ("promoted", "not promoted", "failed", "stopped", "interrupted")
 _OF_A_PROCESS = re.compile(r"gauge_live\w*_(\d+)\.db")
 
 
@@ -108,7 +114,9 @@ class Metrics:
         self._stages = Histogram("icmformer_stage_seconds", "Time of a prediction by stage", ["stage"], **timed)
         self._network = Histogram("icmformer_network_seconds", "Time in the engine by stage", ["stage"], **timed)
         self._clicks = Histogram("icmformer_request_clicks", "Clicks and boxes of a request", **clicked)
-        self._kept = Histogram("icmformer_object_clicks", "Clicks and boxes that an accepted mask took", **clicked)
+        self._kept = Histogram(
+            "icmformer_object_clicks", "Clicks and boxes that an accepted mask took", ["weights"], **clicked
+        )
         self._waiting = Gauge("icmformer_waiting_requests", "Requests that wait for the network", **live)
         self._bytes = Gauge("icmformer_cache_bytes", "Bytes kept", ["cache"], **live)
         self._counts = {
@@ -116,9 +124,50 @@ class Metrics:
             for name in ("hits", "misses", "evictions")
         }
         facts = ["weights", "digest", "profile", "runtime", "device"]
-        model = Gauge("icmformer_model", "The model in use", facts, multiprocess_mode="livemax", **made)
+        self._model = Gauge("icmformer_model", "The model in use", facts, multiprocess_mode="livemax", **made)
+        self._switches = Counter(
+            "icmformer_switches", "Changes of the weights' version, by outcome", ["outcome"], **made
+        )
+        for outcome in ("switched", "refused"):
+            self._switches.labels(outcome)
+        self._trainings = Counter("icmformer_trainings", "Trainings, by outcome", ["outcome"], **made)
+        for outcome in TRAINING_OUTCOMES:
+            self._trainings.labels(outcome)
+        self._training = Gauge("icmformer_training_running", "Trainings that run", **live)
+        self._progress = Gauge("icmformer_training_progress", "About which part of the training is done", **live)
+        self._serves: tuple[str, ...] | None = None
+        self._tell_model(engine)
+
+    def _tell_model(self, engine: Engine) -> None:
         weights = engine.weights
-        model.labels(weights.name, weights.sha256[:8], engine.profile.name, engine.runtime, str(engine.device)).set(1)
+        facts = (weights.name, weights.sha256[:8], engine.profile.name, engine.runtime, str(engine.device))
+        if self._serves is not None and self._serves != facts:
+            self._model.labels(*self._serves).set(0)  # shared files of several processes know no removal
+        self._model.labels(*facts).set(1)
+        self._kept.labels(weights.name)  # as with errors: nought before the first
+        self._serves = facts
+
+    @_harmless
+    def switched(self, engine: Engine) -> None:
+        """Tells which model is in use from now on, after a change."""
+        self._switches.labels("switched").inc()
+        self._tell_model(engine)
+
+    @_harmless
+    def switch_refused(self) -> None:
+        """Counts a version of the weights that cannot be used."""
+        self._switches.labels("refused").inc()
+
+    @_harmless
+    def training(self, running: bool, progress: float) -> None:
+        """Tells whether a training runs, and about which part of it is done."""
+        self._training.set(running)
+        self._progress.set(progress)
+
+    @_harmless
+    def trained(self, outcome: str) -> None:
+        """Counts a training that has ended."""
+        self._trainings.labels(outcome).inc()
 
     @_harmless
     def answered(self, route: str, status: int, seconds: float | None) -> None:
@@ -151,9 +200,14 @@ class Metrics:
         self.update()
 
     @_harmless
-    def accepted(self, clicks: int) -> None:
-        """Counts a mask that an annotator kept, by the clicks and boxes that it took."""
-        self._kept.observe(clicks)
+    def accepted(self, clicks: int, weights: str | None) -> None:
+        """Counts a mask that an annotator kept.
+
+        Args:
+            clicks: Clicks and boxes that it took.
+            weights: Those that made it; None where they are not known.
+        """
+        self._kept.labels(weights or _OTHER).observe(clicks)
 
     @_harmless
     def waiting(self, count: int) -> None:

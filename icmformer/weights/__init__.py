@@ -7,12 +7,15 @@ The native form is a folder:
     model.safetensors  the state dict, stored as `icmformer.weights.quantise` says: fp32, fp16 or int8
     SHA256SUMS         of both, as `sha256sum -c` reads it
 
+A store (`versions`) is a folder of such folders, one of which is current.
+
 Published `.pth` files of iCMFormer and SimpleClick load too, and checkpoints of other scripts that hold such a network,
 without running anything in them. Nothing here uses the
 network, but for `fetch`, which does only what it is told.
 """
 
 from icmformer.weights.download import fetch
+from icmformer.weights.pointer import Pointer, is_store, version_of
 from icmformer.weights.search_path import (
     CONFIG_FILE,
     MODEL_FILE,
@@ -24,6 +27,7 @@ from icmformer.weights.search_path import (
 )
 from icmformer.weights.serving_defaults import AS_PUBLISHED, MIN_CROP_SIZE, THRESHOLD, ServingDefaults
 from icmformer.weights.store import FORMAT, Weights, WeightsWarning, load, save
+from icmformer.weights.versions import NONE_YET, CurrentChangedError, Version, VersionStore, open_store, store_of
 
 __all__ = [
     "AS_PUBLISHED",
@@ -31,16 +35,25 @@ __all__ = [
     "FORMAT",
     "MIN_CROP_SIZE",
     "MODEL_FILE",
+    "NONE_YET",
     "RANDOM_PREFIX",
     "SUMS_FILE",
     "THRESHOLD",
+    "CurrentChangedError",
+    "Pointer",
     "ServingDefaults",
+    "Version",
+    "VersionStore",
     "Weights",
     "WeightsWarning",
     "available",
     "fetch",
+    "is_store",
     "load",
     "locate",
+    "open_store",
     "save",
     "search_path",
+    "store_of",
+    "version_of",
 ]

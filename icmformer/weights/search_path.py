@@ -7,6 +7,7 @@ from pathlib import Path
 
 from icmformer.errors import WeightsError
 from icmformer.settings import Settings
+from icmformer.weights.pointer import is_store, read_pointer
 
 CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
 RANDOM_PREFIX = "random:"
@@ -22,11 +23,11 @@ def search_path(settings: Settings | None = None) -> list[Path]:
 
 
 def available(settings: Settings | None = None) -> dict[str, Path]:
-    """Weights on the search path by name, the first of each name."""
+    """Weights and stores of versions on the search path by name, the first of each name."""
     names: dict[str, Path] = {}
     for folder in search_path(settings):
         for child in sorted(folder.glob("*"), key=_rank) if folder.is_dir() else ():
-            if (child / CONFIG_FILE).is_file() or child.suffix in FILES:
+            if (child / CONFIG_FILE).is_file() or child.suffix in FILES or is_store(child):
                 names.setdefault(child.stem if child.is_file() else child.name, child)
     return names
 
@@ -37,7 +38,21 @@ def _rank(child: Path) -> tuple[int, Path]:
 
 
 def locate(path: str | Path, settings: Settings | None = None) -> Path:
-    """The file or folder that a name or path stands for.
+    """The file or folder that a name or path stands for; of a store of versions, the folder of the current one.
+
+    Args:
+        path: The name or path, see `find`.
+        settings: Those of the environment, unless given.
+
+    Raises:
+        WeightsError: There is none.
+    """
+    found = find(path, settings)
+    return found / read_pointer(found).version if is_store(found) else found
+
+
+def find(path: str | Path, settings: Settings | None = None) -> Path:
+    """The file, folder or store of versions that a name or path stands for.
 
     A string without a path separator is a name first: a folder in the working folder does not hide weights of its name
     on the search path. With one (`./starter`), and as a `Path`, it is a path first.

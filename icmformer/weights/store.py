@@ -24,6 +24,7 @@ from icmformer.layers.attention import relative_position_index
 from icmformer.models import ClickNetwork, build_network, meta_network, network_config
 from icmformer.models.config import NetworkConfig, config_mapping
 from icmformer.settings import Settings
+from icmformer.weights.pointer import is_store, version_of
 from icmformer.weights.published import published_config
 from icmformer.weights.quantise import Stored, pack, unpack
 from icmformer.weights.search_path import CONFIG_FILE, MODEL_FILE, RANDOM_PREFIX, SUMS_FILE, locate
@@ -48,7 +49,7 @@ class Weights:
     Attributes:
         config: The network's mapping, as `icmformer.models.build_network` takes it.
         state_dict: Parameter name -> tensor on the CPU, floats as float32.
-        name: For people.
+        name: For people; of a version in a store the version's.
         sha256: Of the file the values came from; of the values themselves for random ones.
         path: Where they came from, or None.
         about: Free facts that travel with the weights (how they were trained, say).
@@ -87,8 +88,9 @@ def load(path: str | Path, settings: Settings | None = None) -> Weights:
     """Loads weights.
 
     Args:
-        path: A native folder, a `.safetensors` file, a published `.pth` file, a name to be searched for (see
-            `locate`), or `random:VARIANT` for a registered network with seeded random values.
+        path: A native folder, a `.safetensors` file, a published `.pth` file, a store of versions (of which the current
+            one is loaded), a name to be searched for (see `locate`), or `random:VARIANT` for a registered network with
+            seeded random values.
         settings: Those of the environment, unless given.
 
     Returns:
@@ -99,7 +101,16 @@ def load(path: str | Path, settings: Settings | None = None) -> Weights:
     """
     if isinstance(path, str) and path.startswith(RANDOM_PREFIX):
         return _random(path.removeprefix(RANDOM_PREFIX))
-    found = locate(path, settings)
+    while True:
+        found = locate(path, settings)
+        try:
+            return _load(found)
+        except WeightsError:
+            if locate(path, settings) == found:
+                raise  # else another version became current, and this one was deleted
+
+
+def _load(found: Path) -> Weights:
     try:
         weights = _load_folder(found) if found.is_dir() else _load_single(found)
         _check(weights)
@@ -134,9 +145,12 @@ def save(
         The folder.
 
     Raises:
-        WeightsError: Parameters that do not fit the config, or a folder that cannot be written.
+        WeightsError: Parameters that do not fit the config, or a folder that cannot be written, such as a store of
+            versions or one of them.
         DiskFullError: There is no room; what was in the folder before is untouched.
     """
+    if is_store(folder) or version_of(folder):
+        raise WeightsError(f"{folder} belongs to a store of versions; to add to one: icmformer weights promote")
     mapping = config_mapping(network_config(config))
     packed = pack(state_dict, stored)
     _check(Weights(mapping, unpack(packed), name, ""), stored)
@@ -175,7 +189,8 @@ def _load_folder(folder: Path) -> Weights:
     _verify_sums(folder)
     try:
         description = json.loads((folder / CONFIG_FILE).read_text())
-        mapping, name = description["network"], str(description["name"])
+        mapping = description["network"]
+        name = version_of(folder) or str(description["name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{folder / CONFIG_FILE} is missing or damaged ({error}); get the whole folder again"
@@ -218,7 +233,7 @@ def _load_single(file: Path) -> Weights:
     _restore_indices(state)
     notes = (*found.notes, *_without_constants(state, config))
     for note in notes:
-        warnings.warn(f"{file}: {note}", WeightsWarning, stacklevel=4)
+        warnings.warn(f"{file}: {note}", WeightsWarning, stacklevel=5)
     about = {"read": list(notes)} if notes else {}
     return Weights(config_mapping(config), state, file.stem, file_sha256(file), file, about)
 

@@ -74,7 +74,9 @@ def test_a_backend_has_no_right_that_it_does_not_need(services, name):
     assert backend["security_opt"] == ["no-new-privileges:true"]
     assert [mount.split(":")[0] for mount in backend["tmpfs"]] == ["/tmp"]
     cache = Dockerfile.read(BACKENDS[name]).pairs("ENV")["ICMFORMER_CACHE_DIR"]
-    assert backend["volumes"] == [f"backend-cache:{cache}"]
+    training = "/var/lib/icmformer"  # as docker/user.sh makes it
+    assert backend["volumes"] == [f"backend-cache:{cache}", f"backend-training:{training}"]
+    assert f'$root{training}"' in (ROOT / "docker/user.sh").read_text()
     assert "ports" not in backend  # Label Studio reaches it inside
     assert "privileged" not in backend
     assert "user" not in backend  # the image's, which is not root

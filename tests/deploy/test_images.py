@@ -243,9 +243,9 @@ def test_the_script_makes_the_user(tmp_path):
     subprocess.run([str(ROOT / "docker/user.sh"), str(tmp_path)], check=True, timeout=60)
     (user,) = (line.split(":") for line in (tmp_path / "etc/passwd").read_text().splitlines())
     assert (user[0], user[2], user[3], user[6]) == ("icmformer", "1000", "1000", "/usr/sbin/nologin")
-    folder = tmp_path / "var/cache/icmformer"
-    assert (folder.stat().st_uid, folder.stat().st_gid) == (1000, 1000)
-    assert folder.stat().st_mode & 0o777 == 0o755
-    assert (tmp_path / "var/cache").stat().st_uid == 0
+    for folder in (tmp_path / "var/cache/icmformer", tmp_path / "var/lib/icmformer"):
+        assert (folder.stat().st_uid, folder.stat().st_gid) == (1000, 1000)
+        assert folder.stat().st_mode & 0o777 == 0o755
+        assert folder.parent.stat().st_uid == 0
     cache = {Dockerfile.read(kind).pairs("ENV")["ICMFORMER_CACHE_DIR"] for kind in KINDS}
     assert cache == {"/var/cache/icmformer"}

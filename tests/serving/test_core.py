@@ -63,7 +63,10 @@ class Plain:
             self.waiting.pop()(turn)
         return SourceImage(LoadedImage.from_array(self.pixels), kept=False)
 
-    def encode(self, request, result):
+    def model_name(self, engine):
+        return engine.weights.name
+
+    def encode(self, request, result, model):
         return result.mask
 
     def no_mask(self):
@@ -72,7 +75,7 @@ class Plain:
 
 @pytest.fixture
 def core(fast, photo, tmp_path):
-    return ServingCore(fast, Plain(photo), "model", RequestQueue(1, 4, 5.0), ClickLog(tmp_path / "clicks.jsonl"))
+    return ServingCore(fast, Plain(photo), RequestQueue(1, 4, 5.0), ClickLog(tmp_path / "clicks.jsonl"))
 
 
 @pytest.mark.parametrize("ordered", [True, False])
