@@ -1,10 +1,12 @@
 """Fine-tunes a network on a team's own annotations: `python -m training.finetune --annotations EXPORT --out RUN`.
 
-Reads COCO JSON, CVAT for images or video 1.1, Label Studio JSON (also zipped) or a folder of images/ and masks/; holds
-a part of the photos out; trains on the rest; evaluates with a simulated annotator on the held-out part before and
-after. Only where fewer clicks are needed, beyond what chance makes likely, the new weights become RUN/weights, which
-servers and commands load by that path; RUN/report.html says how it went either way. Run the same command again to go
-on after a stop, or after mending the annotations. The exit status is 3 where the new weights are not promoted.
+Reads COCO JSON, CVAT for images or video 1.1, Label Studio JSON (also zipped) or a folder of images/ and masks/, or,
+with --label-studio or --cvat, a project straight from the tool, whose token comes from the environment, as
+LABEL_STUDIO_API_KEY or CVAT_ACCESS_TOKEN; holds a part of the photos out; trains on the rest; evaluates with a
+simulated annotator on the held-out part before and after. Only where fewer clicks are needed, beyond what chance makes
+likely, the new weights become RUN/weights, which servers and commands load by that path; RUN/report.html says how it
+went either way. Run the same command again to go on after a stop, or after mending the annotations. The exit status is
+3 where the new weights are not promoted.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import get_args
 
 from training.command_line import command_parser, exit_status
+from training.finetuning.projects.choice import project_of
+from training.finetuning.promotion import default_weights
 from training.finetuning.readers.annotations import Orientation
 from training.finetuning.runner import finetune
 from training.finetuning.settings import FinetuneSettings
@@ -29,7 +33,22 @@ def main(argv: list[str] | None = None) -> int:
         0 where the new weights were promoted, 3 where they are not shown to be better, 2 for a mistake, 130 for Ctrl-C.
     """
     parser = command_parser("finetune", __doc__)
-    parser.add_argument("--annotations", type=Path, required=True, metavar="EXPORT", help="file, zip or folder")
+    parser.add_argument("--annotations", type=Path, metavar="EXPORT", help="file, zip or folder")
+    parser.add_argument("--label-studio", metavar="URL", help="instead of an export: a Label Studio, with --project")
+    parser.add_argument("--cvat", metavar="URL", help="instead of an export: a CVAT, with --project, --task or --job")
+    for kind in ("project", "task", "job"):
+        parser.add_argument(f"--{kind}", type=int, metavar="N", help=f"number of the {kind}, as in its address")
+    parser.add_argument(
+        "--accepted",
+        action="store_true",
+        help="only accepted work: of Label Studio ground truth (the star) and reviews that accept, of CVAT jobs in the "
+        "stage acceptance and the state completed",
+    )
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="read the project again; without it, a run that was begun goes on with what it has read",
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="the photos' folder (beside the file or in the zip)")
     parser.add_argument("--file", metavar="NAME", help="which file of a zip or folder, where it holds several exports")
     parser.add_argument(
@@ -49,13 +68,22 @@ def main(argv: list[str] | None = None) -> int:
         help="whether outlines of photos with an EXIF orientation are on the photo as shown (upright) or as stored, "
         "where their size does not tell (the tool's rule)",
     )
-    parser.add_argument("--weights", default="starter", help="name or path of the weights to begin with (starter)")
+    parser.add_argument(
+        "--weights",
+        help="name or path of the weights to begin with (the current version of --promote's store; starter)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--name", help="name of the new weights (RUN's folder name)")
     parser.add_argument(
         "--install",
         action="store_true",
         help="also copy promoted weights to the cache folder, where commands find them by name",
+    )
+    parser.add_argument(
+        "--promote",
+        metavar="STORE",
+        help="add promoted weights to this store of versions, and make them current if what they were compared with "
+        "still is; it is made where there is none",
     )
     parser.add_argument(
         "--held-out", type=float, default=0.2, metavar="SHARE", help="share of the photos that decide (0.2)"
@@ -84,6 +112,11 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         options = vars(args)
+        names = ("label_studio", "cvat", "project", "task", "job", "accepted")
+        of_tool = {name: options.pop(name) for name in names}
+        project = project_of(**of_tool, predictions=args.predictions, annotations=args.annotations)
+        options["project"] = project
+        options["weights"] = args.weights or default_weights(args.promote)
         settings = FinetuneSettings(devices=options.pop("device").split(","), **options)
         return 0 if finetune(settings) else NOT_PROMOTED
 

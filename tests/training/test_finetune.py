@@ -111,7 +111,7 @@ def test_one_part_chooses_the_zoom_and_another_one_decides(quick, tmp_path, caps
     """Evaluations are made up, in files as real ones leave them; all else is the command's."""
     out = tmp_path / "run"
 
-    def measured(path, name, settings, part, folder):
+    def measured(path, name, settings, part, folder, tell):
         served = weights.load(path).serving.min_crop_size
         names = [f"{p.stem}_{label}" for p in (settings.data / part / "masks").iterdir() for label in (1, 2)]
         own = clicks[served] if part == "choosing" else 10 - (gain if name == "after" else 0)
@@ -311,7 +311,7 @@ def test_promoted_weights_are_served_by_path_and_by_name(tmp_path, monkeypatch):
         facts = {"weights": source, "cache_dir": tmp_path / "cache"}
         for engine in (
             load_engine(FunctionSettings(**facts)),
-            Backend.from_settings(BackendSettings(**facts)).engine,
+            Backend.from_settings(BackendSettings(**facts)).core.engine,
         ):
             assert engine.weights.name == "nuclei"
             assert engine.predictor.serving.min_crop_size == 48

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -50,6 +50,7 @@ def evaluate(
     devices: Sequence[str] = ("cpu",),
     jobs: int = 1,
     overlays: bool = False,
+    tell: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Simulates a session on every object that has none yet, and writes the results.
 
@@ -58,6 +59,7 @@ def evaluate(
         out: Folder for results.json, curve.png and, while it runs, objects.jsonl, from which it goes on after a stop.
         devices: cpu, cuda or cuda:N, each.
         jobs: Processes on each device.
+        tell: Called after each object with how many are done and how many there are.
         overlays: Also write a picture of every click of every object to `out/overlays`.
 
     Returns:
@@ -84,6 +86,8 @@ def evaluate(
             done[result["name"]] = result
             log.add(result)
             bar.update()
+            if tell:
+                tell(len(done), len(objects))
             bar.set_postfix(clicks=f"{_noc_so_far(done.values(), settings.target_iou or 0.9):.2f}")
     skipped = {item.name: done[item.name]["skipped"] for item in objects if "skipped" in done[item.name]}
     ordered = [done[item.name] for item in objects if item.name not in skipped]

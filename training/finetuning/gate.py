@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from icmformer.disk import writing
-from icmformer.errors import TrainingError
+from icmformer.errors import ConfigError, TrainingError
 from icmformer.settings import Settings
-from icmformer.weights import load
+from icmformer.weights import is_store, load
 from training.evaluation.noc import MAX_CLICKS, object_noc
 from training.evaluation.object_results import read_object_results
 from training.evaluation.runner import evaluate
@@ -116,6 +116,13 @@ class Comparison:
             f"{self.photos}{few}): annotate more, or hold more out with --held-out, and let --objects be "
             f"{math.ceil(needed * self.objects / self.photos)} at least."
         )
+
+    @property
+    def reason(self) -> str:
+        """Why the new weights are not promoted, and what to do; empty where they are."""
+        few = f"Nothing is promoted on fewer than {LEAST_GROUPS} independent photos, and these are {self.groups}"
+        said = self.promotes or self.groups >= LEAST_GROUPS or few in self.advice
+        return self.advice if said else f"{few}. {self.advice}"
 
     def write(self, path: Path) -> None:
         """Writes it as JSON."""
@@ -215,8 +222,18 @@ def _mean(sums: NDArray[np.float64], counts: NDArray[np.float64], axis: int) -> 
     return mean
 
 
-def measure(weights: str, what: str, settings: FinetuneSettings, part: Part, out: Path) -> Results:
-    """Evaluates weights on a part, with all clicks, into the folder `out`; `what` is printed before."""
+def measure(
+    weights: str,
+    what: str,
+    settings: FinetuneSettings,
+    part: Part,
+    out: Path,
+    tell: Callable[[int, int], None] | None = None,
+) -> Results:
+    """Evaluates weights on a part, with all clicks, into the folder `out`.
+
+    `what` is printed before, and `tell` called after each object with how many are done and how many there are.
+    """
     print(f"{what}: evaluating on {settings.data / part}", flush=True)
     evaluation = EvaluationSettings(
         dataset="label-maps",
@@ -227,7 +244,7 @@ def measure(weights: str, what: str, settings: FinetuneSettings, part: Part, out
         target_iou=None,
         limit=settings.objects,
     )
-    return evaluate(evaluation, out, settings.devices, settings.jobs)
+    return evaluate(evaluation, out, settings.devices, settings.jobs, tell=tell)
 
 
 def noc90(results: Results) -> float:
@@ -259,6 +276,8 @@ def install(weights: Path) -> str:
     """Copies weights into the cache folder; the name by which they are found there."""
     name = load(weights).name
     home = Settings.from_environment().cache_dir / "weights"
+    if is_store(home / name):
+        raise ConfigError(f"{home / name} is a store of versions: give --promote {name} instead of --install")
     part = home / f".{name}.part"
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)

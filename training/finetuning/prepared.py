@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from icmformer.errors import ConfigError
 from training.finetuning.gate import replace_folder
 from training.finetuning.photos import prepare_photos
+from training.finetuning.readers.annotations import AnnotatedPhoto
 from training.finetuning.readers.detect import read_annotations
 from training.finetuning.readers.reading_report import ReadingReport
 from training.finetuning.settings import FinetuneSettings
@@ -32,14 +33,29 @@ class Prepared:
 
 
 def prepared(settings: FinetuneSettings) -> Prepared:
-    """The data of a run, read and split where it has none of this export yet.
+    """The data of a run, read and split where it has none of this export or snapshot yet.
 
-    Where the export has changed since, and what is made of it is the same, the run goes on; else all begins anew, and
+    Where that has changed since, and what is made of it is the same, the run goes on; else all begins anew, and
     what was made before is moved to `earlier-N` in the run's folder.
 
     Raises:
         ConfigError: An export that cannot be used, or one without a single photo of those that the run has.
+        IcmformerError: A tool that cannot be reached, or refuses; see `Project`.
     """
+    if settings.project is None:
+        return _prepared(settings)
+    settings.snapshots.take(settings.project, settings.refresh)
+    try:
+        made = _prepared(settings)
+    except ConfigError:
+        settings.snapshots.undo()
+        raise
+    settings.snapshots.settle()
+    return made
+
+
+def _prepared(settings: FinetuneSettings) -> Prepared:
+    """The data of what is there now."""
     export = settings.export_digest()
     mark = settings.data / _PARTS
     known = json.loads(mark.read_text()) if mark.exists() else None
@@ -68,11 +84,15 @@ def _of(known: Mapping[str, Any]) -> Prepared:
 
 def _read(settings: FinetuneSettings, out: Path) -> Prepared:
     """Reads the export into the folder `out`, of parts."""
-    print(f"reading {settings.annotations}", flush=True)
+    print(f"reading {settings.annotations or settings.source}", flush=True)
     report = ReadingReport()
     unpacked = settings.out / "unpacked"
     try:
-        photos = read_annotations(settings.export, unpacked, report, settings.out)
+        photos: Iterable[AnnotatedPhoto]
+        if settings.project is not None:
+            photos = settings.project.photos(settings.snapshots.current, report)
+        else:
+            photos = read_annotations(settings.export, unpacked, report, settings.out)
         done = prepare_photos(photos, out / "all", report, settings.orientation)
         made = split(done, out / "all", out, report, settings.held_out, settings.choosing, settings.group_by)
     except ConfigError as error:
@@ -116,6 +136,8 @@ def _moved_aside(settings: FinetuneSettings) -> Path:
     if (out / "weights").exists():
         shutil.copytree(out / "weights", target / "weights")
     choosing = [path.name for path in out.glob("choosing-*")]
+    if settings.project is not None and settings.snapshots.before.exists():
+        settings.snapshots.before.rename(target / settings.snapshots.current.name)
     made = ("config.yaml", "run", "candidate", "before", *choosing, "after", "gate.json", "report.html")
     for name in (*made, settings.data.name):
         if (out / name).exists():

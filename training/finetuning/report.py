@@ -48,6 +48,7 @@ def write_report(
     after: Results,
     clicks: Mapping[str, Mapping[str, int]],
     made: Path,
+    switch: str = "",
 ) -> Path:
     """Writes report.html into the run's folder.
 
@@ -60,6 +61,7 @@ def write_report(
         after: Those of the new ones.
         clicks: To 90% IoU by object, `before` and `after`.
         made: The new ones' folder.
+        switch: What became of them in a store of versions.
     """
     old, new = clicks["before"], clicks["after"]
     gains = sorted((old[name] - new[name], name) for name in old.keys() & new.keys())  # the largest loss first
@@ -68,6 +70,7 @@ def write_report(
         "<!doctype html><meta charset=utf-8><title>Fine-tuning report</title>",
         f"<style>{_STYLE}</style><h1>Fine-tuning report</h1>",
         _verdict(comparison, made),
+        *([f"<p>{html.escape(switch)}</p>"] if switch else []),
         _figures(before, after),
         f"<p>Of {len(gains)} objects {better} need fewer clicks than before, {worse} more, the others "
         "as many. None of their photos was trained on, or chose anything.</p>",
@@ -94,7 +97,7 @@ def _verdict(comparison: Comparison, made: Path) -> str:
     else:
         more = "need more clicks" if comparison.verdict == "more" else "are not shown to need fewer clicks"
         told = f'<p class="no"><b>Not promoted.</b> The new weights {more}; the old ones stay in use.</p>'
-    advice = f"<p>{html.escape(comparison.advice)}</p>" if comparison.advice else ""
+    advice = f"<p>{html.escape(comparison.reason)}</p>" if comparison.reason else ""
     return f"{told}<p>After less before, to 90% IoU: {html.escape(comparison.told)}.</p>{advice}"
 
 

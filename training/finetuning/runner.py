@@ -17,6 +17,8 @@ from icmformer.weights import Weights, load, save
 from training.finetuning import gate
 from training.finetuning.gate import noc90
 from training.finetuning.prepared import Prepared, prepared
+from training.finetuning.progress import Progress, alone, told
+from training.finetuning.promotion import Promotion, bound, promote
 from training.finetuning.report import write_report
 from training.finetuning.settings import FinetuneSettings
 from training.finetuning.split import Part, Split
@@ -33,7 +35,7 @@ def finetune(settings: FinetuneSettings) -> bool:
 
     Args:
         settings: What decides the run. Its folder gets `weights` where the new ones are promoted, else `candidate`,
-            and `gate.json` and `report.html` either way.
+            and `gate.json` and `report.html` either way; a store to promote to gets promoted ones as a version.
 
     Returns:
         Whether the new weights were promoted.
@@ -44,35 +46,53 @@ def finetune(settings: FinetuneSettings) -> bool:
         TrainingError: The training or the comparison cannot go on.
         KeyboardInterrupt: The training was stopped; the same call goes on.
     """
+    settings = bound(settings)
     weights = load(settings.weights)
     devices = [str(find_device(name)) for name in settings.devices]
     lr = settings.lr or (3e-4 if _is_hybrid(weights) else 5e-5)
     settings = dataclasses.replace(settings, devices=devices, lr=lr)
-    settings.claim(weights)
+    with alone(settings.folder()):
+        settings.claim(weights)
+        with told(settings.out) as progress:
+            return _finetuned(settings, weights, progress)
+
+
+def _finetuned(settings: FinetuneSettings, weights: Weights, progress: Progress) -> bool:
+    """`finetune`, in a folder that is this run's."""
+    progress.stage("reading")
     data = prepared(settings)
     split = data.split
     _tell(data, settings)
-    before = gate.measure(settings.weights, "before", settings, "held_out", settings.out / "before")
+    progress.stage("evaluating before")
+    before = gate.measure(settings.weights, "before", settings, "held_out", settings.out / "before", progress.at)
     config = training_config(weights, settings)
-    state = _trained(settings, config)
+    progress.stage("training", settings.samples)
+    state = _trained(settings, config, progress)
     crops = sorted({split.min_crop_size, weights.serving.min_crop_size}, reverse=True)
     tried: dict[int, float] = {}
     if split.count("choosing") and len(crops) > 1:
+        progress.stage("choosing the zoom")
         for crop in crops:
             folder = str(_save(settings, config, weights, split, state, crop))
             out = settings.out / f"choosing-{crop}"
-            tried[crop] = noc90(gate.measure(folder, f"zooming in to {crop} pixels", settings, "choosing", out))
+            tried[crop] = noc90(
+                gate.measure(folder, f"zooming in to {crop} pixels", settings, "choosing", out, progress.at)
+            )
     best = min(tried, key=lambda crop: tried[crop], default=weights.serving.min_crop_size)
     made = _save(settings, config, weights, split, state, best)
-    after = gate.measure(str(made), "after", settings, "held_out", settings.out / "after")
+    progress.stage("evaluating after")
+    after = gate.measure(str(made), "after", settings, "held_out", settings.out / "after", progress.at)
     clicks = {name: gate.object_clicks(settings.out / name) for name in ("before", "after")}
     comparison = gate.compare(clicks["before"], clicks["after"], split)
     comparison.write(settings.out / "gate.json")
     if comparison.promotes:
         made = gate.replace_folder(made, settings.out / "weights")
+    promotion = promote(settings, weights, made) if comparison.promotes and settings.promote else None
+    switch = promotion.told if promotion else ""
     facts = _facts(settings, split, tried, best)
-    report = write_report(settings, facts, data, comparison, before, after, clicks, made)
-    _tell_end(settings, comparison, made, report)
+    report = write_report(settings, facts, data, comparison, before, after, clicks, made, switch)
+    _tell_end(settings, comparison, made, report, switch)
+    _end(progress, comparison, promotion)
     return comparison.promotes
 
 
@@ -90,19 +110,29 @@ def _tell(data: Prepared, settings: FinetuneSettings) -> None:
         print(f"warning: {doubt}", file=sys.stderr)
 
 
-def _tell_end(settings: FinetuneSettings, comparison: gate.Comparison, made: Path, report: Path) -> None:
+def _tell_end(settings: FinetuneSettings, comparison: gate.Comparison, made: Path, report: Path, switch: str) -> None:
     """Says how it went."""
     before, after = comparison.before, comparison.after
     print(f"\nclicks to 90% IoU: {before:.2f} before, {after:.2f} after ({100 * (after / before - 1):+.0f}%)")
     print(f"difference: {comparison.told}")
     if comparison.promotes:
         print(f"promoted: {made}")
+        if switch:
+            print(switch)
         if settings.install:
             print(f"servers and commands find them by the name {gate.install(made)}")
     else:
         print(f"NOT promoted, not shown to be better than {settings.weights}; kept as {made}")
-        print(comparison.advice)
+        print(comparison.reason)
     print(f"report: {report}")
+
+
+def _end(progress: Progress, comparison: gate.Comparison, promotion: Promotion | None) -> None:
+    """Writes down how it went."""
+    clicks = {"clicks": {"before": comparison.before, "after": comparison.after}, "difference": comparison.told}
+    version, reason = (promotion.version, promotion.told) if promotion else (None, comparison.reason)
+    promoted = comparison.promotes and (promotion is None or promotion.switched)
+    progress.end("promoted" if promoted else "not promoted", reason=reason, version=version, **clicks)
 
 
 def training_config(weights: Weights, settings: FinetuneSettings) -> dict[str, Any]:
@@ -141,7 +171,7 @@ def _is_hybrid(weights: Weights) -> bool:
     return "hybrid" in str(weights.config.get("family"))
 
 
-def _trained(settings: FinetuneSettings, config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _trained(settings: FinetuneSettings, config: Mapping[str, Any], progress: Progress) -> Mapping[str, Any]:
     """The state at the end of the training.
 
     Raises:
@@ -156,7 +186,8 @@ def _trained(settings: FinetuneSettings, config: Mapping[str, Any]) -> Mapping[s
         device=settings.devices[0],
         threads=settings.threads,
         workers=settings.workers,
-        save_minutes=2,
+        save_minutes=0.5,
+        tell=progress.at,
     )
     if not train(load_config(file), options).finished:
         raise KeyboardInterrupt
@@ -177,7 +208,7 @@ def _save(
         "fine_tuning": {
             "from": weights.name,
             "from_sha256": weights.sha256,
-            "annotations": settings.annotations.name,
+            "annotations": settings.source,
             "photos": split.count("train"),
             "objects": split.objects("train"),
             "samples": state["seen"],
@@ -197,7 +228,7 @@ def _save(
 def _facts(settings: FinetuneSettings, split: Split, tried: Mapping[int, float], best: int) -> dict[str, str]:
     """What was done, for the report."""
     facts = {
-        "annotations": settings.annotations.name,
+        "annotations": settings.source,
         "began with": settings.weights,
         "trained on": f"{_photos(split, 'train')}, {settings.samples:,} samples",
         "zoom chosen on": _photos(split, "choosing") if tried else "",

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,7 @@ class RunOptions:
         time_budget: Minutes after which the run saves and stops.
         anneal: Let the learning rate's schedule end with the time budget, if not earlier: for a run that no other
             goes on with.
+        tell: Called with the number of samples seen, after each step.
         profile_steps: Steps to record in `out`'s profile.txt and profile.json.
     """
 
@@ -67,6 +68,7 @@ class RunOptions:
     save_minutes: float = 5
     time_budget: float | None = None
     anneal: bool = False
+    tell: Callable[[int], None] | None = None
     profile_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -225,6 +227,8 @@ class Run:
                 if monitor:
                     with self._failing_later():
                         monitor.step(trainer.seen, result, time.monotonic() - ended, got - ended)
+                if self.options.tell and processes.first:
+                    self.options.tell(trainer.seen)
                 ended = time.monotonic()
                 if self.profile:
                     self.profile.step()

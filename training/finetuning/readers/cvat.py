@@ -10,17 +10,16 @@ from operator import itemgetter
 
 from training.finetuning.readers.annotations import (
     AnnotatedPhoto,
-    Annotation,
     AnnotationError,
     BadAnnotationError,
     Photo,
 )
 from training.finetuning.readers.cvat_meta import CvatTask, read_tasks, stated_size
+from training.finetuning.readers.cvat_parts import INTERPOLATED, CvatPart, annotations_of, part
 from training.finetuning.readers.cvat_shapes import OUTLINES, CvatShape, as_number
 from training.finetuning.readers.photo_finder import PhotoFinder
 from training.finetuning.readers.reading_report import ReadingReport
 
-INTERPOLATED = "interpolated between keyframes"
 NO_NAMES = "a track of a task of images"
 _LAST_FRAME = 1e9
 
@@ -111,24 +110,12 @@ def _identity(image: ElementTree.Element) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A shape of a photo: z order, group (empty for none), and what an annotation has."""
-
-    order: float
-    group: str
-    name: str
-    label: str
-    source: str
-    shape: CvatShape
-
-
-@dataclass(frozen=True)
 class _Reader:
     finder: PhotoFinder
     report: ReadingReport
 
     def photos(
-        self, identity: str, size: tuple[int, int] | None, group: str, parts: Sequence[_Part], task: CvatTask
+        self, identity: str, size: tuple[int, int] | None, group: str, parts: Sequence[CvatPart], task: CvatTask
     ) -> Iterator[AnnotatedPhoto]:
         """The photo with its objects, or nothing."""
         if not parts:
@@ -138,52 +125,33 @@ class _Reader:
         except BadAnnotationError as error:
             self.report.skip(error.kind, identity, error.text)
             return
-        objects: dict[str, list[_Part]] = {}
-        for place, part in enumerate(sorted(parts, key=lambda part: part.order)):
-            objects.setdefault(f"group {part.group}" if part.group else f"#{place}", []).append(part)
-        annotations = tuple(self._annotation(key, same, identity, task) for key, same in objects.items())
+        annotations = annotations_of(parts, identity, task.assignee, self.report)
         yield AnnotatedPhoto(Photo(identity, file, size, group, "upright", "cvat"), annotations, updated=task.updated)
 
-    def _annotation(self, key: str, parts: Sequence[_Part], identity: str, task: CvatTask) -> Annotation:
-        first, grouped = parts[0], len(parts) > 1
-        name = f"{key} ({', '.join(part.name for part in parts[:3])})" if grouped else first.name
-        if len({part.label for part in parts}) > 1:
-            self.report.decide("a group of several labels", f"{name} of {identity}", f"one object, {first.label!r}")
-        shapes = tuple(part.shape for part in parts)
-        return Annotation(name, shapes, first.label, first.source, task.assignee)
 
-
-def _parts(image: ElementTree.Element, identity: str, report: ReadingReport) -> Iterator[_Part]:
+def _parts(image: ElementTree.Element, identity: str, report: ReadingReport) -> Iterator[CvatPart]:
     """What outlines something; the rest goes into the report."""
     numbers: Counter[str] = Counter()
     for shape in image:
         numbers[shape.tag] += 1
-        part = _part(shape, shape, f"{shape.tag} {numbers[shape.tag]}", identity, report)
-        if part is not None:
-            yield part
+        found = _part(shape, shape, f"{shape.tag} {numbers[shape.tag]}", identity, report)
+        if found is not None:
+            yield found
 
 
 def _part(
     shape: ElementTree.Element, owner: ElementTree.Element, name: str, identity: str, report: ReadingReport
-) -> _Part | None:
+) -> CvatPart | None:
     """A shape, of which `owner` (itself, or its track) has group, label and source."""
-    order = as_number(shape.get("z_order", "0"))
-    if shape.tag not in OUTLINES:  # box, polyline, points, cuboid, skeleton, tag
-        report.skip(shape.tag, f"{name} of {identity}", "it outlines nothing")
-    elif order is None or order != order:
-        report.skip("a z_order that is no number", f"{name} of {identity}")
-    else:
-        group = owner.get("group_id", "").strip()
-        told = owner.get("label", ""), owner.get("source", "")
-        return _Part(order, "" if group == "0" else group, name, *told, CvatShape(shape.tag, shape.attrib))
-    return None
+    told = owner.get("group_id", ""), owner.get("label", ""), owner.get("source", "")
+    return part(CvatShape(shape.tag, shape.attrib), *told, name, identity, report)
 
 
 def _frames(
     tracks: Sequence[tuple[ElementTree.Element, CvatTask]], report: ReadingReport
-) -> dict[tuple[str, int, str], tuple[CvatTask, list[_Part]]]:
+) -> dict[tuple[str, int, str], tuple[CvatTask, list[CvatPart]]]:
     """The shapes of keyframes by subset, frame and task."""
-    frames: dict[tuple[str, int, str], tuple[CvatTask, list[_Part]]] = {}
+    frames: dict[tuple[str, int, str], tuple[CvatTask, list[CvatPart]]] = {}
     for track, task in tracks:
         name = f"track {track.get('id', '')} of {task.name}"
         if task.mode == "annotation":
@@ -200,10 +168,10 @@ def _frames(
             if number is None or not 0 <= number <= _LAST_FRAME or not number.is_integer():
                 report.skip("a frame that is no number", f"{shape.tag} of {name}")
                 continue
-            part = _part(shape, track, f"track {track.get('id', '')}", f"frame {int(number)} of {task.name}", report)
-            if part is not None:
+            found = _part(shape, track, f"track {track.get('id', '')}", f"frame {int(number)} of {task.name}", report)
+            if found is not None:
                 place = track.get("subset", ""), int(number), task.name
-                frames.setdefault(place, (task, []))[1].append(part)
+                frames.setdefault(place, (task, []))[1].append(found)
         if between:
             report.skip(INTERPOLATED, name, f"{between} frames")
     return frames

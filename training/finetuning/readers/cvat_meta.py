@@ -77,7 +77,7 @@ def _task(element: ElementTree.Element, meta: ElementTree.Element, where: str) -
         _text(element, "mode"),
         _text(element, "source"),
         _text(element, "assignee/username"),
-        _iso(_text(element, "updated")),
+        iso_time(_text(element, "updated")),
         None if size is None else stated_size(_text(size, "height"), _text(size, "width")),
     )
 
@@ -93,7 +93,8 @@ def _text(element: ElementTree.Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
 
 
-def _iso(text: str) -> str:
+def iso_time(text: str) -> str:
+    """A time in UTC, so that texts of times compare; empty for what is none."""
     try:
         time = datetime.fromisoformat(text)
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

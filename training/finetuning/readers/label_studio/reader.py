@@ -20,6 +20,7 @@ from training.finetuning.readers.annotations import (
 from training.finetuning.readers.label_studio.addresses import names
 from training.finetuning.readers.label_studio.choice import Chosen, choose, text_of
 from training.finetuning.readers.label_studio.config import LabellingConfig
+from training.finetuning.readers.label_studio.fetched import AddressBook
 from training.finetuning.readers.label_studio.forms import FLAT, label_studio_tasks
 from training.finetuning.readers.label_studio.shapes import OUTLINES, geometry, kind_of, shape_of
 from training.finetuning.readers.label_studio.task_photos import Found, Images, Target, TaskPhotos, Uploads
@@ -32,7 +33,7 @@ _UNREADABLE = "region that cannot be read"
 
 def read_label_studio(
     tasks: Any,
-    finder: PhotoFinder,
+    finder: PhotoFinder | AddressBook,
     report: ReadingReport,
     where: str,
     config: str | None = None,
@@ -49,7 +50,7 @@ def read_label_studio(
 
     Args:
         tasks: The export's JSON, in any form that `label_studio_tasks` knows.
-        finder: Finds the photos.
+        finder: Finds the photos, or notes their addresses.
         report: Is told what was skipped and decided.
         where: The file's name, for messages.
         config: The project's labelling config (XML).
@@ -61,7 +62,8 @@ def read_label_studio(
     every = label_studio_tasks(tasks)
     if every is None:
         raise AnnotationError(f"{where} is no export of Label Studio: export the project as JSON")
-    images = Images(Uploads(finder), _names(every), LabellingConfig(config) if config is not None else None)
+    files = finder if isinstance(finder, PhotoFinder) else None
+    images = Images(Uploads(files), _names(every), LabellingConfig(config) if config is not None else None)
     for number, task in enumerate(every, 1):
         name = f"task {text_of(task.get('id')) or f'at place {number}'} of {where}"
         if "data" not in task:
@@ -71,7 +73,7 @@ def read_label_studio(
         chosen = choose(task, name, report, use_predictions)
         if chosen is not None:
             data = task["data"] if isinstance(task["data"], Mapping) else {"data": task["data"]}
-            photos = TaskPhotos(data, finder, images, name, report)
+            photos = TaskPhotos(data, finder, images, name, report, text_of(task.get("id")))
             yield from _Task(name, group, bool(task.get(FLAT)), photos, report).read(chosen)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from training.finetuning.readers.annotations import BadAnnotationError
 from training.finetuning.readers.label_studio.addresses import as_uploaded, is_data, may_be_photo, names, without_prefix
 from training.finetuning.readers.label_studio.config import LabellingConfig, task_value
+from training.finetuning.readers.label_studio.fetched import AddressBook
 from training.finetuning.readers.photo_finder import NO_PHOTO, PhotoFinder, data_address, fits
 from training.finetuning.readers.reading_report import ReadingReport
 
@@ -54,16 +55,16 @@ class Uploads:
     """Finds photos whose names Label Studio changed as they were uploaded.
 
     Args:
-        finder: Knows the files.
+        finder: Knows the files; None where there are none.
     """
 
-    def __init__(self, finder: PhotoFinder) -> None:
+    def __init__(self, finder: PhotoFinder | None) -> None:
         self._finder = finder
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
         known: dict[str, list[str]] = {}
-        for name, _ in self._finder.paths():
+        for name, _ in self._finder.paths() if self._finder else ():
             known.setdefault(as_uploaded(PurePosixPath(name).name), []).append(name)
         return known
 
@@ -118,16 +119,24 @@ class TaskPhotos:
 
     Args:
         data: The task's data.
-        finder: Finds files.
+        finder: Finds files, or notes addresses that are fetched later.
         images: What is known of the project.
         name: Of the task, for people.
         report: Is told of decisions.
+        number: Of the task, as Label Studio has it.
     """
 
     def __init__(
-        self, data: Mapping[str, Any], finder: PhotoFinder, images: Images, name: str, report: ReadingReport
+        self,
+        data: Mapping[str, Any],
+        finder: PhotoFinder | AddressBook,
+        images: Images,
+        name: str,
+        report: ReadingReport,
+        number: str = "",
     ) -> None:
         self._data, self._finder, self._images, self._name, self._report = data, finder, images, name, report
+        self._number = number
         self._entries = [entry for entry in _entries(data, "", None, 0) if may_be_photo(entry.address)]
         self._known: dict[Target, Found | BadAnnotationError] = {}
 
@@ -236,6 +245,10 @@ class TaskPhotos:
             content = data_address(address)
             assert content is not None
             return Found(f"{self._name}, {key}", content)
+        if isinstance(self._finder, AddressBook):
+            if not address.strip():
+                raise BadAnnotationError(NO_PHOTO, f"{key} of the task is empty")
+            return Found(address[:1000], self._finder.place(address, self._number))
         for name in [*names(address), *self._images.uploads.paths(address)]:
             try:
                 return Found(address[:1000], self._finder.find(name, target.size))
@@ -266,7 +279,7 @@ def _entries(value: Any, key: str, place: int | None, depth: int) -> Iterator[_E
 
 def _fits(file: Path | bytes, size: tuple[int, int]) -> bool:
     if isinstance(file, Path):
-        return fits(file, size)
+        return file.exists() and fits(file, size)
     try:
         with Image.open(io.BytesIO(file)) as image:
             return size in (image.size, image.size[::-1])

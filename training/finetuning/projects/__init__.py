@@ -1,0 +1,1 @@
+"""Projects of annotation tools, read through the tools' own interfaces."""
