@@ -1,0 +1,1 @@
+"""Boxes into masks: for the boxes that a tool or a file holds already, in bulk."""
