@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)  # said outright: a script's background job starts with SIGINT ignored
-        studio = Studio(args.home, args.studio_bin, Path(sys.executable))
+        studio = Studio(args.home, args.studio_bin, Path(sys.executable), training="")
         try:
             return _run(studio, lock)
         except StackError as error:
@@ -88,6 +88,10 @@ def _run(studio: Studio, lock: TextIO) -> int:
      tool: the pink dots at the end of the toolbar on the right, "Auto-Detect", key M.
   2. Click on an object: its mask appears. Click where a part is missing; Alt+click where there is too much.
   3. Accept the mask with the tick below the photo, then Submit. A mask that was not accepted is lost.
+
+  4. Once 50 photos of yours are annotated: Settings, Model, the dots of icmformer, Start Training. If the weights that
+     it makes need fewer clicks, they answer from then on (docs/learning_loop.md).
+     How it goes: {studio.backend_url}/training  user {studio.backend_login[0]}  password {studio.backend_login[1]}
 
   Export as PNG, NumPy or JSON; other labelling configs export COCO (docs/label_studio.md).
   Ctrl-C stops both; `make demo` starts them again with your annotations; `make demo-reset` deletes everything.

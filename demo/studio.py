@@ -162,10 +162,17 @@ class Studio:
         studio_bin: `bin` folder of an environment with label-studio.
         backend_python: Python of an environment with this package.
         ports: Preferred ports of Label Studio and of the backend.
+        training: Further options of `training.finetune` for *Start Training*; None leaves that button without effect.
+            With it the backend asks for credentials, and its weights have versions, in `weights`.
     """
 
     def __init__(
-        self, home: Path, studio_bin: Path, backend_python: Path, ports: tuple[int, int] = (8080, 9090)
+        self,
+        home: Path,
+        studio_bin: Path,
+        backend_python: Path,
+        ports: tuple[int, int] = (8080, 9090),
+        training: str | None = None,
     ) -> None:
         self.home = home
         self.remembered = home / "demo.json"
@@ -175,6 +182,10 @@ class Studio:
         if self.first:  # a database that was not finished is of no use to anybody
             shutil.rmtree(home / "data", ignore_errors=True)
         self.token: str = known.get("token") or secrets.token_hex(20)
+        self.backend_login = ("label-studio", known.get("backend_password") or secrets.token_hex(20))
+        self.weights = home / "weights"
+        self.trains = training is not None
+        self._python = backend_python
         self.port, self.backend_port = (free_port(port) for port in ports)
         busy = [
             str(port) for port, got in zip(ports, (self.port, self.backend_port), strict=True) if port and port != got
@@ -214,17 +225,37 @@ class Studio:
                 "LABEL_STUDIO_API_KEY": self.token,
                 "ICMFORMER_CACHE_DIR": str(home / "cache"),
                 "OMP_WAIT_POLICY": "passive",
+                **({} if training is None else self._training(training)),
             },
             home / "logs" / "backend.log",
         )
 
+    def _training(self, options: str) -> dict[str, str]:
+        """The backend's settings for *Start Training*."""
+        return {
+            "ICMFORMER_WEIGHTS": str(self.weights),
+            "ICMFORMER_TRAINING_DIR": str(self.home / "training"),
+            "ICMFORMER_TRAINING_OPTIONS": options,
+            "BASIC_AUTH_USER": self.backend_login[0],
+            "BASIC_AUTH_PASS": self.backend_login[1],
+        }
+
     def start(self, tell: Any = None) -> None:
         """Starts both and waits until they answer; the first start of Label Studio sets its database up."""
         self.label_studio.start()
+        if self.trains and not (self.weights / "current").exists():
+            self._make_store()
         self.backend.start()
         self.backend.wait_for(f"{self.backend_url}/health", 120, tell)
         self.label_studio.wait_for(f"{self.url}/health", 300, tell)
         self._remember(set_up=True)
+
+    def _make_store(self) -> None:
+        """Begins the versions of the weights with the bundled ones."""
+        command = [str(self._python), "-m", "icmformer", "weights", "promote", str(self.weights), "starter"]
+        done = subprocess.run(command, cwd=ROOT, env=_own_environment(), capture_output=True, text=True)
+        if done.returncode:
+            raise StackError(f"the store of weights cannot be made: {done.stderr.strip()}")
 
     def _recall(self) -> dict[str, Any]:
         try:
@@ -235,12 +266,28 @@ class Studio:
 
     def _remember(self, set_up: bool) -> None:
         self.remembered.touch(mode=0o600)
-        self.remembered.write_text(json.dumps({"token": self.token, "set_up": set_up}))
+        self.remembered.write_text(
+            json.dumps({"token": self.token, "backend_password": self.backend_login[1], "set_up": set_up})
+        )
 
     def stop(self) -> None:
-        """Ends both."""
+        """Ends both, and a training."""
         self.backend.stop()
+        self._stop_training()
         self.label_studio.stop()
+
+    def _stop_training(self) -> None:
+        """Stops the training that runs, if any, as Ctrl-C does: the next start of the backend goes on with it."""
+        for file in (self.home / "training").glob("project-*/run-*/job.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                pid = int(json.loads(file.read_text())["pid"])
+                place = Path(f"/proc/{pid}/cmdline")
+                for number, seconds in ((signal.SIGINT, 30.0), (signal.SIGKILL, 5.0)):
+                    deadline = time.monotonic() + seconds
+                    if str(file.parent).encode() in place.read_bytes():  # else it has ended, or is another process
+                        os.kill(pid, number)
+                    while place.read_bytes() and time.monotonic() < deadline:  # empty for one that nobody waited for
+                        time.sleep(0.1)
 
     def api(self, method: str, path: str, content: Any = None, files: Mapping[str, bytes] | None = None) -> Any:
         """One call of Label Studio's API; JSON in and out, bytes where the answer is none."""
@@ -268,9 +315,12 @@ class Studio:
             self.api("POST", f"/api/projects/{number}/import", files=photos)
         connected = self.api("GET", f"/api/ml?project={number}")
         about = {"url": self.backend_url, "project": number, "title": "icmformer", "is_interactive": True}
+        if self.trains:
+            user, password = self.backend_login
+            about |= {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
         if not connected:
             self.api("POST", "/api/ml", about)
-        elif connected[0]["url"] != self.backend_url:
+        elif connected[0]["url"] != self.backend_url or (self.trains and not connected[0]["basic_auth_pass_is_set"]):
             self.api("PATCH", f"/api/ml/{connected[0]['id']}", about)
         return number
 

@@ -9,11 +9,12 @@ import sys
 from typing import Any
 
 from icmformer.errors import ConfigError, IcmformerError
+from icmformer.fetching.label_studio import LabelStudio
 from icmformer.serving.errors import FetchError
 from icmformer.serving.logs import log_config, shared_metrics
 from icmformer.weights import RANDOM_PREFIX, load, locate
-from ls_backend.fetch import LabelStudio
 from ls_backend.settings import BackendSettings
+from ls_backend.training_options import training_store
 
 _SPARE_THREADS = 8  # for those who ask how it is while clicks wait
 _GRACE_SECONDS = 10  # at the end, for a click that came to its turn at the last moment
@@ -58,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
             return _check(settings)
         if not settings.weights.startswith(RANDOM_PREFIX):
             locate(settings.weights, settings)  # an error here is one line; loading is the worker's
+        if settings.training_dir is not None:
+            training_store(settings, settings.user)
         _try_port(args.host, port)
     except IcmformerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -109,6 +112,8 @@ def _try_port(host: str, port: int) -> None:
 
 
 def _check(settings: BackendSettings) -> int:
+    if settings.training_dir is not None:
+        print(f"training        {training_store(settings, settings.user)} can be trained and promoted to")
     print(f"weights         {load(settings.weights, settings).name}")
     if not settings.url:
         raise ConfigError("LABEL_STUDIO_URL is not set")

@@ -21,6 +21,8 @@ from icmformer.serving.logs import current_request
 from icmformer.timings import server_timing
 from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
+from ls_backend.training_jobs import START
+from ls_backend.training_page import training_page
 
 log = logging.getLogger("icmformer.label_studio")
 _OPEN = frozenset({"/health", "/ready", "/webhook"})  # callers of these come without credentials
@@ -119,6 +121,8 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     def webhook() -> tuple[dict[str, Any], int]:
         """Label Studio reports saved annotations here: the masks in them tell how many clicks each took.
 
+        *Start Training* comes here, too.
+
         A webhook brings no credentials unless it is set up to. Where credentials are required, a webhook without them
         is ignored, not refused.
         """
@@ -128,8 +132,30 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
                 log.warning("a webhook came without credentials and is ignored: give it an Authorization header")
             return {"status": "ignored"}, 200
         with webhooks.read(request.stream) as content, one_at_a_time:
-            save = backend.saved(_parsed(content))
+            body = _parsed(content)
+            pressed = isinstance(body, dict) and body.get("action") == START
+            save = None if pressed else backend.saved(body)
+        if pressed:
+            return backend.train(body), 200
         return {"status": "noted" if save and save.regions else "ignored"}, 200
+
+    @app.post("/train")
+    def train() -> dict[str, Any]:
+        """*Start Training* of a Label Studio that sends no webhook for it."""
+        return backend.train(_json_body())
+
+    @app.post("/job_status")
+    def job_status() -> tuple[dict[str, Any], int]:
+        found = backend.trainings.job_status(_json_body()) if backend.trainings else None
+        return (found, 200) if found else ({"error": "there is no such training any more", "kind": "gone"}, 410)
+
+    @app.get("/training")
+    def training() -> dict[str, Any] | Response:
+        """How the last training stands: for programs, and as a page for people."""
+        status = backend.training()
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+            return Response(training_page(status), mimetype="text/html")
+        return status
 
     @app.get("/metrics")
     def show_metrics() -> Response:

@@ -9,22 +9,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from icmformer import CleanUp, Engine, IcmformerError
+from icmformer.fetching.filecache import FileCache
+from icmformer.fetching.label_studio import LabelStudio
 from icmformer.inference.cache import ByteLRU
 from icmformer.serving.click_log import ClickLog
 from icmformer.serving.core import SUPERSEDED, Outcome, ServingCore, SourceImage, load_engine
+from icmformer.serving.errors import TrainingRefusedError
 from icmformer.serving.logs import current_request
 from icmformer.serving.metrics import Metrics
 from icmformer.serving.queue import RequestQueue, Turn
+from icmformer.serving.version_watch import watch_versions
 from icmformer.types import MaskResult
+from icmformer.weights.versions import VersionStore, store_of
 from ls_backend import codec, saved_annotations
 from ls_backend.codec import InteractiveRequest
-from ls_backend.fetch import LabelStudio
-from ls_backend.filecache import FileCache
 from ls_backend.images import DecodedImage, Images
+from ls_backend.known_versions import KnownVersion, KnownVersions, model_name
 from ls_backend.labelling_config import read_config
-from ls_backend.saved_annotations import Save
+from ls_backend.saved_annotations import Region, Save
 from ls_backend.settings import BackendSettings
 from ls_backend.task_image import image_url
+from ls_backend.training_jobs import TrainingJobs
+from ls_backend.training_options import OFF
 
 log = logging.getLogger("icmformer.label_studio")
 _PREFETCHES = 8
@@ -37,7 +43,6 @@ class LabelStudioCodec:
     Args:
         images: Loads a task's images.
         polygon_points: Most points of a polygon.
-        model_version: Of replies.
     """
 
     tool = "label studio"
@@ -45,8 +50,11 @@ class LabelStudioCodec:
     image_stage = "fetch"
     clean_up: CleanUp | None = None
 
-    def __init__(self, images: Images, polygon_points: int, model_version: str) -> None:
-        self.images, self._polygon_points, self._model_version = images, polygon_points, model_version
+    def __init__(self, images: Images, polygon_points: int) -> None:
+        self.images, self._polygon_points = images, polygon_points
+
+    def model_name(self, engine: Engine) -> str:
+        return model_name(engine.weights.name, engine.weights.sha256, engine.profile.name)
 
     def parse(self, body: Any) -> InteractiveRequest | None:
         return codec.parse(body)
@@ -54,9 +62,9 @@ class LabelStudioCodec:
     def image(self, request: InteractiveRequest, turn: Turn | None) -> SourceImage:
         return SourceImage(self.images.load(request.url, request.task, turn))
 
-    def encode(self, request: InteractiveRequest, result: MaskResult) -> JSON:
-        regions = codec.answer(request, result.mask, result.score, self._polygon_points)
-        return {"results": [{"result": regions, "score": result.score, "model_version": self._model_version}]}
+    def encode(self, request: InteractiveRequest, result: MaskResult, model: str) -> JSON:
+        regions = codec.answer(request, result.mask, result.score, self._polygon_points, model)
+        return {"results": [{"result": regions, "score": result.score, "model_version": model}]}
 
     def no_mask(self) -> JSON:
         return {"results": []}
@@ -71,6 +79,7 @@ class Backend:
         requests: Where requests wait for the engine.
         polygon_points: Most points of a polygon.
         click_log: Where clicks and accepted masks are written down; nowhere by default.
+        store: Holds the versions of the weights, where they have any: masks that other replicas made are known by it.
     """
 
     def __init__(
@@ -80,16 +89,23 @@ class Backend:
         requests: RequestQueue,
         polygon_points: int,
         click_log: ClickLog | None = None,
+        store: VersionStore | None = None,
     ) -> None:
-        self.engine, self.images, self.requests = engine, images, requests
-        self.model_version = f"icmformer {engine.weights.name} {engine.weights.sha256[:8]} {engine.profile.name}"
+        self.images, self.requests = images, requests
         self.metrics = Metrics(engine, images.decoded)
-        label_studio = LabelStudioCodec(images, polygon_points, self.model_version)
-        self._core: ServingCore[InteractiveRequest, JSON] = ServingCore(
-            engine, label_studio, self.model_version, requests, click_log, self.metrics
+        label_studio = LabelStudioCodec(images, polygon_points)
+        self.core: ServingCore[InteractiveRequest, JSON] = ServingCore(
+            engine, label_studio, requests, click_log, self.metrics
         )
+        self._versions = KnownVersions(self.core.weights_served, store)
+        self.trainings: TrainingJobs | None = None
         self._prefetches: queue.Queue[tuple[str, str]] = queue.Queue(_PREFETCHES)  # address, task
         threading.Thread(target=self._prefetch_all, name="prefetch", daemon=True).start()
+
+    @property
+    def model_version(self) -> str:
+        """Names the model in use."""
+        return self.core.model
 
     @staticmethod
     def from_settings(settings: BackendSettings) -> Backend:
@@ -101,15 +117,21 @@ class Backend:
         click_log = ClickLog(settings.click_log)
         engine = load_engine(settings)
         decoded: ByteLRU[DecodedImage] = ByteLRU(settings.image_cache_mb << 20)
-        files = FileCache(settings.cache_dir / "label-studio", settings.file_cache_bytes)
+        files = FileCache(settings.fetched_files, settings.file_cache_bytes)
         studio = LabelStudio.from_settings(settings)
-        images = Images(studio, files, decoded, settings.max_pixels, settings.max_image_bytes)
+        images = Images(studio, files, decoded, settings.max_pixels)
         requests = RequestQueue(settings.places, settings.queue, settings.queue_seconds)
-        return Backend(engine, images, requests, settings.polygon_points, click_log)
+        store = store_of(settings.weights, settings)
+        backend = Backend(engine, images, requests, settings.polygon_points, click_log, store)
+        watch_versions(backend.core, settings)
+        if settings.training_dir is not None:
+            backend.trainings = TrainingJobs(settings, backend.metrics)
+            backend.trainings.begin()
+        return backend
 
     def predict(self, body: Any) -> Outcome[JSON]:
         """Answers a request of Label Studio's `/predict`; never raises."""
-        outcome = self._core.respond(body, current_request.get())
+        outcome = self.core.respond(body, current_request.get())
         facts = {"facts": outcome.log_line()}
         if outcome.error:
             level = logging.ERROR if outcome.fault else logging.WARNING
@@ -129,6 +151,21 @@ class Backend:
             self._prefetch(body)
         return outcome
 
+    def train(self, body: Any) -> JSON:
+        """Answers Label Studio's *Start Training*.
+
+        Raises:
+            RequestError: A body that is not what Label Studio sends.
+            TrainingRefusedError: Trainings are off, or this one cannot be started.
+        """
+        if self.trainings is None:
+            raise TrainingRefusedError(OFF)
+        return self.trainings.press(body)
+
+    def training(self) -> JSON:
+        """How the last training stands."""
+        return {"state": "off", "reason": OFF, "runs": []} if self.trainings is None else self.trainings.status()
+
     def saved(self, body: Any) -> Save | None:
         """Reads what Label Studio's webhook says of a saved annotation; counts it and writes it to the click log.
 
@@ -142,11 +179,16 @@ class Backend:
             RequestError: A body that is not what Label Studio sends.
         """
         save = saved_annotations.parse(body)
-        if save is not None and (save.regions or not save.first):  # one that is left without our masks counts as such
-            regions = [{"id": r.id, "clicks": r.clicks, "edited": r.edited} for r in save.regions]
-            self._core.click_log.write("accepted", "label studio", annotation=save.annotation, regions=regions)
-        for region in save.regions if save and save.first else ():
-            self.metrics.accepted(region.clicks)
+        if save is None:
+            return None
+        makers = [self._versions.find(region.version) for region in save.regions]
+        if save.regions or not save.first:  # one that is left without our masks counts as such
+            regions = [_logged(*kept) for kept in zip(save.regions, makers, strict=True)]
+            self.core.click_log.write("accepted", "label studio", annotation=save.annotation, regions=regions)
+        for region, maker in zip(save.regions, makers, strict=True) if save.first else ():
+            self.metrics.accepted(region.clicks, maker.weights if maker else None)
+        if save.first and self.trainings is not None:
+            self.trainings.annotated(body)
         return save
 
     def _prefetch(self, body: Any) -> None:
@@ -171,10 +213,17 @@ class Backend:
                 image = self.images.load(url, task)
                 if not self.requests.waiting:
                     with self.requests.enter():
-                        self.engine.prefetch(image)
+                        self.core.engine.prefetch(image)
             except IcmformerError as error:
                 log.warning("not prefetched: %s", error)
             except Exception:
                 log.exception("prefetching failed")
             finally:
                 self._prefetches.task_done()
+
+
+def _logged(region: Region, maker: KnownVersion | None) -> JSON:
+    """A kept mask's facts for the click log."""
+    facts = {"id": region.id, "clicks": region.clicks, "edited": region.edited}
+    known = {"version": region.version, "model": maker and maker.model}
+    return facts | {name: value for name, value in known.items() if value is not None}

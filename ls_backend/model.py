@@ -13,8 +13,10 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 from label_studio_ml.response import ModelResponse
 
+from icmformer.serving.errors import RequestError, status_of
 from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
+from ls_backend.training_jobs import START
 
 log = logging.getLogger("icmformer.label_studio")
 
@@ -66,6 +68,16 @@ class ICMFormerModel(LabelStudioMLBase):  # type: ignore[misc]
         reply = outcome.reply or {"results": []}
         return ModelResponse(predictions=reply["results"], model_version=_backend().model_version)
 
-    def fit(self, event: str, data: Any, **kwargs: Any) -> dict[str, str]:
-        """Training does not run inside the backend."""
-        return {"status": f"{event} noted; fine-tuning is a command of its own, see docs/training.md"}
+    def fit(self, event: str, data: Any, **kwargs: Any) -> dict[str, Any]:
+        """Does what the webhook of `ls_backend.app` does: Start Training, and the clicks of saved annotations."""
+        backend = _backend()
+        try:
+            if event == START:
+                return backend.train(data)
+            save = backend.saved(data)
+        except RequestError as error:
+            _, kind = status_of(error)
+            log.warning("%s: %s", kind, error)
+            backend.metrics.refused(kind)
+            return {"status": f"{kind}: {error}"}
+        return {"status": "noted" if save and save.regions else "ignored"}

@@ -41,26 +41,47 @@ def studio(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def page(studio):
+def browser():
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine; `make e2e` says how to get one")
     sync_api = pytest.importorskip("playwright.sync_api")
     PICTURES.mkdir(parents=True, exist_ok=True)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        context = browser.new_context(viewport={"width": 1600, "height": 900})
-        home = (studio.url, "data:", "blob:")
-        context.route("**/*", lambda r: r.continue_() if r.request.url.startswith(home) else r.abort())
-        page = context.new_page()
-        page.goto(f"{studio.url}/user/login/")
-        page.fill("input[name=email]", USER)
-        page.fill("input[name=password]", PASSWORD)
-        page.press("input[name=password]", "Enter")
-        page.wait_for_load_state()
-        page.evaluate("localStorage.setItem('autoAnnotation', 'true')")
-        page.evaluate("localStorage.setItem('autoAcceptSuggestions', 'false')")
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def sign_in(browser):
+    """Opens a page of a Label Studio as its user, once for each; it goes to no other host but the backend's."""
+    pages = {}
+
+    def page_of(studio):
+        if studio.url not in pages:
+            context = browser.new_context(
+                viewport={"width": 1600, "height": 900},
+                http_credentials=dict(zip(("username", "password"), studio.backend_login, strict=True)),
+            )
+            home = (studio.url, studio.backend_url, "data:", "blob:")
+            context.route("**/*", lambda r: r.continue_() if r.request.url.startswith(home) else r.abort())
+            page = context.new_page()
+            page.goto(f"{studio.url}/user/login/")
+            page.fill("input[name=email]", USER)
+            page.fill("input[name=password]", PASSWORD)
+            page.press("input[name=password]", "Enter")
+            page.wait_for_load_state()
+            page.evaluate("localStorage.setItem('autoAnnotation', 'true')")
+            page.evaluate("localStorage.setItem('autoAcceptSuggestions', 'false')")
+            pages[studio.url] = page
+        return pages[studio.url]
+
+    return page_of
+
+
+@pytest.fixture(scope="session")
+def page(studio, sign_in):
+    return sign_in(studio)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """An annotator at a real page clicks, corrects, accepts, submits; what Label Studio then holds is the engine's mask."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from skimage import draw
 from demo.photos import sample_photos
 from demo.studio import CONFIGS
 from icmformer import CleanUp, LoadedImage, mask_to_polygons
+from icmformer.serving.version_tags import version_tag
 from tests.e2e.annotator import Annotator, clicks_of
 from tests.ls_backend.conftest import rotated
 
@@ -102,8 +104,11 @@ def test_a_point_restored_from_a_draft_still_counts_as_positive(studio, page, en
 def object_clicks(studio):
     """Count and sum of the backend's metric of clicks an object."""
     with urllib.request.urlopen(f"{studio.backend_url}/metrics", timeout=20) as reply:
-        told = dict(line.rsplit(" ", 1) for line in reply.read().decode().splitlines() if not line.startswith("#"))
-    return float(told["icmformer_object_clicks_count"]), float(told["icmformer_object_clicks_sum"])
+        told = [line.rsplit(" ", 1) for line in reply.read().decode().splitlines() if not line.startswith("#")]
+    return tuple(
+        sum(float(value) for name, value in told if name.startswith(f"icmformer_object_clicks_{what}{{"))
+        for what in ("count", "sum")
+    )
 
 
 def test_the_webhook_tells_how_many_clicks_a_kept_mask_took(studio, page):
@@ -114,7 +119,11 @@ def test_the_webhook_tells_how_many_clicks_a_kept_mask_took(studio, page):
     annotator = Annotator(page, studio, project, "coffee")
     annotator.click(*ON_CUP)
     annotator.click(*BESIDE, negative=True)
-    annotator.accept_and_submit()
+    saved = annotator.accept_and_submit()["result"]
+    with urllib.request.urlopen(f"{studio.backend_url}/health", timeout=20) as reply:
+        tag = version_tag(json.load(reply)["model_version"])
+    masks = [region["id"] for region in saved if region["type"] == "brush"]
+    assert [identity[16:] for identity in masks] == [f"n2v{tag}"]  # of the last answer, as the page keeps it
     deadline = time.monotonic() + 20
     while object_clicks(studio) == (count, total) and time.monotonic() < deadline:
         time.sleep(0.2)

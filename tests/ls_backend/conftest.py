@@ -16,16 +16,16 @@ from PIL import Image
 from skimage import data
 
 from icmformer import LoadedImage
+from icmformer.fetching.addresses import Policy, Site
+from icmformer.fetching.filecache import FileCache
+from icmformer.fetching.label_studio import LabelStudio
+from icmformer.fetching.proxies import DIRECT
 from icmformer.inference.cache import ByteLRU
 from icmformer.serving.logs import log_config
 from icmformer.serving.queue import RequestQueue
-from ls_backend.addresses import Policy, Site
 from ls_backend.app import create_app
 from ls_backend.backend import Backend
-from ls_backend.fetch import LabelStudio
-from ls_backend.filecache import FileCache
 from ls_backend.images import Images
-from ls_backend.proxies import DIRECT
 from ls_backend.settings import BackendSettings
 
 LEGACY = "0123456789abcdef"
@@ -197,7 +197,7 @@ def make_images(tmp_path, studio):
         home = studio.url if url is None else url
         policy = Policy.for_home(home, allowed, proxies)
         label_studio = LabelStudio(home, token, policy, seconds, limit, [Site.of(alias) for alias in aliases])
-        return Images(label_studio, FileCache(tmp_path / "files", files), ByteLRU(1 << 26), max_pixels, limit)
+        return Images(label_studio, FileCache(tmp_path / "files", files), ByteLRU(1 << 26), max_pixels)
 
     return make
 

@@ -149,7 +149,7 @@ def test_a_busy_backend_says_when_to_come_again(make_client, make_backend):
 
 def test_a_fault_of_ours_is_a_500_without_its_traceback(make_backend, monkeypatch, caplog):
     backend = make_backend()
-    monkeypatch.setattr(backend.engine.__class__, "segment", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(backend.core.engine.__class__, "segment", lambda *_, **__: 1 / 0)
     reply = create_app(backend, BackendSettings()).test_client().post("/predict", json=body(click(40, 40)))
     assert reply.status_code == 500
     assert "ZeroDivision" not in reply.text

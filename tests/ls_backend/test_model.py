@@ -6,6 +6,7 @@ import types
 import pytest
 
 from tests.ls_backend.conftest import BRUSH, body, click
+from tests.ls_backend.trainings import Trainings, ended
 
 
 @pytest.fixture
@@ -54,5 +55,18 @@ def test_a_bad_request_gets_nothing_and_a_log_line(model, caplog):
     assert "404" in caplog.text
 
 
-def test_fit_is_a_polite_no(model):
-    assert "fine-tuning" in model[0].fit("START_TRAINING", {})["status"]
+def test_start_training_and_saved_annotations_do_what_the_routes_do(model, tmp_path):
+    runtime, backend = model
+    press = {"action": "START_TRAINING", "project": {"id": 3}}
+    assert "ICMFORMER_TRAINING_DIR" in runtime.fit("START_TRAINING", press)["status"]
+    assert 'kind="training refused"} 1.0' in backend.metrics.text().decode()
+    trainings = Trainings(tmp_path)
+    backend.trainings = trainings.jobs(training_every=1)
+    assert "project must be" in runtime.fit("START_TRAINING", {"project": {"id": "x"}})["status"]
+    assert runtime.fit("START_TRAINING", press)["job"] == "project-3/run-1"
+    trainings.end()
+    ended(backend.trainings)
+    created = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": []}, "project": {"id": 4}}
+    assert runtime.fit("ANNOTATION_CREATED", created) == {"status": "ignored"}  # none of its masks is ours
+    ended(backend.trainings)
+    assert trainings.run("project-4/run-1").exists()

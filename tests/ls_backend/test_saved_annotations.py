@@ -47,8 +47,11 @@ def answers(client, *requests):
 
 def objects(client):
     """Count and sum of the metric of clicks an object."""
-    told = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if not line.startswith("#"))
-    return float(told["icmformer_object_clicks_count"]), float(told["icmformer_object_clicks_sum"])
+    told = [line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if not line.startswith("#")]
+    return tuple(
+        sum(float(value) for name, value in told if name.startswith(f"icmformer_object_clicks_{what}{{"))
+        for what in ("count", "sum")
+    )
 
 
 def test_the_annotators_number_of_clicks(logged, log, capsys):
@@ -92,8 +95,11 @@ def test_the_log_has_neither_images_nor_names(logged, log):
         "milliseconds", "model",
     }  # fmt: skip
     assert 0 < lines[0]["area"] < 1
-    assert lines[1]["regions"] == [{"id": regions[0]["id"], "clicks": 1, "edited": False}]
-    assert "cat" not in log.read_text().replace(lines[0]["model"], "").lower()
+    identity, model = regions[0]["id"], lines[0]["model"]
+    assert lines[1]["regions"] == [
+        {"id": identity, "clicks": 1, "edited": False, "version": identity.split("v")[1], "model": model}
+    ]
+    assert "cat" not in log.read_text().replace(model, "").lower()
     assert log.stat().st_mode & 0o077 == 0  # the owner's alone
 
 

@@ -1,0 +1,258 @@
+"""Label Studio's *Start Training*: a fine-tuning as a process of its own, one at a time, which outlives the backend."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from icmformer.errors import ConfigError, IcmformerError
+from icmformer.serving.errors import RequestError, TrainingRefusedError
+from icmformer.serving.metrics import Metrics
+from ls_backend import training_options
+from ls_backend.settings import BackendSettings
+from ls_backend.training_follower import Follower
+from ls_backend.training_options import threads_of, training_store
+from ls_backend.training_runs import GOES_ON, Facts, Run, Runs, now
+
+log = logging.getLogger("icmformer.label_studio")
+START = "START_TRAINING"
+_RECENT = 5
+_NICE = 19
+_MOST_BY_ITSELF = 5  # starts of a backend that go on with one run without being asked: what kills it may kill again
+_ENDING_SECONDS = 10.0  # for a training that has told its end, to be gone
+_JOB_STATUS = {"running": "started", "promoted": "finished", "not promoted": "finished", "failed": "failed"}
+_NOT_FOR_TRAININGS = ("BASIC_AUTH_", "PROMETHEUS_", "ICMFORMER_TRAINING_", "ICMFORMER_CLICK_LOG")
+
+
+class TrainingJobs:
+    """Starts trainings, goes on with them, and tells how they stand. Safe to call from several threads and processes.
+
+    Args:
+        settings: Of the backend, with a folder for trainings.
+        metrics: Told how trainings go.
+        program: The command that trains, without its options; `training.finetune` by default.
+
+    Raises:
+        ConfigError: Something that trainings need is missing.
+        WeightsError: There are no such weights.
+    """
+
+    def __init__(self, settings: BackendSettings, metrics: Metrics, program: Sequence[str] | None = None) -> None:
+        assert settings.training_dir is not None
+        self._settings, self._program = settings, tuple(program or training_options.PROGRAM)
+        self._store = training_store(settings, settings.user)
+        self._threads = threads_of(settings.training_options)
+        try:
+            self.runs = Runs(settings.training_dir)
+        except OSError as error:
+            raise ConfigError(
+                f"ICMFORMER_TRAINING_DIR: {settings.training_dir} cannot be used: {error.strerror or error}"
+            ) from error
+        self._follower = Follower(self.runs, metrics, self.start_what_is_due)
+
+    def begin(self) -> None:
+        """For the start of a backend: goes on with a training that was interrupted, and follows those that run."""
+        try:
+            self._go_on()
+        except IcmformerError as error:
+            log.warning("the interrupted training does not go on: %s", error)
+        self._follower.start()
+
+    def press(self, body: Any) -> Facts:
+        """Somebody pressed *Start Training*; `body` is what Label Studio sent.
+
+        Raises:
+            RequestError: It names no project.
+            TrainingRefusedError: The training cannot be started.
+        """
+        return self.start(project_of(body), "Start Training was pressed")
+
+    def annotated(self, body: Any) -> None:
+        """An annotation was created: with enough of them a training starts, if that is asked for."""
+        every = self._settings.training_every
+        annotation = body.get("annotation") if isinstance(body, Mapping) else None
+        if not every or not isinstance(annotation, Mapping) or body.get("action") != "ANNOTATION_CREATED":
+            return
+        number = annotation.get("id")
+        if type(number) is not int or annotation.get("was_cancelled"):
+            return
+        try:
+            if self.runs.annotated(project_of(body), number) >= every:
+                self.start_what_is_due()
+        except (IcmformerError, OSError) as error:
+            log.warning("an annotation is not counted for the next training: %s", error)
+
+    def start_what_is_due(self) -> None:
+        """Starts a training of a project with enough annotations, unless one runs."""
+        every = self._settings.training_every
+        due = [project for project in self.runs.projects() if every and self.runs.count(project) >= every]
+        if not due or self.runs.training():
+            return
+        runs = self.runs.of_project(due[0])
+        if runs and self.runs.state(runs[-1], training=False) in GOES_ON:
+            return  # what ended it may end it again: a press or the start of a backend goes on with it
+        try:
+            self.start(due[0], f"{every} annotations were created")
+        except IcmformerError as error:
+            log.warning("project %s is due for a training, which does not start: %s", due[0], error)
+
+    def start(self, project: int, why: str) -> Facts:
+        """Starts a training, or goes on with the project's last one where that was interrupted.
+
+        Returns:
+            What came of it, as the reply to Label Studio.
+
+        Raises:
+            TrainingRefusedError: It cannot be started.
+        """
+        last = self.runs.last()
+        ending = last is not None and last.status().get("state") != "running"
+        with self.runs.claimed(_ENDING_SECONDS if ending else 1.0) as lock:
+            last = self.runs.last()
+            if lock is None:
+                told = f"a training is running already, {last.name if last else 'not known'}; press again once it ends"
+                log.info("%s: %s", why, told)
+                job = {"job": last.name} if last and last.project == project else {}
+                return {"status": "running", "told": told, **job}
+            runs = self.runs.of_project(project)
+            goes_on = bool(runs) and self._may_go_on(runs[-1])
+            run = runs[-1] if goes_on else Run(self.runs.root, project, runs[-1].number + 1 if runs else 1)
+            self._launch(run, lock, by_itself=0)
+            verb = "goes on with" if goes_on else "starts"
+            log.info("%s: project %d %s %s", why, project, verb, run.name)
+            return {"status": "going on" if goes_on else "started", "job": run.name, "told": f"{verb} {run.name}"}
+
+    def status(self) -> Facts:
+        """How the last training stands, and what became of those before it."""
+        last, training = self.runs.last(), self.runs.training()
+        shown: Facts = {"state": "none"} if last is None else self._shown(last, training)
+        return {**shown, "runs": [self._shown(run, training) for run in self.runs.recent(_RECENT)]}
+
+    def job_status(self, body: Any) -> Facts | None:
+        """What Label Studio is told of a job that a reply named; None where there is no such run any more."""
+        name = body.get("job") if isinstance(body, Mapping) else None
+        run = self.runs.named(name) if isinstance(name, str) else None
+        if run is None:
+            return None
+        shown = self._shown(run, self.runs.training())
+        return {"job_status": _JOB_STATUS.get(shown["state"], "stopped"), **shown}
+
+    def _shown(self, run: Run, training: bool) -> Facts:
+        status = run.status()
+        told = {name: status.get(name) or "" for name in ("stage", "reason", "version", "error", "difference")}
+        told["clicks"] = status.get("clicks") or {}
+        counts = {name: status.get(name, 0) for name in ("done", "total")}
+        state = self.runs.state(run, training, status)
+        since = status.get("started", "")
+        return {"state": state, "project": run.project, "run": run.name, **told, **counts, "since": since}
+
+    def _may_go_on(self, run: Run) -> bool:
+        """Whether the same command goes on in a run's folder; nobody trains now."""
+        state = self.runs.state(run, training=False)
+        wanted = state in GOES_ON or (state == "failed" and bool(run.status().get("again")))
+        return wanted and run.job().get("options") == list(self._settings.training_options)
+
+    def _go_on(self) -> None:
+        """Goes on with the last training where that was interrupted."""
+        last = self.runs.last()
+        if last is None or self.runs.training() or self.runs.state(last) not in GOES_ON:
+            return
+        tries = int(last.job().get("by itself", 0))
+        if not self._may_go_on(last):
+            log.warning("%s was interrupted, and the options are others by now: Start Training begins anew", last.name)
+            return
+        if tries >= _MOST_BY_ITSELF:
+            log.warning("%s was interrupted %d times: Start Training goes on with it", last.name, tries)
+            return
+        with self.runs.claimed(0) as lock:
+            if lock is not None and self.runs.last() == last:
+                self._launch(last, lock, by_itself=tries + 1)
+                log.info("%s was interrupted, and goes on", last.name)
+
+    def _launch(self, run: Run, lock: int, by_itself: int) -> None:
+        """Starts the process, which keeps the lock for as long as it lives.
+
+        Raises:
+            TrainingRefusedError: There is no room for it, or it cannot be started.
+        """
+        command = [*self._program, "--label-studio", self._settings.url, "--project", str(run.project)]
+        command += ["--weights", str(self._store), "--promote", str(self._store), "--out", str(run.folder)]
+        command += ["--name", f"project-{run.project}", *self._settings.training_options]
+        if not any(word.split("=", 1)[0] == "--threads" for word in self._settings.training_options):
+            command += ["--threads", str(self._threads)]
+        options = list(self._settings.training_options)
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            attempt = int(run.job().get("attempt", 0)) + 1
+            job: Facts = {"options": options, "attempt": attempt, "by itself": by_itself, "at": now()}
+            run.write_job(**job)
+            run.write_status(state="running", stage="starting", done=0, total=0, started=now())
+            self.runs.remember(run)
+            with run.log.open("ab") as out:
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(),
+                    pass_fds=(lock,),
+                    start_new_session=True,
+                )
+        except OSError as error:  # a full disk among them
+            raise TrainingRefusedError(f"the training cannot be started: {error}") from error
+        with suppress(OSError):  # it has ended already
+            os.setpriority(os.PRIO_PGRP, child.pid, _NICE)
+        with suppress(OSError):  # where memory gets short, the training goes first
+            Path(f"/proc/{child.pid}/oom_score_adj").write_text("1000")
+        with suppress(OSError):
+            run.write_job(**job, pid=child.pid)
+            if attempt == 1:  # one that goes on has read its annotations before
+                self.runs.forget_annotations(run.project)
+            self.runs.prune(run.project)
+        threading.Thread(target=_wait, args=(child, run, attempt), name="training", daemon=True).start()
+
+    def _environment(self) -> dict[str, str]:
+        """The backend's, without what is no business of a training; the token comes this way."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_TRAININGS)}
+        threads = str(self._threads)
+        own = {"LABEL_STUDIO_API_KEY": self._settings.api_key, "LABEL_STUDIO_URL": self._settings.url}
+        own |= {"OMP_NUM_THREADS": threads, "ICMFORMER_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        here = Path(__file__).resolve().parents[1]
+        if here.name not in ("site-packages", "dist-packages"):  # a clone: the training comes from it, too
+            own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), kept.get("PYTHONPATH"))))
+        return {**kept, **own}
+
+
+def project_of(body: Any) -> int:
+    """The number of the project that a request is about: an object with an `id`, or `N.timestamp`.
+
+    Raises:
+        RequestError: There is none, or no number from 1 on.
+    """
+    project = body.get("project") if isinstance(body, Mapping) else None
+    number = project.get("id") if isinstance(project, Mapping) else project
+    if isinstance(number, str):
+        text = number.partition(".")[0]
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    if type(number) is not int or not 0 < number < 10**18:
+        raise RequestError("project must be one of Label Studio's, with a whole number from 1 on as its id")
+    return number
+
+
+def _wait(child: subprocess.Popen[bytes], run: Run, attempt: int) -> None:
+    """Waits for a training's end; tells what one came to that could not tell itself, as where an option is wrong."""
+    code = child.wait()
+    if code <= 0 or run.job().get("attempt") != attempt or run.status().get("state") != "running":
+        return
+    last = f"it ended with status {code}"
+    with suppress(OSError, IndexError), run.log.open("rb") as file:
+        file.seek(max(0, run.log.stat().st_size - 4096))
+        last = file.read().decode(errors="replace").strip().splitlines()[-1][-500:]
+    with suppress(OSError):
+        run.write_status(**{**run.status(), "state": "failed", "error": last})

@@ -1,0 +1,114 @@
+"""What *Start Training* needs before it may be pressed, and which options of the training an operator may set."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from icmformer.errors import ConfigError
+from icmformer.fetching.settings import FetchSettings
+from icmformer.weights.versions import store_of
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+OFF = (
+    "Start Training is off: give the backend ICMFORMER_TRAINING_DIR, a folder for the runs, with BASIC_AUTH_USER and "
+    "BASIC_AUTH_PASS, LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, and weights with versions as ICMFORMER_WEIGHTS"
+)
+"""What somebody is told who presses the button of a backend that is not set up for it."""
+
+PROGRAM = (sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "training.finetune")
+"""The command that trains."""
+_FLAGS = ("--accepted", "--predictions")
+_VALUES = (
+    *("--orientation", "--held-out", "--choosing", "--group-by", "--samples", "--batch", "--lr", "--objects"),
+    *("--profile", "--device", "--jobs", "--workers", "--threads", "--seed"),
+)
+ALLOWED = _FLAGS + _VALUES
+"""The options of `training.finetune` that do not say what is read, begun with, written or promoted."""
+_MODULES = ("training", "pycocotools", "yaml", "scipy", "matplotlib", "skimage", "imagehash", "tensorboard")
+
+
+def read_options(name: str, given: str) -> tuple[str, ...]:
+    """Further options of the training, split like a shell's.
+
+    Raises:
+        ConfigError: An option that the backend itself sets, or none at all.
+    """
+    try:
+        words = shlex.split(given)
+    except ValueError as error:
+        raise ConfigError(f"{name} cannot be split like a shell's command: {error}") from error
+    rest = iter(words)
+    for word in rest:
+        option, equals, _ = word.partition("=")
+        if option not in ALLOWED or (equals and option in _FLAGS):
+            raise ConfigError(f"{name} may hold {', '.join(ALLOWED)}; not {word!r}")
+        if option in _VALUES and not equals:
+            value = next(rest, None)
+            if value is None or value.startswith("--"):
+                raise ConfigError(f"{name}: {option} needs a value")
+    return tuple(words)
+
+
+def threads_of(options: tuple[str, ...]) -> int:
+    """CPU threads of a training: those of its options; else half of the CPUs that this process, or its container, may
+    use, so that clicks find some free.
+    """
+    words = [part for word in options for part in word.split("=", 1)]
+    if "--threads" in words:
+        given = words[words.index("--threads") + 1]
+        if given.isdigit() and int(given):
+            return int(given)
+        raise ConfigError(f"ICMFORMER_TRAINING_OPTIONS: --threads must be 1 or more, got {given!r}")
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        cpus = os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cpus = min(cpus, int(quota) // int(period))
+    return max(1, cpus // 2)
+
+
+def training_store(settings: FetchSettings, user: str) -> Path:
+    """The store of weights that trainings begin with and promote to, once all that they need is there.
+
+    Args:
+        settings: Where Label Studio is, and the weights.
+        user: Whose credentials the backend asks for; empty for none.
+
+    Raises:
+        ConfigError: Something is missing; the text says what to do.
+        WeightsError: There are no such weights.
+    """
+    needed = {
+        "BASIC_AUTH_USER and BASIC_AUTH_PASS, without which anybody who reaches the backend could start one": (user),
+        "LABEL_STUDIO_URL, where the annotations are read": settings.url,
+        "LABEL_STUDIO_API_KEY, a token to read the annotations with": settings.api_key,
+    }
+    for what, value in needed.items():
+        if not value:
+            raise ConfigError(f"ICMFORMER_TRAINING_DIR (Start Training) needs {what}; set it, or unset the folder")
+    if fcntl is None:
+        raise ConfigError("ICMFORMER_TRAINING_DIR (Start Training) needs Linux or macOS; unset it")
+    missing = [module for module in _MODULES if find_spec(module) is None]
+    if missing:
+        raise ConfigError(
+            f"ICMFORMER_TRAINING_DIR (Start Training) needs the extra `train`, of which {', '.join(missing)} is not "
+            "installed: pip install '.[label-studio,train]' in the clone"
+        )
+    store = store_of(settings.weights, settings)
+    if store is None:
+        raise ConfigError(
+            "ICMFORMER_TRAINING_DIR (Start Training) needs weights with versions, so that promoted ones are served; "
+            f"make some: icmformer weights promote STORE {settings.weights}, and set ICMFORMER_WEIGHTS=STORE"
+        )
+    return store.folder.absolute()
