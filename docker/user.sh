@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the user that the servers run as, and the one folder that it writes to: docker/user.sh [ROOT]
+# Makes the user that the servers run as, and the two folders that it writes to: docker/user.sh [ROOT]
 # ROOT is a folder with an etc/ of its own that takes the place of /: the tests run this script there.
 set -eu
 
@@ -11,3 +11,6 @@ useradd ${root:+--prefix "$root"} --uid "$id" --gid "$id" --no-create-home --hom
   --shell /usr/sbin/nologin icmformer
 install -d -m 755 "$root/var/cache"
 install -d -o "$id" -g "$id" -m 755 "$root/var/cache/icmformer"
+# For a volume with versions of weights and runs of trainings: it gets the owner of the folder below it.
+install -d -m 755 "$root/var/lib"
+install -d -o "$id" -g "$id" -m 755 "$root/var/lib/icmformer"

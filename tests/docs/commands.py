@@ -85,7 +85,7 @@ def program_of(command):
     if words[0] == "torchrun":
         return ("training.train",)
     if words[0] == "icmformer":
-        return "icmformer", *words[1 : 3 if words[1] in ("weights", "clicks") else 2]
+        return "icmformer", *words[1 : 3 if words[1] in ("weights", "clicks", "boxes") else 2]
     if words[0] == "cvat-cli":
         return "cvat-cli", "function", words[4]
     return ()

@@ -16,7 +16,7 @@ from skimage import data, transform
 
 from icmformer import Caches, Engine
 from icmformer.inference.cache import NullCache
-from serverless.interactor import CVATCodec, make_interactor
+from serverless.interactor import CVATCodec, Interactor
 from serverless.settings import FunctionSettings
 from tests.conftest import TRAINED
 from tests.hostile import corpus, servers
@@ -125,7 +125,7 @@ def check(server, goods, hostile):
 def function_goods(photos):
     """Requests of CVAT and the shapes that are right, from an engine that keeps nothing."""
     engine = Engine.from_weights(TRAINED, profile="fast", caches=Caches())
-    right = make_interactor(engine, CVATCodec(FunctionSettings(), NullCache()))
+    right = Interactor(engine, CVATCodec(FunctionSettings(), NullCache()))
     goods = []
     for number, photo in enumerate(photos):
         image, draw = coded(photo, "JPEG", quality=85), random.Random(number)

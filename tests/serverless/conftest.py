@@ -11,7 +11,7 @@ from PIL import Image
 from icmformer import Caches
 from icmformer.inference.cache import ByteLRU
 from serverless import main
-from serverless.interactor import CVATCodec, make_interactor
+from serverless.interactor import CVATCodec, Interactor
 from serverless.settings import FunctionSettings
 
 
@@ -59,7 +59,7 @@ def make_context(fast):
             engine = engine.beside(Caches())
         images = ByteLRU(0 if cold else 1 << 28)
         cvat = CVATCodec(FunctionSettings(max_pixels=max_pixels, **settings), images)
-        context.user_data.interactor = make_interactor(engine, cvat)
+        context.user_data.interactor = Interactor(engine, cvat)
         return context
 
     return make

@@ -1,6 +1,7 @@
 """What `icmformer doctor` finds at CVAT: against a server that answers as a real one does."""
 
 import threading
+from types import SimpleNamespace
 
 import nuclio_sdk
 import pytest
@@ -165,8 +166,9 @@ def test_the_function_is_asked_through_cvat_as_a_click_asks_it_but_without_point
     """CVAT adds the frame of that job; the real handler answers without a look at it."""
 
     context = nuclio_sdk.Context()
-    no_engine = None  # nobody may use it
-    context.user_data.interactor = ServingCore(no_engine, CVATCodec(FunctionSettings(reply=reply)), "none")
+    name = SimpleNamespace(name="none", sha256="0" * 64)
+    no_engine = SimpleNamespace(weights=name, profile=SimpleNamespace(name="fast"), device="cpu")  # nobody may use it
+    context.user_data.interactor = ServingCore(no_engine, CVATCodec(FunctionSettings(reply=reply)))
 
     def call(body):
         assert body["job"] == JOB["id"]

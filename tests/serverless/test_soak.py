@@ -15,7 +15,7 @@ from skimage import data, transform
 
 from icmformer import Caches, Engine
 from icmformer.inference.cache import NullCache
-from serverless.interactor import CVATCodec, make_interactor
+from serverless.interactor import CVATCodec, Interactor
 from serverless.settings import FunctionSettings
 from tests.conftest import TRAINED
 from tests.serverless.conftest import coded, payload
@@ -55,7 +55,7 @@ def resident(pid):
 
 def test_a_worker_keeps_its_memory_and_its_answers(photos, tmp_path):
     engine = Engine.from_weights(TRAINED, profile="fast", caches=Caches())  # keeps nothing: what is right
-    right = make_interactor(engine, CVATCodec(FunctionSettings(), NullCache()))
+    right = Interactor(engine, CVATCodec(FunctionSettings(), NullCache()))
     known: dict[tuple[int, int], bytes] = {}
     for number in random.Random(0).sample(range(PHOTOS), CHECKED):
         for count in (1, 2, 3):

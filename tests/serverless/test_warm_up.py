@@ -1,8 +1,6 @@
 """The warm-up command: CVAT's own SDK against a stand-in for its server, which passes clicks on to the real handler."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import nuclio_sdk
 import numpy as np
@@ -11,103 +9,45 @@ from skimage import data
 
 from icmformer.inference.cache import ByteLRU
 from serverless import main, warm_up
+from tests.cvat.standin import TOKEN, Job, StandIn, Task
 from tests.serverless.conftest import coded
 
 CAT = data.chelsea()
 FRAMES = {number: np.roll(CAT, 20 * number, axis=1) for number in range(6)}
 DELETED = 4
-ALL = {"url": ""}
-
-
-class CVAT(BaseHTTPRequestHandler):
-    """What the command asks of CVAT's API, in the form that its SDK insists on.
-
-    A task of two jobs that overlap by a frame, and a function.
-    """
-
-    def do_GET(self):
-        if self.path.startswith("/api/server/about"):
-            about = dict.fromkeys(("description", "subscription_url", "logo_url"), "")
-            return self._say(200, about | {"name": "CVAT", "version": "2.80.0"})
-        if self.headers.get("Authorization") != "Bearer good":
-            return self._say(401, {"detail": "Invalid token."})
-        if self.path.startswith("/api/users/self"):
-            return self._say(200, {"id": 1, "username": "eve", "url": "http://c/", "groups": []})
-        if self.path.startswith("/api/tasks/7"):
-            jobs = {"count": 2, "completed": 0, "validation": 0, **ALL}
-            more = {"organization": None, "organization_id": None}
-            return self._say(200, {"id": 7, "name": "cats", "jobs": jobs, "labels": ALL, **more})
-        if self.path.startswith("/api/jobs?"):
-            return self._say(200, {"count": 2, "next": None, "previous": None, "results": [self._job(1), self._job(2)]})
-        if "/data/meta" in self.path:
-            return self._say(200, self._meta(int(self.path.split("/")[3])))
-        if self.path.split("?")[0] in ("/api/jobs/1", "/api/jobs/2"):
-            return self._say(200, self._job(int(self.path.split("?")[0][-1])))
-        return self._say(404, {"detail": "Not found."})
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/api/lambda/functions/icmformer":
-            return self._say(404, {"detail": "no such function"})
-        assert type(body["frame"]) is int
-        self.server.asked.append((body["job"], body["frame"]))
-        if body["frame"] in self.server.broken:
-            return self._say(500, "the frame\ncannot be read")
-        event = nuclio_sdk.Event(body={"image": coded(FRAMES[body["frame"]])} | body)
-        reply = main.handler(self.server.context, event)
-        return self._say(reply.status_code, json.loads(reply.body))
-
-    def _job(self, number):
-        first, last = {1: (0, 3), 2: (3, 5)}[number]
-        more = {"issues": {"count": 0, "url": ""}, "labels": {"count": 0, "url": ""}}
-        return {"id": number, "task_id": 7, "type": "annotation", "start_frame": first, "stop_frame": last, **more}
-
-    def _meta(self, number):
-        job = self._job(number)
-        frames = [
-            {"name": f"{n}.png", "width": 451, "height": 300, "related_files": 0}
-            for n in range(job["start_frame"], job["stop_frame"] + 1)
-        ]
-        span = {
-            "start_frame": 100,
-            "stop_frame": 110,
-            "chunks_updated_date": "2026-01-01T00:00:00Z",
-        }  # of the source, not as the annotator counts
-        return {"frames": frames, "deleted_frames": [DELETED], "image_quality": 70, **span}
-
-    def _say(self, status, value):
-        body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture
 def cvat(make_context, monkeypatch, tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), CVAT)
-    server.context, server.asked, server.broken = make_context(), [], set()
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    monkeypatch.setenv("CVAT_ACCESS_TOKEN", "good")
+    """A task of two jobs that overlap by a frame, and a function."""
+    photos = [(f"{number}.png", b"", 451, 300) for number in FRAMES]
+    server = StandIn(Task(7, photos, [Job(1, 0, 3), Job(2, 3, 5)], {}, deleted=(DELETED,), start=100))
+    server.context, server.clicked, server.broken = make_context(), [], set()
+
+    def function(body):
+        assert type(body["frame"]) is int
+        server.clicked.append((body["job"], body["frame"]))
+        if body["frame"] in server.broken:
+            return 500, "the frame\ncannot be read"
+        event = nuclio_sdk.Event(body={"image": coded(FRAMES[body["frame"]])} | body)
+        reply = main.handler(server.context, event)
+        return reply.status_code, json.loads(reply.body)
+
+    server.functions["icmformer"] = function
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN", TOKEN)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     yield server
-    server.shutdown()
-    server.server_close()
+    server.end()
 
 
 def run(cvat, *words):
-    return warm_up.main(["--server-host", cvat.address, *words])
+    return warm_up.main(["--server-host", cvat.url, *words])
 
 
 def test_every_frame_of_a_task_is_seen_once_but_for_deleted_ones(cvat, capsys):
     assert run(cvat, "--task", "7") == 0
-    assert cvat.asked == [(2, 5), (1, 3), (1, 2), (1, 1), (1, 0)]
+    assert cvat.clicked == [(2, 5), (1, 3), (1, 2), (1, 1), (1, 0)]
     assert "5 of 5 frames seen" in capsys.readouterr().out
 
 
