@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import json
@@ -236,6 +237,7 @@ class Studio:
             "ICMFORMER_WEIGHTS": str(self.weights),
             "ICMFORMER_TRAINING_DIR": str(self.home / "training"),
             "ICMFORMER_TRAINING_OPTIONS": options,
+            "ICMFORMER_CLICK_LOG": str(self.home / "clicks.jsonl"),
             "BASIC_AUTH_USER": self.backend_login[0],
             "BASIC_AUTH_PASS": self.backend_login[1],
         }
@@ -322,6 +324,10 @@ class Studio:
             self.api("POST", "/api/ml", about)
         elif connected[0]["url"] != self.backend_url or (self.trains and not connected[0]["basic_auth_pass_is_set"]):
             self.api("PATCH", f"/api/ml/{connected[0]['id']}", about)
+        if self.trains:  # so that the backend hears which masks were kept
+            login = base64.b64encode(":".join(self.backend_login).encode()).decode()
+            for hook in self.api("GET", f"/api/webhooks/?project={number}"):
+                self.api("PATCH", f"/api/webhooks/{hook['id']}/", {"headers": {"Authorization": f"Basic {login}"}})
         return number
 
 

@@ -15,6 +15,7 @@ from icmformer.serving.logs import log_config, shared_metrics
 from icmformer.weights import RANDOM_PREFIX, load, locate
 from ls_backend.settings import BackendSettings
 from ls_backend.training_options import training_store
+from ls_backend.training_runs import open_runs
 
 _SPARE_THREADS = 8  # for those who ask how it is while clicks wait
 _GRACE_SECONDS = 10  # at the end, for a click that came to its turn at the last moment
@@ -61,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             locate(settings.weights, settings)  # an error here is one line; loading is the worker's
         if settings.training_dir is not None:
             training_store(settings, settings.user)
+            open_runs(settings.training_dir)
         _try_port(args.host, port)
     except IcmformerError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from icmformer.errors import ConfigError, IcmformerError
+from icmformer.errors import IcmformerError
 from icmformer.serving.errors import RequestError, TrainingRefusedError
 from icmformer.serving.metrics import Metrics
 from ls_backend import training_options
 from ls_backend.settings import BackendSettings
 from ls_backend.training_follower import Follower
 from ls_backend.training_options import threads_of, training_store
-from ls_backend.training_runs import GOES_ON, Facts, Run, Runs, now
+from ls_backend.training_runs import GOES_ON, Facts, Run, now, open_runs
 
 log = logging.getLogger("icmformer.label_studio")
 START = "START_TRAINING"
@@ -48,16 +48,14 @@ class TrainingJobs:
         self._settings, self._program = settings, tuple(program or training_options.PROGRAM)
         self._store = training_store(settings, settings.user)
         self._threads = threads_of(settings.training_options)
-        try:
-            self.runs = Runs(settings.training_dir)
-        except OSError as error:
-            raise ConfigError(
-                f"ICMFORMER_TRAINING_DIR: {settings.training_dir} cannot be used: {error.strerror or error}"
-            ) from error
+        self.runs = open_runs(settings.training_dir)
         self._follower = Follower(self.runs, metrics, self.start_what_is_due)
 
     def begin(self) -> None:
         """For the start of a backend: goes on with a training that was interrupted, and follows those that run."""
+        every = self._settings.training_every
+        also = f", and every {every} annotations" if every else ""
+        log.info("Start Training is on%s: runs in %s, promoted to %s; see /training", also, self.runs.root, self._store)
         try:
             self._go_on()
         except IcmformerError as error:
@@ -253,6 +251,6 @@ def _wait(child: subprocess.Popen[bytes], run: Run, attempt: int) -> None:
     last = f"it ended with status {code}"
     with suppress(OSError, IndexError), run.log.open("rb") as file:
         file.seek(max(0, run.log.stat().st_size - 4096))
-        last = file.read().decode(errors="replace").strip().splitlines()[-1][-500:]
+        last = file.read().decode(errors="replace").strip().splitlines()[-1][-500:].removeprefix("error: ")
     with suppress(OSError):
         run.write_status(**{**run.status(), "state": "failed", "error": last})

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 _SECONDS = 5
+_GOES_ON = "Start Training goes on with it, and so does the next start of the backend."
 _STYLE = (
     "body{font:16px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}progress{width:100%}td,th{"
     "text-align:left;padding:.3em .8em .3em 0;vertical-align:top}"
@@ -31,6 +32,8 @@ def training_page(status: dict[str, Any]) -> str:
         parts.append(f"<p>{escape(status['run'])}, {escape(status['stage'])}{amount}</p>{bar}")
     elif status.get("reason") and not status["runs"]:
         parts.append(f"<p>{escape(status['reason'])}</p>")
+    if state == "none":
+        parts.append("<p>Start Training is in a project's settings: Model, the three dots of the model.</p>")
     if status["runs"]:
         parts.append("<table><tr><th>run<th>began (UTC)<th>state<th>version<th>clicks to 90% IoU<th>why")
         parts += [_row(run) for run in status["runs"]]
@@ -39,7 +42,7 @@ def training_page(status: dict[str, Any]) -> str:
 
 
 def _row(run: dict[str, Any]) -> str:
-    why = run["reason"] or run["error"]
+    why = run["reason"] or run["error"] or (_GOES_ON if run["state"] in ("interrupted", "stopped") else "")
     clicks = run["clicks"]
     told = f"{clicks['before']:.2f} before, {clicks['after']:.2f} after: {run['difference']}" if clicks else ""
     cells = run["run"], str(run["since"])[:16].replace("T", " "), run["state"], run["version"], told, why

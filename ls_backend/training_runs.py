@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from icmformer.disk import holding, writing
+from icmformer.errors import ConfigError
 
 try:
     import fcntl
@@ -87,6 +88,19 @@ class Run:
     def write_job(self, **facts: Any) -> None:
         """Notes what starts it."""
         _write(self.folder / "job.json", facts)
+
+
+def open_runs(root: Path) -> Runs:
+    """The runs in a folder of the operator's.
+
+    Raises:
+        ConfigError: It cannot be made or written.
+    """
+    try:
+        return Runs(root)
+    except OSError as error:
+        why = "it is no folder" if root.exists() and not root.is_dir() else error.strerror or str(error)
+        raise ConfigError(f"ICMFORMER_TRAINING_DIR: {root} cannot be used: {why}") from error
 
 
 class Runs:

@@ -84,7 +84,7 @@ def _versions(args: argparse.Namespace) -> int:
         print(f"{mark} {each.name:<{width}}  {_time(each)}  {each.sha256[:12]}  {_STATES[each.state]}".rstrip())
     pointer = store.pointer()
     print(f"current since {pointer.since}: {pointer.version}")
-    print(f"back from it goes: {pointer.before[-1]}" if pointer.before else "there is none to go back to")
+    print(f"rollback goes to {pointer.before[-1]}" if pointer.before else "there is none to go back to")
     return 0
 
 

@@ -147,7 +147,7 @@ class VersionStore:
             raise WeightsError(f"{name!r} cannot be a version's name: letters, digits, '.', '_' and '-' may be in it")
         found = load(weights, settings)
         part = self.folder / f"{_PART}{uuid.uuid4().hex}"
-        if (self.folder / CONFIG_FILE).exists() or version_of(self.folder):
+        if (self.folder / CONFIG_FILE).exists() or (version_of(self.folder) and not is_store(self.folder)):
             raise WeightsError(f"{self.folder} holds weights, and is no store of versions: give another folder")
         with self._writing():
             try:
@@ -214,7 +214,7 @@ class VersionStore:
             pointer = self.pointer()
             if not pointer.before:
                 raise WeightsError(
-                    f"{pointer.version} is the first version of {self.folder}: there is none to go back to"
+                    f"no version was current in {self.folder} before {pointer.version}: there is none to go back to"
                 )
             version = pointer.before[-1] if to is None else to
             if version not in pointer.before:
@@ -241,10 +241,10 @@ class VersionStore:
         return held.identity == weights.identity
 
     def prune(self, keep: int) -> list[str]:
-        """Deletes the oldest versions, but neither the current one nor the `keep` newest.
+        """Deletes the oldest versions, but neither the current one, nor the one before it, nor the `keep` newest.
 
-        A rollback no longer comes to them. What a server has loaded is in its memory, and stays; a training that began
-        with one cannot go on.
+        A rollback goes to the one before the current one, and then no longer to those that are deleted. What a server
+        has loaded is in its memory, and stays; a training that began with a deleted one cannot go on.
 
         Returns:
             Their names, the oldest first.
@@ -257,7 +257,8 @@ class VersionStore:
         self.pointer()
         with self._writing(), self._locked():
             pointer = self.pointer()
-            gone = [version.name for version in self.versions()[:-keep] if version.name != pointer.version]
+            stay = {pointer.version, *pointer.before[-1:]}
+            gone = [version.name for version in self.versions()[:-keep] if version.name not in stay]
             before = tuple(name for name in pointer.before if name not in gone)
             if before != pointer.before:
                 self._point(replace(pointer, before=before))

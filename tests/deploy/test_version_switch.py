@@ -42,7 +42,6 @@ def servers(store, studio, tmp_path, converted):
         "ICMFORMER_CACHE_DIR": str(converted),
         "ICMFORMER_WEIGHTS": str(store.folder),
         "ICMFORMER_WEIGHTS_SECONDS": "1",
-        "ICMFORMER_RUNTIME": "torch",
     }
     commands = [["ls_backend"], ["ls_backend"], ["serverless.local", "--workers", "2"]]
     started = []
@@ -84,7 +83,7 @@ def answered(process):
 def test_all_of_them_follow_a_promotion_and_a_rollback(store, servers):
     masks = {}
     for version in ("one", "two"):
-        engine = Engine(load(store.path(version), SETTINGS), "cpu", "fast", runtime="torch", settings=SETTINGS)
+        engine = Engine(load(store.path(version), SETTINGS), "cpu", "fast", settings=SETTINGS)
         mask = engine.segment(LoadedImage.from_array(data.chelsea()), [CLICK]).mask
         masks[version] = studio_rle.encode(mask), encode_mask(mask, parts=False)[0]
     assert masks["one"] != masks["two"]
@@ -100,3 +99,7 @@ def test_all_of_them_follow_a_promotion_and_a_rollback(store, servers):
                 assert mask in masks[version]
                 named.setdefault(process.name, []).append(version)
             time.sleep(0.2)
+    for process in servers:  # a network that gave way must not take the process along
+        process.stop()
+        assert process.child.returncode in (0, -15), process.log.read_text()
+        assert "SIGSEGV" not in process.log.read_text()

@@ -60,7 +60,7 @@ def test_versions_are_listed_and_old_ones_deleted(run, made, store):
     assert [line.split()[0] for line in lines[:3]] == ["team-0001", "*", "team-0003"]
     assert "team-0001  2001-09-09T01:46:40+00:00" in lines[0]
     assert weights.load(made[0]).sha256[:12] in lines[0]
-    assert lines[-1] == "back from it goes: team-0001"
+    assert lines[-1] == "rollback goes to team-0001"
     listed = json.loads(run("weights", "versions", "--json")[1])
     assert [(each["name"], each["state"]) for each in listed] == [
         ("team-0001", "before"),
@@ -68,8 +68,10 @@ def test_versions_are_listed_and_old_ones_deleted(run, made, store):
         ("team-0003", "kept"),
     ]
     assert listed[2]["sha256"] == weights.load(made[2]).sha256
+    run("weights", "promote", "team-0003")
     status, told = run("weights", "versions", "--keep", "1")
-    assert told.startswith("deleted: team-0001\n* team-0002")
+    assert told.startswith("deleted: team-0001\n  team-0002")
+    assert "rollback goes to team-0002" in told
     assert not (store.folder / "team-0001").exists()
 
 
@@ -83,7 +85,7 @@ def test_mistakes_are_told_in_a_line(run, made, store, tmp_path):
     assert not store.folder.exists()
     run("weights", "promote", made[0])
     for words, text in (
-        (["rollback"], "team-0001 is the first version"),
+        (["rollback"], "no version was current in"),
         (["rollback", "--to", "x"], "none to go back to"),
         (["promote", "team-0001", "--name", "x"], "leave --name out"),
         (["promote", made[1], "--name", "a/b"], "cannot be a version's name"),

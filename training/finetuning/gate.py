@@ -105,7 +105,7 @@ class Comparison:
         if self.groups < _LEAST_TO_ESTIMATE:
             return (
                 f"Nothing is promoted on fewer than {LEAST_GROUPS} independent photos, and these are {self.groups}: "
-                "annotate more, or hold more out with --held-out."
+                "annotate more, hold more out with --held-out, or evaluate more objects with --objects."
             )
         needed = self.needed_photos or 0
         few = (
@@ -121,7 +121,7 @@ class Comparison:
     def reason(self) -> str:
         """Why the new weights are not promoted, and what to do; empty where they are."""
         few = f"Nothing is promoted on fewer than {LEAST_GROUPS} independent photos, and these are {self.groups}"
-        said = self.promotes or self.groups >= LEAST_GROUPS or few in self.advice
+        said = self.promotes or self.groups >= LEAST_GROUPS or "nothing is promoted on" in self.advice.lower()
         return self.advice if said else f"{few}. {self.advice}"
 
     def write(self, path: Path) -> None:

@@ -61,7 +61,7 @@ class OpenVINOBackend(Backend):
         import openvino
 
         self._openvino = openvino
-        self._core = openvino.Core()
+        self._core = _core()
         self._weights = weights
         precision = "bf16" if low_precision else "f32"
         self._options = {
@@ -182,6 +182,18 @@ class OpenVINOBackend(Backend):
             _prune(folder.parent, _CACHE_BYTES)
         except (OSError, RuntimeError):
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core: one for all networks of a process, for as long as it lives.
+
+    Its CPU plugin gives the thread that makes it a stack for signals, and frees that when it goes itself, in whatever
+    thread: the next signal would then end the process (seen with 2026.4, where a network gave way to another one).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 @cache

@@ -196,7 +196,7 @@ def test_a_refresh_that_cannot_be_used_leaves_the_run_as_it_was(studio, project_
         studio.add()
     settings, first = run_of(project_of(), tmp_path / "run")
     studio.tasks.clear()
-    with pytest.raises(ConfigError, match="has no photo that can be used"):
+    with pytest.raises(ConfigError, match="nobody has annotated anything"):
         run_of(project_of(), tmp_path / "run", refresh=True)
     assert run_of(project_of(), tmp_path / "run")[1].as_mapping() == first.as_mapping()
     assert numbers(settings.snapshots.current) == [1, 2, 3, 4]
@@ -256,7 +256,7 @@ def test_predictions_are_taken_only_where_that_is_asked(studio, project_of, tmp_
 
 def test_a_project_without_annotations_says_so(studio, project_of, tmp_path):
     studio.add([])
-    with pytest.raises(AnnotationError, match="has no photo that can be used"):
+    with pytest.raises(AnnotationError, match="nobody has annotated anything"):
         photos_of(project_of(), tmp_path / "s")
 
 
@@ -268,7 +268,7 @@ def test_a_project_without_annotations_says_so(studio, project_of, tmp_path):
         (["--annotations", "x", "--project", "3"], "--project go with"),
         (["--annotations", "x", "--refresh"], "--refresh goes with"),
         (["--label-studio", "http://x"], "needs --project N"),
-        (["--label-studio", "http://x", "--task", "3"], "needs --project N"),
+        (["--label-studio", "http://x", "--task", "3"], "--task and --job go with --cvat"),
         (["--label-studio", "http://x", "--project", "0"], "from 1 on"),
         (["--label-studio", "x", "--project", "1"], "--label-studio takes an address like"),
         (["--label-studio", "", "--project", "1"], "--label-studio takes an address like"),

@@ -50,6 +50,8 @@ def project_of(
         if wrong:
             raise ConfigError(f"{', '.join(wrong)} go with --label-studio or --cvat, not with an export")
         return None
+    if label_studio is not None and {"task", "job"} & set(kinds):
+        raise ConfigError("--task and --job go with --cvat; of a Label Studio, name the project alone")
     if len(kinds) != 1 or (label_studio is not None and kinds != ["project"]):
         what = "--project N" if label_studio is not None else "one of --project N, --task N and --job N"
         raise ConfigError(f"{given[0]} needs {what}: the number is in its address")

@@ -132,6 +132,10 @@ class LabelStudioProject:
         chosen = choose(self._annotated(folder, about["label_config"] or None, book, report), report)
         if not chosen:
             told = f"{self.name} has no photo that can be used; once it has, take its annotations with --refresh"
+            if not _files(folder):
+                told = (
+                    f"nobody has annotated anything in {self.name} yet; once somebody has, begin anew or with --refresh"
+                )
             raise AnnotationError("\n".join([told, *report.lines()]))
         lost = 0
         for number, item in enumerate(tqdm(chosen, desc="fetching", unit="photo", disable=None), 1):
