@@ -25,6 +25,8 @@ from ls_backend.training_jobs import START
 from ls_backend.training_page import training_page
 
 log = logging.getLogger("icmformer.label_studio")
+PAGE = "/training"
+"""Where a browser shows how trainings go."""
 _OPEN = frozenset({"/health", "/ready", "/webhook"})  # callers of these come without credentials
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _RETRY_SECONDS = 2
@@ -66,11 +68,12 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         unasked = request.path in _OPEN and (request.path != "/webhook" or "Authorization" not in request.headers)
         if unasked or authorised():
             return None
-        log.warning(
-            "%s %r without the right credentials: set them in Label Studio, for the model or as the webhook's header",
-            request.method,
-            request.path,
-        )
+        if request.path != PAGE or "Authorization" in request.headers:  # a browser asks its user only then
+            log.warning(
+                "%s %r without the right credentials: set them in Label Studio, for the model or as a webhook's header",
+                request.method,
+                request.path,
+            )
         metrics.refused(NOT_AUTHORISED)
         reply = _error(401, NOT_AUTHORISED, "this backend asks for a user name and a password (basic auth)")
         reply.headers["WWW-Authenticate"] = 'Basic realm="icmformer"'
@@ -149,7 +152,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         found = backend.trainings.job_status(_json_body()) if backend.trainings else None
         return (found, 200) if found else ({"error": "there is no such training any more", "kind": "gone"}, 410)
 
-    @app.get("/training")
+    @app.get(PAGE)
     def training() -> dict[str, Any] | Response:
         """How the last training stands: for programs, and as a page for people."""
         status = backend.training()

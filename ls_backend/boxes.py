@@ -47,7 +47,12 @@ def open_boxes(args: argparse.Namespace, version: str) -> Opened:
     if not settings.api_key:
         raise ConfigError("set LABEL_STUDIO_API_KEY to a token of a user who may change the project's tasks")
     studio = Studio(LabelStudio.from_settings(settings))
-    project = studio.ask(f"/api/projects/{args.project}/")
+    try:
+        project = studio.ask(f"/api/projects/{args.project}/")
+    except ApiError as error:
+        raise ConfigError(
+            f"there is no project {args.project} of {settings.url}, or the token's user may not see it ({error.status})"
+        ) from error
     decoded: ByteLRU[DecodedImage] = ByteLRU(settings.image_cache_mb << 20)
     files = FileCache(settings.fetched_files, settings.file_cache_bytes)
     images = Images(studio.studio, files, decoded, settings.max_pixels)

@@ -35,7 +35,7 @@ def training_page(status: dict[str, Any]) -> str:
     if state == "none":
         parts.append("<p>Start Training is in a project's settings: Model, the three dots of the model.</p>")
     if status["runs"]:
-        parts.append("<table><tr><th>run<th>began (UTC)<th>state<th>version<th>clicks to 90% IoU<th>why")
+        parts.append("<table><tr><th>run<th>last begun (UTC)<th>state<th>version<th>clicks to 90% IoU<th>why")
         parts += [_row(run) for run in status["runs"]]
         parts.append("</table>")
     return "".join(parts)
