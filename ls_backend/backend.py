@@ -18,13 +18,14 @@ from icmformer.serving.errors import TrainingRefusedError
 from icmformer.serving.logs import current_request
 from icmformer.serving.metrics import Metrics
 from icmformer.serving.queue import RequestQueue, Turn
+from icmformer.serving.version_tags import model_name
 from icmformer.serving.version_watch import watch_versions
 from icmformer.types import MaskResult
 from icmformer.weights.versions import VersionStore, store_of
 from ls_backend import codec, saved_annotations
 from ls_backend.codec import InteractiveRequest
 from ls_backend.images import DecodedImage, Images
-from ls_backend.known_versions import KnownVersion, KnownVersions, model_name
+from ls_backend.known_versions import KnownVersion, KnownVersions
 from ls_backend.labelling_config import read_config
 from ls_backend.saved_annotations import Region, Save
 from ls_backend.settings import BackendSettings

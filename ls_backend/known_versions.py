@@ -12,22 +12,11 @@ from dataclasses import dataclass
 
 from icmformer import IcmformerError
 from icmformer.inference.profiles import PROFILES
-from icmformer.serving.version_tags import version_tag
+from icmformer.serving.version_tags import model_name, version_tag
 from icmformer.weights.versions import VersionStore
 
 log = logging.getLogger("icmformer.label_studio")
 _PAUSE = 10.0  # seconds between two looks at the store: whoever sends ids that nobody made costs no more
-
-
-def model_name(weights: str, sha256: str, profile: str) -> str:
-    """How replies and logs name a model.
-
-    Args:
-        weights: The weights' name.
-        sha256: Their checksum.
-        profile: The profile's name.
-    """
-    return f"icmformer {weights} {sha256[:8]} {profile}"
 
 
 @dataclass(frozen=True)

@@ -203,8 +203,7 @@ class CvatBoxes:
             CvatError: CVAT does not give it.
             UnavailableError: CVAT does not answer.
         """
-        date = job.meta.get("chunks_updated_date") or ""
-        name = f"{self._cvat.identity} task {job.facts['task_id']} frame {number} {date}"
+        name = self._cvat.frame_name(job.facts["task_id"], number, job.meta)
         content = self._cache.get(name)
         if content is None:
             content = self._available(lambda: self._cvat.frame(job.number, number))

@@ -19,6 +19,7 @@ from icmformer.boxes.work import DEFAULT_THRESHOLD, UnavailableError, Work
 from icmformer.errors import ConfigError
 from icmformer.inference.engine import Engine
 from icmformer.inference.profiles import PROFILES, find_profile
+from icmformer.serving.version_tags import model_name
 from icmformer.settings import Settings
 from icmformer.weights import load
 
@@ -121,7 +122,7 @@ def _run(args: argparse.Namespace) -> int:
         torch.set_num_threads(settings.threads)
     weights = load(args.weights or settings.weights, settings)
     profile = find_profile(args.profile or settings.profile)
-    version = f"icmformer {weights.name} {weights.sha256[:8]} {profile.name}"
+    version = model_name(weights.name, weights.sha256, profile.name)
     opened = module.open_boxes(args, version)
     run = {"tool": args.tool, **opened.run, "model version": version, "threshold": args.threshold}
     make: Callable[[], Engine] = partial(Engine, weights, args.device, profile, settings=settings)

@@ -162,6 +162,16 @@ class Cvat:
             self.job(job)  # raises where more than this frame is wrong
             raise CvatError(str(error), _NO_FRAME) from error
 
+    def frame_name(self, task: int, number: int, meta: Mapping[str, Any]) -> str:
+        """What a frame's file is called in the cache that commands share: another name once the task's data changed.
+
+        Args:
+            task: The task's number.
+            number: The frame's.
+            meta: Of the frames of a job, as the API has it.
+        """
+        return f"{self.identity} task {task} frame {number} {meta.get('chunks_updated_date') or ''}"
+
     def add_shapes(self, job: int, shapes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Adds shapes to a job, all or none; what it holds stays as it is. Tried once.
 

@@ -1,8 +1,19 @@
-"""Short tags of models: what made a mask is written into the mask's id. No torch here: codecs import it."""
+"""How Label Studio has models named, and their short tags in the ids of masks. No torch here: codecs import it."""
 
 from __future__ import annotations
 
 import hashlib
+
+
+def model_name(weights: str, sha256: str, profile: str) -> str:
+    """How replies to Label Studio, predictions and logs name a model.
+
+    Args:
+        weights: The weights' name.
+        sha256: Their checksum.
+        profile: The profile's name.
+    """
+    return f"icmformer {weights} {sha256[:8]} {profile}"
 
 
 def version_tag(model: str) -> str:

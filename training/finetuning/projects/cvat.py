@@ -121,8 +121,7 @@ class CvatProject:
 
     def _fetched(self, job: CvatJob, frame: int, identity: str, report: ReadingReport) -> bytes | None:
         """A frame's file; None, and a line of the report, where CVAT is there and does not give it."""
-        date = job.meta.get("chunks_updated_date") or ""
-        name = f"{self.cvat.identity} task {job.facts['task_id']} frame {frame} {date}"
+        name = self.cvat.frame_name(job.facts["task_id"], frame, job.meta)
         content = self.cache.get(name) if self.cache else None
         if content is None:
             try:
