@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 
 from icmformer.serving.errors import NOT_AUTHORISED, BusyError, RequestError, status_of
 from icmformer.serving.logs import current_request
@@ -134,6 +134,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
                 strangers.append(request.path)
                 log.warning("a webhook came without credentials and is ignored: give it an Authorization header")
             return {"status": "ignored"}, 200
+        _refuse_forms()
         with webhooks.read(request.stream) as content, one_at_a_time:
             body = _parsed(content)
             pressed = isinstance(body, dict) and body.get("action") == START
@@ -145,6 +146,7 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
     @app.post("/train")
     def train() -> dict[str, Any]:
         """*Start Training* of a Label Studio that sends no webhook for it."""
+        _refuse_forms()
         return backend.train(_json_body())
 
     @app.post("/job_status")
@@ -232,6 +234,18 @@ def _piece(stream: IO[bytes]) -> bytes:
         raise
     except Exception as error:  # whatever the server's reader raises at what is no HTTP
         raise RequestError("the body ended early, or is not valid HTTP") from error
+
+
+def _refuse_forms() -> None:
+    """What changes something here is not to come from another site's page, with credentials that a browser remembers.
+
+    Such a page can send forms and plain text, but JSON only where it is allowed to, which nobody is here.
+
+    Raises:
+        UnsupportedMediaType: The body is not declared to be JSON.
+    """
+    if not request.is_json:
+        raise UnsupportedMediaType("send JSON, with the header Content-Type: application/json")
 
 
 def _json_body() -> Any:

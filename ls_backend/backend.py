@@ -13,13 +13,13 @@ from icmformer.fetching.filecache import FileCache
 from icmformer.fetching.label_studio import LabelStudio
 from icmformer.inference.cache import ByteLRU
 from icmformer.serving.click_log import ClickLog
-from icmformer.serving.core import SUPERSEDED, Outcome, ServingCore, SourceImage, load_engine
+from icmformer.serving.core import SUPERSEDED, Outcome, ServingCore, SourceImage
 from icmformer.serving.errors import TrainingRefusedError
 from icmformer.serving.logs import current_request
 from icmformer.serving.metrics import Metrics
 from icmformer.serving.queue import RequestQueue, Turn
 from icmformer.serving.version_tags import model_name
-from icmformer.serving.version_watch import watch_versions
+from icmformer.serving.version_watch import starting_engine, watch_versions
 from icmformer.types import MaskResult
 from icmformer.weights.versions import VersionStore, store_of
 from ls_backend import codec, saved_annotations
@@ -116,7 +116,7 @@ class Backend:
             IcmformerError: Weights, device or settings that cannot be used.
         """
         click_log = ClickLog(settings.click_log)
-        engine = load_engine(settings)
+        engine = starting_engine(settings)
         decoded: ByteLRU[DecodedImage] = ByteLRU(settings.image_cache_mb << 20)
         files = FileCache(settings.fetched_files, settings.file_cache_bytes)
         studio = LabelStudio.from_settings(settings)

@@ -66,7 +66,7 @@ class ICMFormerModel(LabelStudioMLBase):  # type: ignore[misc]
         if outcome.fault is not None:
             raise RuntimeError(outcome.error) from outcome.fault
         reply = outcome.reply or {"results": []}
-        return ModelResponse(predictions=reply["results"], model_version=_backend().model_version)
+        return ModelResponse(predictions=reply["results"], model_version=outcome.model)
 
     def fit(self, event: str, data: Any, **kwargs: Any) -> dict[str, Any]:
         """Does what the webhook of `ls_backend.app` does: Start Training, and the clicks of saved annotations."""

@@ -15,6 +15,8 @@ from icmformer.serving.errors import RequestError
 _CREATED, _UPDATED = "ANNOTATION_CREATED", "ANNOTATION_UPDATED"
 _OURS = re.compile(r"([0-9a-f]{16}n(\d{1,4})(?:v([0-9a-f]{8}))?)(-\d+)?", re.ASCII)
 _MOST_REGIONS = 20_000
+_OUTLINES = frozenset({"rle", "points", "radiusX", "imageDataURL"})
+"""What the values of brush masks, polygons, ellipses and bitmasks have; those of rectangles and key points do not."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,9 @@ def parse(body: Any) -> Save | None:
             edited = origin != "prediction" or (found[1] in regions and regions[found[1]].edited)
             regions[found[1]] = Region(found[1], int(found[2]), edited, found[3])
     return Save(annotation["id"], body["action"] == _CREATED, tuple(regions.values()))
+
+
+def has_mask(result: Any) -> bool:
+    """Whether an annotation outlines anything, whoever drew it: else there is nothing in it to train on."""
+    values = (item.get("value") for item in result if isinstance(item, Mapping)) if isinstance(result, list) else ()
+    return any(isinstance(value, Mapping) and not _OUTLINES.isdisjoint(value) for value in values)

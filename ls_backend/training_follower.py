@@ -21,6 +21,7 @@ _SHARES = {
     "training": (0.2, 0.8),
     "choosing the zoom": (0.8, 0.9),
     "evaluating after": (0.9, 1.0),
+    "promoting": (1.0, 1.0),
 }
 """About which part of a training each stage is."""
 

@@ -14,7 +14,9 @@ from typing import Any
 from icmformer.errors import IcmformerError
 from icmformer.serving.errors import RequestError, TrainingRefusedError
 from icmformer.serving.metrics import Metrics
+from icmformer.weights.versions import VersionStore
 from ls_backend import training_options
+from ls_backend.saved_annotations import has_mask
 from ls_backend.settings import BackendSettings
 from ls_backend.training_follower import Follower
 from ls_backend.training_options import threads_of, training_store
@@ -25,7 +27,8 @@ START = "START_TRAINING"
 _RECENT = 5
 _NICE = 19
 _MOST_BY_ITSELF = 5  # starts of a backend that go on with one run without being asked: what kills it may kill again
-_ENDING_SECONDS = 10.0  # for a training that has told its end, to be gone
+_MOST_OF_A_FAILURE = 5  # starts of a run that failed where the next one may not; then a new one begins
+_ENDING_SECONDS = 10.0  # for a training that has told its end, or was killed, to be gone with its processes
 _JOB_STATUS = {"running": "started", "promoted": "finished", "not promoted": "finished", "failed": "failed"}
 _NOT_FOR_TRAININGS = ("BASIC_AUTH_", "PROMETHEUS_", "ICMFORMER_TRAINING_", "ICMFORMER_CLICK_LOG")
 
@@ -56,10 +59,10 @@ class TrainingJobs:
         every = self._settings.training_every
         also = f", and every {every} annotations" if every else ""
         log.info("Start Training is on%s: runs in %s, promoted to %s; see /training", also, self.runs.root, self._store)
-        try:
-            self._go_on()
-        except IcmformerError as error:
-            log.warning("the interrupted training does not go on: %s", error)
+        if self.runs.training():  # it goes on, or what it has left behind is about to end
+            threading.Thread(target=self._go_on, args=(_ENDING_SECONDS,), name="interrupted", daemon=True).start()
+        else:
+            self._go_on(1.0)
         self._follower.start()
 
     def press(self, body: Any) -> Facts:
@@ -72,13 +75,13 @@ class TrainingJobs:
         return self.start(project_of(body), "Start Training was pressed")
 
     def annotated(self, body: Any) -> None:
-        """An annotation was created: with enough of them a training starts, if that is asked for."""
+        """An annotation was created: with enough of them that have a mask a training starts, if that is asked for."""
         every = self._settings.training_every
         annotation = body.get("annotation") if isinstance(body, Mapping) else None
         if not every or not isinstance(annotation, Mapping) or body.get("action") != "ANNOTATION_CREATED":
             return
         number = annotation.get("id")
-        if type(number) is not int or annotation.get("was_cancelled"):
+        if type(number) is not int or annotation.get("was_cancelled") or not has_mask(annotation.get("result")):
             return
         try:
             if self.runs.annotated(project_of(body), number) >= every:
@@ -87,18 +90,24 @@ class TrainingJobs:
             log.warning("an annotation is not counted for the next training: %s", error)
 
     def start_what_is_due(self) -> None:
-        """Starts a training of a project with enough annotations, unless one runs."""
+        """Starts a training of a project with enough annotations, unless one runs.
+
+        None of a project whose last one was interrupted: what ended that may end it again. A press or the start of a
+        backend goes on with it, and the next project has its turn.
+        """
         every = self._settings.training_every
         due = [project for project in self.runs.projects() if every and self.runs.count(project) >= every]
         if not due or self.runs.training():
             return
-        runs = self.runs.of_project(due[0])
-        if runs and self.runs.state(runs[-1], training=False) in GOES_ON:
-            return  # what ended it may end it again: a press or the start of a backend goes on with it
-        try:
-            self.start(due[0], f"{every} annotations were created")
-        except IcmformerError as error:
-            log.warning("project %s is due for a training, which does not start: %s", due[0], error)
+        for project in due:
+            runs = self.runs.of_project(project)
+            if runs and self.runs.state(runs[-1], training=False) in GOES_ON:
+                continue
+            try:
+                self.start(project, f"{every} annotations were created")
+                return
+            except IcmformerError as error:
+                log.warning("project %s is due for a training, which does not start: %s", project, error)
 
     def start(self, project: int, why: str) -> Facts:
         """Starts a training, or goes on with the project's last one where that was interrupted.
@@ -119,6 +128,7 @@ class TrainingJobs:
                 job = {"job": last.name} if last and last.project == project else {}
                 return {"status": "running", "told": told, **job}
             runs = self.runs.of_project(project)
+            self._check_store()
             goes_on = bool(runs) and self._may_go_on(runs[-1])
             run = runs[-1] if goes_on else Run(self.runs.root, project, runs[-1].number + 1 if runs else 1)
             self._launch(run, lock, by_itself=0)
@@ -153,25 +163,44 @@ class TrainingJobs:
     def _may_go_on(self, run: Run) -> bool:
         """Whether the same command goes on in a run's folder; nobody trains now."""
         state = self.runs.state(run, training=False)
-        wanted = state in GOES_ON or (state == "failed" and bool(run.status().get("again")))
-        return wanted and run.job().get("options") == list(self._settings.training_options)
+        job = run.job()
+        owes = state == "failed" and bool(run.status().get("again")) and job.get("attempt", 0) < _MOST_OF_A_FAILURE
+        return (state in GOES_ON or owes) and job.get("options") == list(self._settings.training_options)
 
-    def _go_on(self) -> None:
-        """Goes on with the last training where that was interrupted."""
-        last = self.runs.last()
-        if last is None or self.runs.training() or self.runs.state(last) not in GOES_ON:
-            return
-        tries = int(last.job().get("by itself", 0))
-        if not self._may_go_on(last):
-            log.warning("%s was interrupted, and the options are others by now: Start Training begins anew", last.name)
-            return
-        if tries >= _MOST_BY_ITSELF:
-            log.warning("%s was interrupted %d times: Start Training goes on with it", last.name, tries)
-            return
-        with self.runs.claimed(0) as lock:
-            if lock is not None and self.runs.last() == last:
-                self._launch(last, lock, by_itself=tries + 1)
-                log.info("%s was interrupted, and goes on", last.name)
+    def _check_store(self) -> None:
+        """Before a training: what it comes to has to have a place.
+
+        Raises:
+            TrainingRefusedError: The store of weights cannot be written.
+        """
+        try:
+            VersionStore(self._store).check_writable()
+        except IcmformerError as error:
+            raise TrainingRefusedError(f"no training starts, as nothing could be promoted: {error}") from error
+
+    def _go_on(self, seconds: float) -> None:
+        """Goes on with the last training where that was interrupted.
+
+        Args:
+            seconds: To wait for the end of a killed one's processes.
+        """
+        try:
+            with self.runs.claimed(seconds) as lock:
+                last = self.runs.last()
+                if lock is None or last is None or self.runs.state(last, training=False) not in GOES_ON:
+                    return
+                tries = int(last.job().get("by itself", 0))
+                told = f"{last.name} was interrupted"
+                if not self._may_go_on(last):
+                    log.warning("%s, and the options are others by now: Start Training begins anew", told)
+                elif tries >= _MOST_BY_ITSELF:
+                    log.warning("%s %d times: Start Training goes on with it", told, tries)
+                else:
+                    self._check_store()
+                    self._launch(last, lock, by_itself=tries + 1)
+                    log.info("%s, and goes on", told)
+        except (IcmformerError, OSError) as error:
+            log.warning("the interrupted training does not go on: %s", error)
 
     def _launch(self, run: Run, lock: int, by_itself: int) -> None:
         """Starts the process, which keeps the lock for as long as it lives.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from icmformer.errors import ConfigError
 from icmformer.fetching.settings import FetchSettings
-from icmformer.weights.versions import store_of
+from icmformer.settings import text, whole
 
 try:
     import fcntl
@@ -26,12 +28,55 @@ OFF = (
 
 PROGRAM = (sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "training.finetune")
 """The command that trains."""
+
+
+def _above_0(name: str, given: str) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{name} must be a number above 0, got {given!r}")
+    return value
+
+
+def _share(name: str, given: str) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise ConfigError(f"{name} must be a share, from 0 to under 1, got {given!r}")
+    return value
+
+
+def _choice(*words: str) -> Callable[[str, str], str]:
+    def read(name: str, given: str) -> str:
+        if given not in words:
+            raise ConfigError(f"{name} must be {' or '.join(words)}, got {given!r}")
+        return given
+
+    return read
+
+
 _FLAGS = ("--accepted", "--predictions")
-_VALUES = (
-    *("--orientation", "--held-out", "--choosing", "--group-by", "--samples", "--batch", "--lr", "--objects"),
-    *("--profile", "--device", "--jobs", "--workers", "--threads", "--seed"),
-)
-ALLOWED = _FLAGS + _VALUES
+_VALUES: dict[str, Callable[[str, str], object]] = {
+    "--orientation": _choice("upright", "stored"),
+    "--held-out": _share,
+    "--choosing": _share,
+    "--group-by": text,
+    "--samples": whole(1, 1_000_000_000),
+    "--batch": whole(1, 100_000),
+    "--lr": _above_0,
+    "--objects": whole(1, 1_000_000_000),
+    "--profile": _choice("exact", "fast"),
+    "--device": text,
+    "--jobs": whole(1, 1024),
+    "--workers": whole(0, 1024),
+    "--threads": whole(1, 1024),
+    "--seed": whole(0, 1_000_000_000),
+}
+ALLOWED = (*_FLAGS, *_VALUES)
 """The options of `training.finetune` that do not say what is read, begun with, written or promoted."""
 _MODULES = ("training", "pycocotools", "yaml", "scipy", "matplotlib", "skimage", "imagehash", "tensorboard")
 
@@ -40,7 +85,7 @@ def read_options(name: str, given: str) -> tuple[str, ...]:
     """Further options of the training, split like a shell's.
 
     Raises:
-        ConfigError: An option that the backend itself sets, or none at all.
+        ConfigError: An option that the backend itself sets, or none at all, or a value that it cannot have.
     """
     try:
         words = shlex.split(given)
@@ -48,13 +93,14 @@ def read_options(name: str, given: str) -> tuple[str, ...]:
         raise ConfigError(f"{name} cannot be split like a shell's command: {error}") from error
     rest = iter(words)
     for word in rest:
-        option, equals, _ = word.partition("=")
+        option, equals, value = word.partition("=")
         if option not in ALLOWED or (equals and option in _FLAGS):
             raise ConfigError(f"{name} may hold {', '.join(ALLOWED)}; not {word!r}")
-        if option in _VALUES and not equals:
-            value = next(rest, None)
-            if value is None or value.startswith("--"):
+        if option in _VALUES:
+            value = value if equals else next(rest, "")
+            if not value or value.startswith("--"):
                 raise ConfigError(f"{name}: {option} needs a value")
+            _VALUES[option](f"{name}: {option}", value)
     return tuple(words)
 
 
@@ -64,10 +110,7 @@ def threads_of(options: tuple[str, ...]) -> int:
     """
     words = [part for word in options for part in word.split("=", 1)]
     if "--threads" in words:
-        given = words[words.index("--threads") + 1]
-        if given.isdigit() and int(given):
-            return int(given)
-        raise ConfigError(f"ICMFORMER_TRAINING_OPTIONS: --threads must be 1 or more, got {given!r}")
+        return int(words[words.index("--threads") + 1])
     try:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
@@ -87,7 +130,8 @@ def training_store(settings: FetchSettings, user: str) -> Path:
 
     Raises:
         ConfigError: Something is missing; the text says what to do.
-        WeightsError: There are no such weights.
+        WeightsError: There are no such weights, or the store cannot be written.
+        DiskFullError: There is no room in it.
     """
     needed = {
         "BASIC_AUTH_USER and BASIC_AUTH_PASS, without which anybody who reaches the backend could start one": (user),
@@ -105,10 +149,13 @@ def training_store(settings: FetchSettings, user: str) -> Path:
             f"ICMFORMER_TRAINING_DIR (Start Training) needs the extra `train`, of which {', '.join(missing)} is not "
             "installed: pip install '.[label-studio,train]' in the clone"
         )
+    from icmformer.weights.versions import store_of  # here: settings are checked where torch does not load, too
+
     store = store_of(settings.weights, settings)
     if store is None:
         raise ConfigError(
             "ICMFORMER_TRAINING_DIR (Start Training) needs weights with versions, so that promoted ones are served; "
             f"make some: icmformer weights promote STORE {settings.weights}, and set ICMFORMER_WEIGHTS=STORE"
         )
+    store.check_writable()
     return store.folder.absolute()

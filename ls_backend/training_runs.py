@@ -37,6 +37,7 @@ SMALL_FILES = ("status.json", "job.json", "training.log", "settings.json", "gate
 TOLD = ".told-"
 """With the number of an attempt, the file of a run whose attempt's end was told."""
 GOES_ON = frozenset({"interrupted", "stopped"})
+"""States in which the same command goes on with a run, without its having said so."""
 _NAME = re.compile(r"project-([1-9]\d{0,17})/run-([1-9]\d{0,8})", re.ASCII)
 _PROJECT = re.compile(r"project-([1-9]\d{0,17})", re.ASCII)
 _RUN = re.compile(r"run-([1-9]\d{0,8})", re.ASCII)
@@ -80,6 +81,12 @@ class Run:
     def job(self) -> Facts:
         """What started it."""
         return _read(self.folder / "job.json")
+
+    def owes_promotion(self) -> bool:
+        """Whether its weights were shown to be better, and are in no store: they are in its folder alone."""
+        return (
+            _read(self.folder / "gate.json").get("verdict") == "fewer" and not (self.folder / "promotion.json").exists()
+        )
 
     def write_status(self, **facts: Any) -> None:
         """Tells something in the training's stead."""
@@ -187,11 +194,14 @@ class Runs:
         return "running" if lives and self.last() == run else "interrupted"
 
     def prune(self, project: int) -> None:
-        """Deletes what is large of a project's runs but the newest, and of the oldest everything."""
-        runs = self.of_project(project)
-        for run in runs[:-RUNS_KEPT]:
+        """Deletes what is large of a project's runs but the newest, and of the oldest everything.
+
+        Weights that were shown to be better, and did not come into the store, stay.
+        """
+        runs = [run for run in self.of_project(project)[:-1] if not run.owes_promotion()]
+        for run in runs[: 1 - RUNS_KEPT]:
             shutil.rmtree(run.folder, ignore_errors=True)
-        for run in runs[-RUNS_KEPT:-1]:
+        for run in runs[1 - RUNS_KEPT :]:
             with suppress(OSError):
                 for path in run.folder.iterdir():
                     if path.is_dir() and not path.is_symlink():

@@ -7,10 +7,10 @@ from typing import Any
 from icmformer import CleanUp, Engine, LoadedImage
 from icmformer.images.reading import content_digest
 from icmformer.inference.cache import ByteLRU, Cache
-from icmformer.serving.core import ServingCore, SourceImage, load_engine
+from icmformer.serving.core import ServingCore, SourceImage
 from icmformer.serving.errors import NothingFoundError
 from icmformer.serving.queue import Turn
-from icmformer.serving.version_watch import watch_versions
+from icmformer.serving.version_watch import starting_engine, watch_versions
 from icmformer.types import MaskResult
 from serverless import codec
 from serverless.codec import CVATRequest
@@ -71,6 +71,6 @@ def load(settings: FunctionSettings) -> Interactor:
     Raises:
         IcmformerError: Weights, device or settings that cannot be used.
     """
-    interactor = Interactor(load_engine(settings), CVATCodec(settings))
+    interactor = Interactor(starting_engine(settings), CVATCodec(settings))
     watch_versions(interactor, settings)
     return interactor

@@ -17,10 +17,10 @@ from nuclio_sdk import Context, Event, Response
 from icmformer import memory
 from icmformer.errors import IcmformerError
 from icmformer.serving.click_log import ClickLog
-from icmformer.serving.core import Outcome, load_engine, refused
+from icmformer.serving.core import Outcome, refused
 from icmformer.serving.errors import NotReadyError
 from icmformer.serving.metrics import Metrics
-from icmformer.serving.version_watch import watch_versions
+from icmformer.serving.version_watch import starting_engine, watch_versions
 from icmformer.timings import server_timing
 from serverless.interactor import CVATCodec, Interactor
 from serverless.settings import FunctionSettings
@@ -52,7 +52,7 @@ def init_context(context: Context) -> None:
 
 
 def _interactor(context: Context, settings: FunctionSettings) -> Interactor:
-    engine, cvat = load_engine(settings), CVATCodec(settings)
+    engine, cvat = starting_engine(settings), CVATCodec(settings)
     try:
         return Interactor(engine, cvat, click_log=ClickLog(settings.click_log), metrics=Metrics(engine, cvat.images))
     except Exception as error:  # masks are worth more than figures of them

@@ -2,7 +2,7 @@
 
 The new version is loaded and warmed up beside the old one, which answers meanwhile; both are in memory for that time.
 A version that cannot be used is refused, and the old one goes on. Each replica looks for itself, so all that share the
-store come to serve the same.
+store come to serve the same. A server that starts where the current version cannot be used begins with another one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import gc
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from icmformer import memory
-from icmformer.errors import IcmformerError
+from icmformer.errors import ConfigError, DeviceError, IcmformerError, WeightsError
+from icmformer.inference.engine import Engine
 from icmformer.serving.core import ServingCore, load_engine
 from icmformer.settings import Settings
 from icmformer.weights.pointer import Pointer
@@ -60,7 +63,7 @@ class VersionWatch:
         try:
             settings = replace(self._settings, weights=str(self._store.path(pointer.version)))
             engine = load_engine(settings, self._core.engine.caches)
-        except IcmformerError as error:
+        except Exception as error:  # whatever is wrong with it, the old version goes on
             self._refuse(pointer, error)
             return False
         old = self._core.model
@@ -79,7 +82,8 @@ class VersionWatch:
         pause = min(self._refused[2] * 2, _LONGEST_PAUSE) if known and self._refused else self._seconds
         self._refused = what, now + pause, pause
         if not known:
-            log.error("%s goes on answering: %s", self._core.model, error)
+            foreign = None if isinstance(error, IcmformerError) else error
+            log.error("%s goes on answering: %s", self._core.model, error or repr(error), exc_info=foreign)
             if self._core.metrics:
                 self._core.metrics.switch_refused()
 
@@ -97,6 +101,45 @@ class VersionWatch:
                 self.look()
             except Exception:
                 log.exception("looking for a new version of the weights failed")
+
+
+def starting_engine(settings: Settings) -> Engine:
+    """The engine that a server starts with, as `load_engine` makes it.
+
+    Where the current version of a store cannot be used, it is that of the newest one before it that can: annotators
+    have masks meanwhile, and `VersionWatch` takes the current one over once it is mended, or another one is current.
+
+    Raises:
+        IcmformerError: Weights, device or settings that cannot be used, and no version can.
+    """
+    try:
+        return load_engine(settings)
+    except (ConfigError, DeviceError):  # no version would fare better
+        raise
+    except Exception as error:
+        for folder in _others(settings):
+            with suppress(Exception):
+                engine = load_engine(replace(settings, weights=str(folder)))
+                log.error(
+                    "the current version of the weights cannot be used, %s answers instead: %s", folder.name, error
+                )
+                return engine
+        raise
+
+
+def _others(settings: Settings) -> list[Path]:
+    """The versions that may stand in for the current one, the best first; none of weights without versions."""
+    try:
+        store = store_of(settings.weights, settings)
+    except WeightsError:
+        return []
+    if store is None:
+        return []
+    try:
+        names = store.pointer().before[::-1]
+    except WeightsError:  # nothing says which was current when
+        names = tuple(version.name for version in reversed(store.versions()))
+    return [store.folder / name for name in names]
 
 
 def watch_versions(core: ServingCore[Any, Any], settings: Settings) -> VersionWatch | None:

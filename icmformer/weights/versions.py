@@ -127,6 +127,26 @@ class VersionStore:
                     found.append(Version(folder.name, _model_sum(folder), added, _state(folder.name, pointer)))
         return sorted(found, key=lambda version: (version.added, version.name))
 
+    def check_writable(self) -> None:
+        """Whether versions can be added and promoted here, before work begins that ends so. Nothing is changed.
+
+        Raises:
+            WeightsError: The folder cannot be written; one that is missing cannot be made.
+            DiskFullError: There is no room.
+        """
+        with self._writing():
+            if not self.folder.is_dir():
+                there = next(parent for parent in self.folder.absolute().parents if parent.exists())
+                if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+                    raise WeightsError(f"{self.folder} cannot be made: {there} is no folder that can be written")
+                return
+            with self._locked():
+                probe = self.folder / f"{_PART}{uuid.uuid4().hex}"
+                try:
+                    probe.write_bytes(b"1")
+                finally:
+                    probe.unlink(missing_ok=True)
+
     def add(self, weights: str | Path, name: str | None = None, settings: Settings | None = None) -> str:
         """Adds weights as a version, which does not make it current. The same weights again are no new version.
 

@@ -123,7 +123,8 @@ def test_clicks_of_the_backend(app):
 
 def test_lists_and_objects_in_a_body(app):
     for content in (b"[" + b"[]," * 600_000 + b"[]]", b"{" * 600_000):
-        reply = app.test_client().post("/webhook", data=content, headers={"Authorization": corpus.LOGIN})
+        headers = {"Authorization": corpus.LOGIN, "Content-Type": "application/json"}
+        reply = app.test_client().post("/webhook", data=content, headers=headers)
         assert (reply.status_code, reply.json["kind"]) == (400, "bad request")
         assert "lists and objects" in reply.json["error"]
 

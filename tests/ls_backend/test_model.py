@@ -6,7 +6,7 @@ import types
 import pytest
 
 from tests.ls_backend.conftest import BRUSH, body, click
-from tests.ls_backend.trainings import Trainings, ended
+from tests.ls_backend.trainings import DRAWN, Trainings, ended
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_start_training_and_saved_annotations_do_what_the_routes_do(model, tmp_p
     assert runtime.fit("START_TRAINING", press)["job"] == "project-3/run-1"
     trainings.end()
     ended(backend.trainings)
-    created = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": []}, "project": {"id": 4}}
+    created = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": DRAWN}, "project": {"id": 4}}
     assert runtime.fit("ANNOTATION_CREATED", created) == {"status": "ignored"}  # none of its masks is ours
     ended(backend.trainings)
     assert trainings.run("project-4/run-1").exists()

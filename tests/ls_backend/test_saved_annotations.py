@@ -145,7 +145,7 @@ def save(number):
     regions = [{"id": f"{number:04x}{n:012x}n1", "origin": "prediction"} for n in range(18_000)]
     sent = json.dumps({"action": "ANNOTATION_CREATED", "annotation": {"id": number, "result": regions}})
     assert len(sent) > 900_000
-    assert client.post("/webhook", data=sent).json == {"status": "noted"}
+    assert client.post("/webhook", data=sent, content_type="application/json").json == {"status": "noted"}
 
 save(0)
 release()
@@ -179,7 +179,8 @@ def test_saves_under_way_are_bounded_in_bytes():
 @pytest.mark.parametrize("length", [17 << 20, 60 << 20])
 def test_a_save_that_is_too_long_is_refused_by_its_length(logged, length):
     """Whatever it says it is: unread."""
-    reply = logged.post("/webhook", data=b"{}", environ_overrides={"CONTENT_LENGTH": str(length)})
+    overrides = {"CONTENT_LENGTH": str(length)}
+    reply = logged.post("/webhook", data=b"{}", content_type="application/json", environ_overrides=overrides)
     assert reply.status_code == 413
     assert "16 MB" in reply.json["error"]
     assert "ICMFORMER_MAX_BODY_MB" not in reply.json["error"]

@@ -8,14 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from icmformer.errors import ConfigError
+from icmformer.errors import ConfigError, WeightsError
 from icmformer.serving.errors import RequestError, TrainingRefusedError
+from icmformer.weights.pointer import LOCK_FILE
 from ls_backend.settings import BackendSettings
 from ls_backend.training_follower import Follower
 from ls_backend.training_jobs import project_of
 from ls_backend.training_options import ALLOWED, read_options, training_store
-from ls_backend.training_runs import RUNS_KEPT, SMALL_FILES, Run, Runs
-from tests.ls_backend.trainings import Told, Trainings, ended, process_of, trains, wait_for
+from ls_backend.training_runs import RUNS_KEPT, SMALL_FILES, Run, Runs, try_lock
+from tests.ls_backend.trainings import DRAWN, Told, Trainings, ended, process_of, trains, wait_for
 
 
 @pytest.fixture
@@ -134,6 +135,58 @@ def test_which_runs_the_next_press_goes_on_with(trainings, status, job):
     assert jobs.press(press())["job"] == job
 
 
+def test_a_run_that_fails_again_and_again_is_given_up(trainings):
+    jobs = trainings.jobs()
+    trainings.end(state="failed", error="the store cannot be written", again=True)
+    begun = []
+    for _ in range(6):
+        begun.append(jobs.press(press())["job"])
+        ended(jobs)
+    assert begun == ["project-3/run-1"] * 5 + ["project-3/run-2"]
+
+
+def test_no_training_starts_whose_weights_would_have_no_place(trainings):
+    jobs = trainings.jobs()
+    (trainings.store / "current").write_text("{}")
+    (trainings.store / LOCK_FILE).unlink()
+    (trainings.store / LOCK_FILE).mkdir()  # nobody can lock that, not even root
+    with pytest.raises(TrainingRefusedError, match=r"nothing could be promoted: .*store cannot be written"):
+        jobs.press(press())
+    assert not list(trainings.root.glob("project-*"))
+    with pytest.raises(WeightsError, match="cannot be written"):
+        trainings.jobs()
+
+
+def test_an_interrupted_project_keeps_no_other_from_its_turn(trainings):
+    jobs = trainings.jobs(training_every=1)
+    jobs.press(press(project=3))
+    trains(jobs)
+    os.kill(process_of(trainings.run("project-3/run-1")), signal.SIGKILL)
+    ended(jobs)
+    for project in (3, 4):
+        jobs.annotated(
+            {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": DRAWN}, "project": {"id": project}}
+        )
+    assert trains(jobs)["run"] == "project-4/run-1"
+
+
+def test_a_backend_that_starts_waits_for_what_a_killed_training_leaves_behind(trainings):
+    """Its own processes end a moment after it, and have its lock until then."""
+    trainings.jobs().press(press())
+    run = trainings.run("project-3/run-1")
+    trains(trainings.jobs())
+    runs = Runs(trainings.root)
+    lock = os.open(trainings.root / ".training.lock", os.O_RDWR)
+    os.kill(process_of(run), signal.SIGKILL)
+    wait_for(lambda: try_lock(lock))  # as a process that it has left behind
+    jobs = trainings.jobs()
+    jobs.begin()
+    before = (run / "training.log").read_text().count("going on")
+    assert runs.training()
+    os.close(lock)
+    wait_for(lambda: (run / "training.log").read_text().count("going on") == before + 1)
+
+
 def test_with_other_options_a_run_does_not_go_on(trainings):
     jobs = trainings.jobs()
     jobs.press(press())
@@ -177,9 +230,10 @@ def test_a_training_that_cannot_be_started_is_refused_in_words(trainings):
 
 
 def test_every_so_many_annotations_a_training_starts_across_restarts_and_replicas(trainings):
-    def annotated(number, project=3, **other):
+    def annotated(number, project=3, result=DRAWN, **other):
         one, two = (trainings.jobs(training_every=3) for _ in range(2))  # nothing is remembered but in files
-        body = {"action": "ANNOTATION_CREATED", "annotation": {"id": number, **other}, "project": {"id": project}}
+        body = {"action": "ANNOTATION_CREATED", "project": {"id": project}}
+        body["annotation"] = {"id": number, "result": result, **other}
         (one if number % 2 else two).annotated(body)
         return one
 
@@ -187,6 +241,8 @@ def test_every_so_many_annotations_a_training_starts_across_restarts_and_replica
         annotated(number)
     annotated(7, project=4)
     annotated(8, was_cancelled=True)  # skipped by the annotator
+    for nothing in ([], None, [{"type": "choices", "value": {"choices": ["cat"]}}], [{"value": {"x": 1, "width": 2}}]):
+        annotated(6, result=nothing)  # without a mask
     jobs = annotated(9, project="?")
     assert not jobs.runs.training()
     assert annotated(3).runs.training()
@@ -262,6 +318,21 @@ def test_old_runs_keep_their_small_files_and_the_oldest_go(trainings):
     assert (left[-1].folder / "data" / "photo.png").exists()
 
 
+def test_weights_that_did_not_come_into_the_store_stay(trainings):
+    runs = Runs(trainings.root)
+    for number in range(1, RUNS_KEPT + 4):
+        folder = Run(runs.root, 3, number).folder
+        (folder / "weights").mkdir(parents=True)
+        (folder / "weights" / "model.safetensors").write_text("dear")
+        (folder / "gate.json").write_text(json.dumps({"verdict": "fewer" if number in (1, 2, 9) else "more"}))
+        if number == 2:
+            (folder / "promotion.json").write_text("{}")
+    runs.prune(3)
+    left = runs.of_project(3)
+    assert [run.number for run in left] == [1, *range(3, RUNS_KEPT + 4)]
+    assert [run.number for run in left if (run.folder / "weights").exists()] == [1, 9, RUNS_KEPT + 3]
+
+
 @pytest.mark.parametrize(
     "project",
     [None, 0, -1, True, 1.5, "", "x.1", "-3.1", "²", "3/../4", [3], {"id": None}, {"id": "../x"}, {"id": 10**20}],
@@ -288,6 +359,8 @@ def test_a_project_comes_as_an_object_or_with_its_time():
             "--install",
             "--name x",
         ),
+        *("--samples none", "--samples=0", "--threads 0", "--lr 0", "--lr nan", "--held-out 1", "--profile Fast"),
+        *("--workers -1", "--choosing x"),
         *("--sam 3", "x", "--samples", "--samples --batch", "--accepted=1", "'--samples 3", "--annotations x", "-h"),
     ],
 )
@@ -305,8 +378,10 @@ def test_allowed_options_are_options_of_the_training_and_take_what_they_take_the
     for option in ALLOWED:
         takes = f"[{option}]" not in told
         assert option in told
-        words = read_options("X", f"{option} 'a b'" if takes else option)
-        assert words == ((option, "a b") if takes else (option,))
+        value = {"--orientation": "stored", "--profile": "exact", "--group-by": "a b", "--lr": "1e-4"}.get(option, "1")
+        value = "0.25" if option in ("--held-out", "--choosing") else value
+        words = read_options("X", f"{option} '{value}'" if takes else option)
+        assert words == ((option, value) if takes else (option,))
 
 
 @pytest.mark.parametrize(
@@ -316,7 +391,6 @@ def test_allowed_options_are_options_of_the_training_and_take_what_they_take_the
         ({"url": "", "api_key": ""}, "needs LABEL_STUDIO_URL"),
         ({"api_key": ""}, "needs LABEL_STUDIO_API_KEY"),
         ({"weights": "starter"}, "icmformer weights promote STORE starter"),
-        ({"training_options": ("--threads", "0")}, "--threads must be 1 or more"),
     ],
 )
 def test_what_is_missing_is_said_before_anything_is_served(trainings, missing, text):

@@ -21,7 +21,7 @@ from ls_backend.settings import BackendSettings
 from tests.commands import run_module
 from tests.conftest import ROOT
 from tests.engines import MINIATURE
-from tests.ls_backend.trainings import Trainings, ended, process_of, trains, wait_for
+from tests.ls_backend.trainings import DRAWN, Trainings, ended, process_of, trains, wait_for
 
 LOGIN = {"Authorization": "Basic " + base64.b64encode(b"u:secret-pass").decode()}
 PRESS = {"action": "START_TRAINING", "project": {"id": 3, "title": "cats"}}
@@ -75,8 +75,8 @@ def test_both_ways_in_which_label_studio_presses_start_one(served, trainings, pa
 @pytest.mark.parametrize("login", [{}, {"Authorization": "Basic " + base64.b64encode(b"u:wrong").decode()}])
 def test_who_shows_no_credentials_starts_and_learns_nothing(served, trainings, login):
     client, _ = served
-    created = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": []}, "project": {"id": 3}}
-    for request_ in (PRESS, created, created | {"annotation": {"id": 2, "result": []}}):
+    created = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": DRAWN}, "project": {"id": 3}}
+    for request_ in (PRESS, created, created | {"annotation": {"id": 2, "result": DRAWN}}):
         reply = client.post("/webhook", json=request_, headers=login)
         assert reply.status_code == (401 if login else 200)
         assert login or reply.json == {"status": "ignored"}
@@ -86,11 +86,23 @@ def test_who_shows_no_credentials_starts_and_learns_nothing(served, trainings, l
     assert not list(trainings.root.glob("project-*"))
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain", ""])
+def test_what_another_sites_page_can_send_starts_nothing(served, trainings, kind):
+    """A form sends these alone, with the credentials that the browser of a manager remembers."""
+    client, _ = served
+    for path, request_ in (("/webhook", PRESS), ("/train", TRAIN)):
+        headers = LOGIN | ({"Content-Type": kind} if kind else {})
+        reply = client.post(path, data=json.dumps(request_), headers=headers)
+        assert (reply.status_code, reply.json["kind"]) == (415, "unsupported media type")
+        assert "application/json" in reply.json["error"]
+    assert not list(trainings.root.glob("project-*"))
+
+
 def test_annotations_that_the_webhook_tells_of_start_one(served, trainings):
     client, backend = served
     for number in (1, 1, 2):
         assert not backend.trainings.runs.training()
-        created = {"action": "ANNOTATION_CREATED", "annotation": {"id": number, "result": []}, "project": {"id": 3}}
+        created = {"action": "ANNOTATION_CREATED", "annotation": {"id": number, "result": DRAWN}, "project": {"id": 3}}
         assert client.post("/webhook", json=created, headers=LOGIN).status_code == 200
     assert trains(backend.trainings)["run"] == "project-3/run-1"
 

@@ -40,6 +40,8 @@ seen = {"argv": sys.argv[1:], "nice": os.nice(0), "environment": dict(os.environ
 end = json.loads((root / "go").read_text())
 tell(**{"stage": "finished", "done": done, **end})
 """
+DRAWN = [{"id": "a", "type": "brushlabels", "value": {"format": "rle", "rle": [0, 0], "brushlabels": ["Cat"]}}]
+"""The result of an annotation with a mask."""
 
 
 @dataclass

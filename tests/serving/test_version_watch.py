@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from icmformer import Click, Engine
+from icmformer.errors import WeightsError
 from icmformer.images.reading import LoadedImage
 from icmformer.inference.cache import NullCache
 from icmformer.inference.engine import Caches
 from icmformer.serving.core import ServingCore, load_engine
 from icmformer.serving.metrics import Metrics
 from icmformer.serving.queue import RequestQueue
-from icmformer.serving.version_watch import VersionWatch, watch_versions
+from icmformer.serving.version_watch import VersionWatch, starting_engine, watch_versions
 from icmformer.settings import Settings
 from icmformer.weights import load, save
 from icmformer.weights.versions import VersionStore
@@ -170,6 +171,60 @@ def test_a_pointer_to_nothing_changes_nothing(core, watch, store, pointer, caplo
         file.write_text(kept)
     assert not watch.look()
     assert core.model == "one"
+
+
+@pytest.mark.parametrize("fault", ["damaged", "no pointer", "gone"])
+def test_a_server_that_starts_on_a_bad_version_answers_with_another_until_it_is_mended(
+    settings, store, photo, caplog, fault
+):
+    store.promote("three")
+    store.promote("two")
+    model, pointer = store.path("two") / "model.safetensors", store.folder / "current"
+    hidden, whole, kept = store.folder / ".two", model.read_bytes(), pointer.read_text()
+    try:
+        if fault == "damaged":
+            model.write_bytes(whole[:-100])
+        elif fault == "gone":
+            store.path("two").rename(hidden)
+        else:
+            pointer.write_text("{")
+            model.write_bytes(whole[:-100])
+        with caplog.at_level(logging.INFO, "icmformer.serving"):
+            engine = starting_engine(settings)
+        assert engine.weights.name == "three"
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert "three answers instead" in caplog.text
+        core = ServingCore(engine, Named(photo), RequestQueue(1, 64, 60.0), metrics=Metrics(engine, NullCache()))
+        watch = VersionWatch(core, settings, store, 1)
+        assert not watch.look()
+        assert metric(core, 'icmformer_switches_total{outcome="refused"}') == 1
+    finally:
+        if hidden.exists():
+            hidden.rename(store.folder / "two")
+        model.write_bytes(whole)
+        pointer.write_text(kept)
+    watch._refused = (watch._refused[0], 0.0, 1.0)  # the pause is over
+    assert watch.look()
+    assert core.model == "two"
+
+
+def test_where_no_version_can_be_used_the_start_says_why(tmp_path):
+    store = VersionStore(tmp_path / "store")
+    store.promote(store.add("random:icmformer_vit_tiny224", "only"))
+    (store.path("only") / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="only"):
+        starting_engine(replace(SETTINGS, weights=str(store.folder)))
+
+
+def test_whatever_a_version_breaks_the_old_one_goes_on(core, watch, store, monkeypatch, caplog):
+    monkeypatch.setattr("icmformer.serving.version_watch.load_engine", lambda *_: 1 / 0)
+    store.promote("two")
+    assert not watch.look()
+    assert not watch.look()
+    assert len(caplog.records) == 1  # told once, with where it broke, and tried again after a pause
+    assert "ZeroDivisionError" in caplog.text
+    assert metric(core, 'icmformer_switches_total{outcome="refused"}') == 1
+    assert core.respond(Asked(CLICKS[0])).model == "one"
 
 
 def test_what_a_version_kept_is_there_when_it_comes_back_and_serves_no_other(core, watch, store, cold):

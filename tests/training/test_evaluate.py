@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +115,36 @@ if __name__ == "__main__":
     sys.exit(main())
 """
 """The command, whose objects take two seconds each: it is not at its end when it is stopped."""
+
+
+def test_processes_end_with_one_that_was_killed(pairs, tmp_path, miniature):
+    """Else they evaluate on, beside those of the command that goes on."""
+    script, out = tmp_path / "unhurried.py", tmp_path / "out"
+    script.write_text(UNHURRIED)
+    command = [sys.executable, str(script), "--weights", miniature, "--dataset", "folder", "--root", str(pairs)]
+    process = subprocess.Popen(
+        [*command, "--out", str(out), "--jobs", "2"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while not (out / "objects.jsonl").exists() or not (out / "objects.jsonl").read_text().splitlines()[1:]:
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert len(living(process.pid)) >= 3
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while living(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def living(group):
+    """The processes of a group, without those that have ended and that nobody has asked about."""
+    facts = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
+    return [fact for fact in facts if int(fact[2]) == group and fact[0] != "Z"]
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

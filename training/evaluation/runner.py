@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -228,7 +229,16 @@ _worker: _Worker | None = None  # of a child process
 def _start_worker(settings: EvaluationSettings, size: Size, devices: Any, threads: int, overlays: Path | None) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _worker = _Worker(settings, size, devices.get(), threads, overlays)
+
+
+def _end_with_parent() -> None:
+    """Ends this process once its parent is gone: a parent that was killed has told it nothing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _result(item: EvalObject) -> ObjectResult:

@@ -20,6 +20,8 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 STATUS_FILE = "status.json"
+AFTER_TRAINING = ("choosing the zoom", "evaluating after", "promoting")
+"""The stages after the long one, whose result the same command takes up."""
 _SECONDS = 1.0  # between two writings within a stage
 
 
@@ -28,7 +30,7 @@ class Progress:
 
     It holds `state` (`running`; at the end `promoted`, `not promoted`, `failed` or `stopped`), `stage` with `done` of
     `total`, times in UTC, the process's number, and at the end what it came to: `clicks`, `reason`, `version`, `error`;
-    `again` says that the same command goes on with it.
+    `again` says that it failed or was stopped where the same command goes on with what it had made.
 
     Args:
         folder: The run's; there has to be one.
@@ -36,12 +38,14 @@ class Progress:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / STATUS_FILE
+        self.trained = False
         self._told = 0.0
         self._facts: dict[str, Any] = {"state": "running", "stage": "", "done": 0, "total": 0, "pid": os.getpid()}
         self._facts["started"] = _now()
 
     def stage(self, name: str, total: int = 0) -> None:
         """A new stage begins, of `total` parts; 0 where that is not known."""
+        self.trained |= name in AFTER_TRAINING
         self._facts |= {"stage": name, "done": 0, "total": total}
         self._write()
 
@@ -77,7 +81,8 @@ def told(folder: Path) -> Iterator[Progress]:
         raise
     except Exception as error:
         text = " ".join(str(error).split()) if isinstance(error, IcmformerError | OSError) else repr(error)
-        progress.end("failed", error=text, again=isinstance(error, FetchError | DiskFullError))
+        again = progress.trained or isinstance(error, FetchError | DiskFullError)
+        progress.end("failed", error=text, again=again)
         raise
 
 

@@ -45,9 +45,11 @@ def bound(settings: FinetuneSettings) -> FinetuneSettings:
     with as its first, so that there is something to go back to.
 
     Raises:
-        WeightsError: Weights that are not there, or a store that cannot be used.
+        WeightsError: Weights that are not there, or a store that cannot be used or written.
         ConfigError: The run's version is not in the store.
     """
+    if settings.promote:
+        open_store(settings.promote).check_writable()  # now, not after hours of training
     known = settings.known()
     remembered = known.get("version") if known else None
     source = store_of(settings.weights)

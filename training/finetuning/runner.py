@@ -87,7 +87,10 @@ def _finetuned(settings: FinetuneSettings, weights: Weights, progress: Progress)
     comparison.write(settings.out / "gate.json")
     if comparison.promotes:
         made = gate.replace_folder(made, settings.out / "weights")
-    promotion = promote(settings, weights, made) if comparison.promotes and settings.promote else None
+    promotion = None
+    if comparison.promotes and settings.promote:
+        progress.stage("promoting")
+        promotion = promote(settings, weights, made)
     switch = promotion.told if promotion else ""
     facts = _facts(settings, split, tried, best)
     report = write_report(settings, facts, data, comparison, before, after, clicks, made, switch)

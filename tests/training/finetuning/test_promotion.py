@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from icmformer import weights
-from icmformer.errors import ConfigError
-from icmformer.weights import VersionStore
+from icmformer.errors import ConfigError, WeightsError
+from icmformer.weights import NONE_YET, VersionStore
+from icmformer.weights.pointer import LOCK_FILE
 from tests.training.test_finetune import write_rings
 from training.finetune import NOT_PROMOTED, main
 from training.finetuning import gate
@@ -137,10 +138,44 @@ def test_a_run_goes_on_with_weights_that_were_converted_for_its_store(
     assert store.current == "run-0002"
 
 
+def test_a_store_that_cannot_be_written_is_told_before_training(command, store, miniature, judged, capsys, tmp_path):
+    store.promote(store.add(miniature))
+    (store.folder / LOCK_FILE).unlink()
+    (store.folder / LOCK_FILE).mkdir()  # nobody can lock that, not even root
+    assert main(command("run", "--weights", miniature)) == 2
+    assert f"{store.folder} cannot be written" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "run").exists()
+
+
+def test_a_promotion_that_fails_is_made_up_for_by_the_same_command(command, store, miniature, judged, monkeypatch):
+    words = command("run", "--weights", miniature)
+    with monkeypatch.context() as patch:
+        patch.setattr(VersionStore, "promote", refusing(VersionStore.promote))
+        assert main(words) == 2
+    status = json.loads((Path(words[words.index("--out") + 1]) / "status.json").read_text())
+    assert (status["state"], status["stage"], status["again"]) == ("failed", "promoting", True)
+    checkpoint = Path(words[words.index("--out") + 1]) / "run" / "checkpoint.pt"
+    trained = checkpoint.stat().st_mtime_ns
+    assert main(words) == 0
+    assert checkpoint.stat().st_mtime_ns == trained  # not once more
+    assert store.current == "run-0002"
+
+
+def refusing(promote):
+    """A store's promotion, of its first version alone."""
+
+    def refused(store, version, expected=None):
+        if expected != NONE_YET:
+            raise WeightsError(f"{store.folder} cannot be written: it is read-only")
+        promote(store, version, expected)
+
+    return refused
+
+
 def test_a_version_that_is_gone_is_told(command, store, miniature, judged, stopped, capsys):
     stopped(command("run", "--weights", miniature))
-    store.add("random:icmformer_vit_tiny224", "other")
-    store.promote("other")
+    for name in ("icmformer_vit_tiny224", "simpleclick_vit_tiny224"):
+        store.promote(store.add(f"random:{name}"))
     assert store.prune(1) == ["miniature-0001"]
     capsys.readouterr()
     assert main(command("run", "--weights", str(store.folder))) == 2
