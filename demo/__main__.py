@@ -23,7 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--home", type=Path, default=ROOT / ".demo", help="folder for everything it writes (.demo)")
     parser.add_argument("--reset", action="store_true", help="delete that folder instead, unless the demo is running")
-    parser.add_argument("--studio-bin", type=Path, default=ROOT / ".venv-label-studio" / "bin")
+    parser.add_argument(
+        "--studio-bin",
+        type=Path,
+        metavar="DIR",
+        default=ROOT / ".venv-label-studio" / "bin",
+        help="folder of the label-studio program to start (.venv-label-studio/bin)",
+    )
     args = parser.parse_args(argv)
     args.home.mkdir(parents=True, exist_ok=True)
     with (args.home / "lock").open("a+") as lock:

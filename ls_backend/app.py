@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
+from flask import Flask, Response, g, request, send_file
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
 from icmformer.serving.errors import NOT_AUTHORISED, BusyError, RequestError, status_of
 from icmformer.serving.logs import current_request
 from icmformer.timings import server_timing
 from ls_backend.backend import Backend
 from ls_backend.settings import BackendSettings
-from ls_backend.training_jobs import START
+from ls_backend.training_jobs import REPORTS, START
 from ls_backend.training_page import training_page
 
 log = logging.getLogger("icmformer.label_studio")
@@ -161,6 +161,14 @@ def create_app(backend: Backend, settings: BackendSettings) -> Flask:
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
             return Response(training_page(status), mimetype="text/html")
         return status
+
+    @app.get(f"/{REPORTS}<path:name>")
+    def report(name: str) -> Response:
+        """The report of a training, with its pictures in it."""
+        run = backend.trainings.runs.named(name) if backend.trainings else None
+        if run is None or not run.report.is_file():
+            raise NotFound("there is no report of such a training")
+        return send_file(run.report, mimetype="text/html")
 
     @app.get("/metrics")
     def show_metrics() -> Response:

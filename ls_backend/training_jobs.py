@@ -24,6 +24,8 @@ from ls_backend.training_runs import GOES_ON, Facts, Run, now, open_runs
 
 log = logging.getLogger("icmformer.label_studio")
 START = "START_TRAINING"
+REPORTS = "training/report/"
+"""Where the backend has the reports, from its own address on."""
 _RECENT = 5
 _NICE = 19
 _MOST_BY_ITSELF = 5  # starts of a backend that go on with one run without being asked: what kills it may kill again
@@ -158,7 +160,10 @@ class TrainingJobs:
         counts = {name: status.get(name, 0) for name in ("done", "total")}
         state = self.runs.state(run, training, status)
         since = status.get("started", "")
-        return {"state": state, "project": run.project, "run": run.name, **told, **counts, "since": since}
+        says = run.says() if state == "running" else ""
+        report = f"{REPORTS}{run.name}" if run.report.is_file() else ""
+        named = {"state": state, "project": run.project, "run": run.name}
+        return {**named, **told, **counts, "since": since, "says": says, "report": report}
 
     def _may_go_on(self, run: Run) -> bool:
         """Whether the same command goes on in a run's folder; nobody trains now."""
@@ -277,9 +282,6 @@ def _wait(child: subprocess.Popen[bytes], run: Run, attempt: int) -> None:
     code = child.wait()
     if code <= 0 or run.job().get("attempt") != attempt or run.status().get("state") != "running":
         return
-    last = f"it ended with status {code}"
-    with suppress(OSError, IndexError), run.log.open("rb") as file:
-        file.seek(max(0, run.log.stat().st_size - 4096))
-        last = file.read().decode(errors="replace").strip().splitlines()[-1][-500:].removeprefix("error: ")
+    last = run.says().removeprefix("error: ") or f"it ended with status {code}"
     with suppress(OSError):
         run.write_status(**{**run.status(), "state": "failed", "error": last})

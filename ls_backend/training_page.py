@@ -30,6 +30,7 @@ def training_page(status: dict[str, Any]) -> str:
         bar = f"<progress max={total} value={done}></progress>" if total else "<progress></progress>"
         amount = f" ({done:,} of {total:,})" if total else ""
         parts.append(f"<p>{escape(status['run'])}, {escape(status['stage'])}{amount}</p>{bar}")
+        parts.append(f"<p><small>{escape(status['says'])}</small></p>")
     elif status.get("reason") and not status["runs"]:
         parts.append(f"<p>{escape(status['reason'])}</p>")
     if state == "none":
@@ -45,5 +46,7 @@ def _row(run: dict[str, Any]) -> str:
     why = run["reason"] or run["error"] or (_GOES_ON if run["state"] in ("interrupted", "stopped") else "")
     clicks = run["clicks"]
     told = f"{clicks['before']:.2f} before, {clicks['after']:.2f} after: {run['difference']}" if clicks else ""
-    cells = run["run"], str(run["since"])[:16].replace("T", " "), run["state"], run["version"], told, why
-    return "<tr>" + "".join(f"<td>{escape(str(cell))}" for cell in cells)
+    cells = str(run["since"])[:16].replace("T", " "), run["state"], run["version"], told, why
+    name = escape(run["run"])
+    first = f'<a href="{escape(run["report"])}">{name}</a>' if run["report"] else name
+    return f"<tr><td>{first}" + "".join(f"<td>{escape(str(cell))}" for cell in cells)

@@ -42,6 +42,7 @@ _NAME = re.compile(r"project-([1-9]\d{0,17})/run-([1-9]\d{0,8})", re.ASCII)
 _PROJECT = re.compile(r"project-([1-9]\d{0,17})", re.ASCII)
 _RUN = re.compile(r"run-([1-9]\d{0,8})", re.ASCII)
 _PAUSE = 0.05
+_LAST_LINE = 4096  # bytes of a log's end that its last line is looked for in
 Facts = dict[str, Any]
 
 
@@ -73,6 +74,19 @@ class Run:
     def log(self) -> Path:
         """What it said."""
         return self.folder / "training.log"
+
+    @property
+    def report(self) -> Path:
+        """How it went, as a page with pictures."""
+        return self.folder / "report.html"
+
+    def says(self) -> str:
+        """The last line of what it said, be it a bar's."""
+        with suppress(OSError), self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_LINE))
+            lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode(errors="replace"))]
+            return next((line for line in reversed(lines) if line), "")[-500:]
+        return ""
 
     def status(self) -> Facts:
         """What the training last told of itself; empty where it told nothing."""

@@ -26,6 +26,7 @@ _LONGEST_PAUSE = 300.0
 _CONNECT_SECONDS = 5.0
 _API_BYTES = 1 << 30  # of one answer: a job with all its masks
 _PAGE = 100
+_READINGS = 5  # of a list that changes meanwhile
 _PASSING = (429, 500, 502, 503, 504)
 """Statuses of a server that starts, is overloaded, or fails; all others are its last word."""
 _NO_FRAME = 422
@@ -194,13 +195,30 @@ class Cvat:
         return list(added.get("shapes") or ()) if isinstance(added, dict) else []
 
     def _pages(self, what: str, endpoint: Any, **arguments: Any) -> Iterator[dict[str, Any]]:
-        page = 1
-        while True:
-            found = self._object(what, endpoint, page=page, page_size=_PAGE, **arguments)
-            yield from found.get("results") or ()
-            if not found.get("next"):
-                return
-            page += 1
+        """All entries of a list; once more from the start where some came or went meanwhile.
+
+        CVAT counts pages, so one that goes moves those after it, the first of the next page out of sight.
+
+        Raises:
+            CvatError: And its like; the list changes time and again.
+        """
+        for _ in range(_READINGS):
+            found: list[dict[str, Any]] = []
+            counts: set[Any] = set()
+            page, more = 1, True
+            while more and len(counts) < 2:
+                try:
+                    answer = self._object(what, endpoint, page=page, page_size=_PAGE, **arguments)
+                except CvatError as error:
+                    if page == 1 or error.status != 404:
+                        raise
+                    answer = {}  # the last page has gone
+                found += answer.get("results") or ()
+                counts.add(answer.get("count"))
+                page, more = page + 1, bool(answer.get("next"))
+            if len(counts) == 1:
+                return iter(found)
+        raise CvatError(f"{what}: the list changes while it is read; try again later")
 
     def _object(self, what: str, endpoint: Any, **arguments: Any) -> dict[str, Any]:
         content = self._read(what, self._asked(what, endpoint, _API_BYTES, **arguments))
@@ -237,7 +255,8 @@ class Cvat:
             content: bytes = response.read(limit + 1)
             if len(content) > limit:
                 response.close()
-                raise CvatError(f"{what} has more than {limit >> 20} MB, the limit (ICMFORMER_MAX_IMAGE_MB)", 413)
+                name = " (ICMFORMER_MAX_IMAGE_MB)" if limit == self._limit else ""
+                raise CvatError(f"{what} has more than {limit >> 20} MB, the limit{name}", 413)
             response.release_conn()
         except (HTTPError, OSError) as error:
             raise _WaitError(f"{what}: CVAT at {self.url} {_cause(error)}") from error

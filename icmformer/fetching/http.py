@@ -98,14 +98,12 @@ def _content(response: urllib3.BaseHTTPResponse, url: str, limit: int, watch: _W
     said = response.headers.get("Content-Length", "")
     length = int(said) if said.isdigit() else None
     if length is not None and length > limit:
-        raise TooLargeError(
-            f"{shown(url)} has {length >> 20} MB; the limit is {limit >> 20} MB (ICMFORMER_MAX_IMAGE_MB)"
-        )
+        raise TooLargeError(f"{shown(url)} has {length >> 20} MB; the limit is {limit >> 20} MB")
     content = bytearray()
     for piece in response.stream(_PIECE, decode_content=False):
         content += piece
         if len(content) > limit:
-            raise TooLargeError(f"{shown(url)} has more than {limit >> 20} MB, the limit (ICMFORMER_MAX_IMAGE_MB)")
+            raise TooLargeError(f"{shown(url)} has more than {limit >> 20} MB, the limit")
     watch.check()
     if length is not None and len(content) < length:
         raise FetchError(f"{shown(url)} ended after {len(content):,} of {length:,} bytes")

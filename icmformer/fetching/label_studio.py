@@ -191,9 +191,12 @@ class LabelStudio:
     def _get(self, url: str, deadline: float, home: bool, trusted: bool) -> Reply:
         def ask() -> Reply:
             headers = self._authorization(deadline) if home else {}
-            return request(
-                url, self.policy, deadline=deadline, limit=self._limit, headers=headers, public_redirect=trusted
-            )
+            try:
+                return request(
+                    url, self.policy, deadline=deadline, limit=self._limit, headers=headers, public_redirect=trusted
+                )
+            except TooLargeError as error:
+                raise TooLargeError(f"{error} (ICMFORMER_MAX_IMAGE_MB)") from error
 
         reply = ask()
         if reply.status == 401 and home and self._access is not None:

@@ -16,7 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,12 +135,13 @@ class VersionStore:
             DiskFullError: There is no room.
         """
         with self._writing():
+            self._check_place()
             if not self.folder.is_dir():
                 there = next(parent for parent in self.folder.absolute().parents if parent.exists())
                 if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
                     raise WeightsError(f"{self.folder} cannot be made: {there} is no folder that can be written")
                 return
-            with self._locked():
+            with self._locked() if is_store(self.folder) else nullcontext():
                 probe = self.folder / f"{_PART}{uuid.uuid4().hex}"
                 try:
                     probe.write_bytes(b"1")
@@ -167,8 +168,7 @@ class VersionStore:
             raise WeightsError(f"{name!r} cannot be a version's name: letters, digits, '.', '_' and '-' may be in it")
         found = load(weights, settings)
         part = self.folder / f"{_PART}{uuid.uuid4().hex}"
-        if (self.folder / CONFIG_FILE).exists() or (version_of(self.folder) and not is_store(self.folder)):
-            raise WeightsError(f"{self.folder} holds weights, and is no store of versions: give another folder")
+        self._check_place()
         with self._writing():
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -288,6 +288,19 @@ class VersionStore:
                 shutil.rmtree(hidden, ignore_errors=True)
         return gone
 
+    def _check_place(self) -> None:
+        """Hidden files, and what a file system has of its own, may be in a folder that becomes a store.
+
+        Raises:
+            WeightsError: It is in use for something else.
+        """
+        if is_store(self.folder):
+            return
+        with suppress(FileNotFoundError):
+            names = [name for name in os.listdir(self.folder) if not name.startswith(".") and name != "lost+found"]
+            if names or version_of(self.folder):
+                raise WeightsError(f"{self.folder} is no store of versions, and not empty: give another folder")
+
     def _taken(self, part: Path, name: str | None) -> str | None:
         """The version that holds the same files as a new one already.
 
@@ -356,11 +369,20 @@ def store_of(weights: str | Path, settings: Settings | None = None) -> VersionSt
 
 
 def open_store(name: str | Path, settings: Settings | None = None) -> VersionStore:
-    """The store that a name or path stands for; where there is none, one at this path, which `add` makes."""
+    """The store that a name or path stands for; where there is none, one at this path, which `add` makes.
+
+    Raises:
+        WeightsError: It stands for weights that are no store.
+    """
     try:
-        return store_of(name, settings) or VersionStore(Path(name).expanduser())
+        store = store_of(name, settings)
     except WeightsError:
         return VersionStore(Path(name).expanduser())
+    if store is None:
+        raise WeightsError(
+            f"{name} is weights, and no store of versions; to make one of them: icmformer weights promote STORE {name}"
+        )
+    return store
 
 
 def _are_equal(one: Weights, other: Weights) -> bool:

@@ -44,6 +44,32 @@ def test_jobs_come_by_pages(serve, reach):
     assert len(server.asked) == 3
 
 
+@pytest.mark.parametrize(("gone", "pages"), [(1, 2), (5, 1)])
+def test_a_job_that_goes_between_two_pages_hides_no_other(serve, reach, gone, pages):
+    server = serve(task())
+    server.page_size = 5
+
+    def delete(method, path):
+        if len(server.asked) == 1:
+            server.tasks[7].jobs = server.tasks[7].jobs[gone:]
+
+    server.after = delete
+    assert [job["id"] for job in reach(server).jobs(task_id=7)] == list(range(1 + gone, 8))
+    assert len(server.asked) == 2 + pages
+
+
+def test_a_list_that_changes_for_ever_is_said_to(serve, reach):
+    server = serve(task())
+    server.page_size = 5
+
+    def add(method, path):
+        server.tasks[7].jobs = [*server.tasks[7].jobs, server.tasks[7].jobs[-1]]
+
+    server.after = add
+    with pytest.raises(CvatError, match="changes while it is read"):
+        reach(server).jobs(task_id=7)
+
+
 @pytest.mark.parametrize("what", [500, 502, 503, 504, 429, "drop"])
 def test_a_server_in_trouble_is_asked_again(serve, reach, capsys, what):
     server = serve(task())

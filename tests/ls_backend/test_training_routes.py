@@ -3,12 +3,14 @@
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -130,6 +132,7 @@ def test_a_training_is_told_to_programs_to_people_and_to_prometheus(served, trai
     assert told["done"] > 2
     assert told["since"] == "2026-01-02T03:04:05+00:00"
     assert {"reason", "version", "error"} <= set(told)
+    assert told["says"] == "going on after 0 samples"
     html = {**LOGIN, "Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}  # a browser's
     page = client.get("/training", headers=html)
     assert page.mimetype == "text/html"
@@ -146,6 +149,21 @@ def test_a_training_is_told_to_programs_to_people_and_to_prometheus(served, trai
     page = client.get("/training", headers=html).text
     assert "&lt;b&gt;few&lt;/b&gt; photos" in page
     assert "refresh" not in page
+
+
+def test_the_page_leads_to_the_report(served, trainings):
+    client, backend = served
+    client.post("/webhook", json=PRESS, headers=LOGIN)
+    trains(backend.trainings)
+    html = {**LOGIN, "Accept": "text/html"}
+    assert "href" not in client.get("/training", headers=html).text
+    (trainings.run("project-3/run-1") / "report.html").write_text("<h1>how it went</h1>")
+    found = re.search('href="([^"]+)"', client.get("/training", headers=html).text)
+    report = client.get(urljoin("/training", found[1]), headers=LOGIN)
+    assert (report.mimetype, report.text) == ("text/html", "<h1>how it went</h1>")
+    assert client.get(urljoin("/training", found[1])).status_code == 401
+    for name in ("project-3/run-2", "project-4/run-1", "project-3", "..", "project-3/run-1/report.html"):
+        assert client.get(f"/training/report/{name}", headers=LOGIN).status_code == 404
 
 
 class Server:

@@ -21,7 +21,7 @@ import torch
 from icmformer import weights
 from icmformer.errors import WeightsError
 from icmformer.models import build_network
-from icmformer.weights import NONE_YET, CurrentChangedError, VersionStore
+from icmformer.weights import NONE_YET, CurrentChangedError, VersionStore, open_store
 from tests.engines import MINIATURE
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -136,7 +136,7 @@ def test_a_store_is_found_wherever_weights_are(made, store, tmp_path, monkeypatc
         with pytest.raises(WeightsError, match="belongs to a store of versions"):
             marked(folder, 4)
     for folder in (made[0], store.path("one")):
-        with pytest.raises(WeightsError, match="is no store of versions: give another folder"):
+        with pytest.raises(WeightsError, match="is no store of versions, and not empty: give another folder"):
             VersionStore(folder).add(made[1])
 
 
@@ -348,3 +348,37 @@ def test_who_may_only_read_a_store_loads_and_is_told():
     finally:
         (home / "store").chmod(0o755)
         shutil.rmtree(home)
+
+
+def test_a_folder_of_other_things_becomes_no_store(tmp_path, made):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in (".hidden", "lost+found"):  # as in a volume of its own
+        (folder / name).touch()
+    store = VersionStore(folder)
+    store.check_writable()
+    assert sorted(os.listdir(folder)) == [".hidden", "lost+found"]  # nothing is changed
+    (folder / "photo.png").touch()
+    for do in (store.check_writable, lambda: store.add(made[0])):
+        with pytest.raises(WeightsError, match="no store of versions, and not empty"):
+            do()
+    assert len(os.listdir(folder)) == 3
+    (folder / "photo.png").unlink()
+    assert store.add(made[0]) == "team-0001"
+
+
+def test_whether_a_store_can_be_written_is_known_before(tmp_path, made):
+    store = VersionStore(tmp_path / "a" / "store")
+    store.check_writable()
+    assert not (tmp_path / "a").exists()
+    store.promote(store.add(made[0]))
+    store.check_writable()
+    (tmp_path / "file").touch()
+    with pytest.raises(WeightsError, match="store cannot be written: Not a directory"):
+        VersionStore(tmp_path / "file" / "store").check_writable()
+
+
+def test_weights_are_not_taken_for_a_store_to_be_made(made):
+    for name in ("starter", made[0], "random:icmformer_vit_tiny224"):
+        with pytest.raises(WeightsError, match=r"is weights, and no store .*promote STORE "):
+            open_store(name)

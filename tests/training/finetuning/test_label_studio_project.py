@@ -191,6 +191,28 @@ def test_a_refresh_that_was_stopped_long_ago_begins_anew(studio, project_of, tmp
     assert len(run_of(project_of(), tmp_path / "run", refresh=True)[1].photos) == 59
 
 
+def test_a_refresh_that_is_killed_between_its_two_moves_takes_what_it_has_read(studio, project_of, tmp_path):
+    for _ in range(4):
+        studio.add()
+    settings, _ = run_of(project_of(), tmp_path / "run")
+    studio.add()
+    snapshots = settings.snapshots
+    snapshots.take(project_of(), refresh=True)
+    snapshots.current.rename(tmp_path / "run" / "snapshot.new")  # as it was after the first of them
+    studio.calls.clear()
+    assert len(run_of(project_of(), tmp_path / "run", refresh=True)[1].photos) == 5
+    assert "/api/tasks/" not in studio.calls
+
+
+def test_a_damaged_snapshot_is_said_to_be(studio, project_of, tmp_path):
+    for _ in range(4):
+        studio.add()
+    settings, _ = run_of(project_of(), tmp_path / "run")
+    (settings.snapshots.current / "project.json").write_text('{"iden')
+    with pytest.raises(AnnotationError, match=r"project\.json is damaged .*: delete .*snapshot, and the same command"):
+        project_of().snapshot(settings.snapshots.current)
+
+
 def test_a_refresh_that_cannot_be_used_leaves_the_run_as_it_was(studio, project_of, tmp_path):
     for _ in range(4):
         studio.add()

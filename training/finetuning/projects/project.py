@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from icmformer.disk import writing
-from training.finetuning.readers.annotations import AnnotatedPhoto
+from icmformer.disk import flush, writing
+from training.finetuning.readers.annotations import AnnotatedPhoto, AnnotationError
 from training.finetuning.readers.reading_report import ReadingReport
 
 MARK = "complete.json"
@@ -51,11 +51,18 @@ class Project(Protocol):
 
 
 def read_file(path: Path) -> Any:
-    """The JSON of a file; None where there is none."""
+    """The JSON of a file; None where there is none.
+
+    Raises:
+        AnnotationError: It is damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        told = f"{path} is damaged ({error}): delete {path.parent}, and the same command reads the project again"
+        raise AnnotationError(told) from error
 
 
 def write_file(path: Path, content: Any) -> None:
@@ -67,4 +74,5 @@ def write_file(path: Path, content: Any) -> None:
     part = path.with_suffix(".part")
     with writing(path, temporary=(part,)):
         part.write_text(json.dumps(content), encoding="utf-8")
+        flush(part)
         os.replace(part, path)

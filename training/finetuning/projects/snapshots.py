@@ -38,10 +38,13 @@ class Snapshots:
         Raises:
             IcmformerError: See `Project.snapshot`. The run has the snapshot that it had.
         """
+        fresh = self.run / "snapshot.new"
+        if self.before.exists() and not self.current.exists() and (fresh / MARK).exists():
+            fresh.rename(self.current)  # a call was killed right before this
+            return
         if not refresh or not (self.current / MARK).exists():
             project.snapshot(self.current)
             return
-        fresh = self.run / "snapshot.new"
         if (fresh / MARK).exists() or _age(fresh) > _STALE:
             shutil.rmtree(fresh, ignore_errors=True)
         project.snapshot(fresh)
