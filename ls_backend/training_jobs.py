@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ REPORTS = "training/report/"
 _RECENT = 5
 _NICE = 19
 _MOST_BY_ITSELF = 5  # starts of a backend that go on with one run without being asked: what kills it may kill again
-_MOST_OF_A_FAILURE = 5  # starts of a run that failed where the next one may not; then a new one begins
+_MOST_FAILURES = 4  # of a run that are gone on with; after one more, a new one begins
 _ENDING_SECONDS = 10.0  # for a training that has told its end, or was killed, to be gone with its processes
 _JOB_STATUS = {"running": "started", "promoted": "finished", "not promoted": "finished", "failed": "failed"}
 _NOT_FOR_TRAININGS = ("BASIC_AUTH_", "PROMETHEUS_", "ICMFORMER_TRAINING_", "ICMFORMER_CLICK_LOG")
@@ -61,10 +61,15 @@ class TrainingJobs:
         every = self._settings.training_every
         also = f", and every {every} annotations" if every else ""
         log.info("Start Training is on%s: runs in %s, promoted to %s; see /training", also, self.runs.root, self._store)
+        try:
+            self._check_store()
+        except TrainingRefusedError as error:
+            log.warning("Start Training will be refused: %s", error)
         if self.runs.training():  # it goes on, or what it has left behind is about to end
-            threading.Thread(target=self._go_on, args=(_ENDING_SECONDS,), name="interrupted", daemon=True).start()
+            interrupted = (_ENDING_SECONDS, frozenset({"interrupted"}))
+            threading.Thread(target=self._go_on, args=interrupted, name="interrupted", daemon=True).start()
         else:
-            self._go_on(1.0)
+            self._go_on(1.0, GOES_ON)
         self._follower.start()
 
     def press(self, body: Any) -> Facts:
@@ -94,8 +99,8 @@ class TrainingJobs:
     def start_what_is_due(self) -> None:
         """Starts a training of a project with enough annotations, unless one runs.
 
-        None of a project whose last one was interrupted: what ended that may end it again. A press or the start of a
-        backend goes on with it, and the next project has its turn.
+        None of a project whose last one would be gone on with: what ended that may end it again, at once. A press does
+        so, after an interruption the start of a backend, too; the next project has its turn.
         """
         every = self._settings.training_every
         due = [project for project in self.runs.projects() if every and self.runs.count(project) >= every]
@@ -103,7 +108,7 @@ class TrainingJobs:
             return
         for project in due:
             runs = self.runs.of_project(project)
-            if runs and self.runs.state(runs[-1], training=False) in GOES_ON:
+            if runs and self._may_go_on(runs[-1]):
                 continue
             try:
                 self.start(project, f"{every} annotations were created")
@@ -169,8 +174,10 @@ class TrainingJobs:
         """Whether the same command goes on in a run's folder; nobody trains now."""
         state = self.runs.state(run, training=False)
         job = run.job()
-        owes = state == "failed" and bool(run.status().get("again")) and job.get("attempt", 0) < _MOST_OF_A_FAILURE
-        return (state in GOES_ON or owes) and job.get("options") == list(self._settings.training_options)
+        status = run.status()
+        failed = state == "failed" and job.get("failures", 0) < _MOST_FAILURES
+        may = state in GOES_ON or (failed and bool(status.get("again") or status.get("trained")))
+        return may and job.get("options") == list(self._settings.training_options)
 
     def _check_store(self) -> None:
         """Before a training: what it comes to has to have a place.
@@ -183,16 +190,17 @@ class TrainingJobs:
         except IcmformerError as error:
             raise TrainingRefusedError(f"no training starts, as nothing could be promoted: {error}") from error
 
-    def _go_on(self, seconds: float) -> None:
+    def _go_on(self, seconds: float, states: Container[str]) -> None:
         """Goes on with the last training where that was interrupted.
 
         Args:
             seconds: To wait for the end of a killed one's processes.
+            states: In which it goes on: whoever stops one that lives now means it.
         """
         try:
             with self.runs.claimed(seconds) as lock:
                 last = self.runs.last()
-                if lock is None or last is None or self.runs.state(last, training=False) not in GOES_ON:
+                if lock is None or last is None or self.runs.state(last, training=False) not in states:
                     return
                 tries = int(last.job().get("by itself", 0))
                 told = f"{last.name} was interrupted"
@@ -221,10 +229,14 @@ class TrainingJobs:
         options = list(self._settings.training_options)
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
-            attempt = int(run.job().get("attempt", 0)) + 1
-            job: Facts = {"options": options, "attempt": attempt, "by itself": by_itself, "at": now()}
+            before, status = run.job(), run.status()
+            attempt = int(before.get("attempt", 0)) + 1
+            failures = int(before.get("failures", 0)) + (status.get("state") == "failed")
+            job: Facts = {"options": options, "attempt": attempt, "failures": failures, "by itself": by_itself}
+            job |= {"at": now(), "log": run.log.stat().st_size if run.log.exists() else 0}
             run.write_job(**job)
-            run.write_status(state="running", stage="starting", done=0, total=0, started=now())
+            trained = bool(status.get("trained"))
+            run.write_status(state="running", stage="starting", done=0, total=0, started=now(), trained=trained)
             self.runs.remember(run)
             with run.log.open("ab") as out:
                 child = subprocess.Popen(

@@ -45,8 +45,8 @@ def _share(name: str, given: str) -> float:
         value = float(given)
     except ValueError:
         value = math.nan
-    if not 0 <= value < 1:
-        raise ConfigError(f"{name} must be a share, from 0 to under 1, got {given!r}")
+    if not 0 <= value < 1 or (value == 0 and name.endswith("--held-out")):
+        raise ConfigError(f"{name} must be a share of the photos under 1, got {given!r}")
     return value
 
 
@@ -130,8 +130,7 @@ def training_store(settings: FetchSettings, user: str) -> Path:
 
     Raises:
         ConfigError: Something is missing; the text says what to do.
-        WeightsError: There are no such weights, or the store cannot be written.
-        DiskFullError: There is no room in it.
+        WeightsError: There are no such weights.
     """
     needed = {
         "BASIC_AUTH_USER and BASIC_AUTH_PASS, without which anybody who reaches the backend could start one": (user),
@@ -157,5 +156,4 @@ def training_store(settings: FetchSettings, user: str) -> Path:
             "ICMFORMER_TRAINING_DIR (Start Training) needs weights with versions, so that promoted ones are served; "
             f"make some: icmformer weights promote STORE {settings.weights}, and set ICMFORMER_WEIGHTS=STORE"
         )
-    store.check_writable()
     return store.folder.absolute()

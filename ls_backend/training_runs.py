@@ -81,9 +81,9 @@ class Run:
         return self.folder / "report.html"
 
     def says(self) -> str:
-        """The last line of what it said, be it a bar's."""
+        """The last line of what it said since it was started last, be it a bar's."""
         with suppress(OSError), self.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_LINE))
+            file.seek(max(int(self.job().get("log", 0)), file.seek(0, os.SEEK_END) - _LAST_LINE))
             lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode(errors="replace"))]
             return next((line for line in reversed(lines) if line), "")[-500:]
         return ""

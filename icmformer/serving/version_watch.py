@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from icmformer import memory
-from icmformer.errors import ConfigError, DeviceError, IcmformerError, WeightsError
+from icmformer.errors import IcmformerError, WeightsError
 from icmformer.inference.engine import Engine
 from icmformer.serving.core import ServingCore, load_engine
 from icmformer.settings import Settings
-from icmformer.weights.pointer import Pointer
+from icmformer.weights.pointer import Pointer, recorded_pointer
 from icmformer.weights.versions import VersionStore, store_of
 
 log = logging.getLogger("icmformer.serving")
@@ -106,40 +106,35 @@ class VersionWatch:
 def starting_engine(settings: Settings) -> Engine:
     """The engine that a server starts with, as `load_engine` makes it.
 
-    Where the current version of a store cannot be used, it is that of the newest one before it that can: annotators
+    Where the current version of a store cannot be used, it is that of the last one before it that can: annotators
     have masks meanwhile, and `VersionWatch` takes the current one over once it is mended, or another one is current.
+    Versions that were rolled back, or never current, do not stand in.
 
     Raises:
         IcmformerError: Weights, device or settings that cannot be used, and no version can.
     """
     try:
         return load_engine(settings)
-    except (ConfigError, DeviceError):  # no version would fare better
-        raise
-    except Exception as error:
-        for folder in _others(settings):
-            with suppress(Exception):
+    except WeightsError as error:
+        for folder in _before(settings):
+            with suppress(WeightsError):
                 engine = load_engine(replace(settings, weights=str(folder)))
-                log.error(
-                    "the current version of the weights cannot be used, %s answers instead: %s", folder.name, error
-                )
+                told = "the current version of the weights cannot be used, %s answers instead: %s"
+                log.error(told, folder.name, error)
                 return engine
         raise
 
 
-def _others(settings: Settings) -> list[Path]:
-    """The versions that may stand in for the current one, the best first; none of weights without versions."""
+def _before(settings: Settings) -> list[Path]:
+    """The versions that were current before the current one, the last first; none of weights without versions."""
     try:
         store = store_of(settings.weights, settings)
-    except WeightsError:
+        pointer = recorded_pointer(store.folder) if store else None
+    except WeightsError:  # a damaged file: nothing says which they were
         return []
-    if store is None:
+    if store is None or pointer is None:
         return []
-    try:
-        names = store.pointer().before[::-1]
-    except WeightsError:  # nothing says which was current when
-        names = tuple(version.name for version in reversed(store.versions()))
-    return [store.folder / name for name in names]
+    return [store.folder / name for name in dict.fromkeys(reversed(pointer.before)) if name != pointer.version]
 
 
 def watch_versions(core: ServingCore[Any, Any], settings: Settings) -> VersionWatch | None:

@@ -55,6 +55,11 @@ def version_of(folder: Path) -> str | None:
     return folder.name if is_version_name(folder.name) and is_store(folder.parent) else None
 
 
+def recorded_pointer(folder: Path) -> Pointer:
+    """What a store's file says, be that version there or not; errors as in `read_pointer`."""
+    return _pointer(folder)
+
+
 def read_pointer(folder: Path) -> Pointer:
     """The current version of a store, which is there.
 

@@ -16,7 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,12 +141,13 @@ class VersionStore:
                 if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
                     raise WeightsError(f"{self.folder} cannot be made: {there} is no folder that can be written")
                 return
-            with self._locked() if is_store(self.folder) else nullcontext():
-                probe = self.folder / f"{_PART}{uuid.uuid4().hex}"
-                try:
-                    probe.write_bytes(b"1")
-                finally:
-                    probe.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.close(os.open(self.folder / LOCK_FILE, os.O_RDWR))  # not taken: who holds it may do so for long
+            probe = self.folder / f"{_PART}{uuid.uuid4().hex}"
+            try:
+                probe.write_bytes(b"1")
+            finally:
+                probe.unlink(missing_ok=True)
 
     def add(self, weights: str | Path, name: str | None = None, settings: Settings | None = None) -> str:
         """Adds weights as a version, which does not make it current. The same weights again are no new version.
@@ -168,8 +169,8 @@ class VersionStore:
             raise WeightsError(f"{name!r} cannot be a version's name: letters, digits, '.', '_' and '-' may be in it")
         found = load(weights, settings)
         part = self.folder / f"{_PART}{uuid.uuid4().hex}"
-        self._check_place()
         with self._writing():
+            self._check_place()
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._forget_stale_copies()
@@ -296,9 +297,10 @@ class VersionStore:
         """
         if is_store(self.folder):
             return
+        if version_of(self.folder):
+            raise WeightsError(f"{self.folder} lies in a store of versions: give that, or another folder")
         with suppress(FileNotFoundError):
-            names = [name for name in os.listdir(self.folder) if not name.startswith(".") and name != "lost+found"]
-            if names or version_of(self.folder):
+            if any(not name.startswith(".") and name != "lost+found" for name in os.listdir(self.folder)):
                 raise WeightsError(f"{self.folder} is no store of versions, and not empty: give another folder")
 
     def _taken(self, part: Path, name: str | None) -> str | None:
@@ -374,15 +376,17 @@ def open_store(name: str | Path, settings: Settings | None = None) -> VersionSto
     Raises:
         WeightsError: It stands for weights that are no store.
     """
-    try:
-        store = store_of(name, settings)
-    except WeightsError:
-        return VersionStore(Path(name).expanduser())
-    if store is None:
-        raise WeightsError(
-            f"{name} is weights, and no store of versions; to make one of them: icmformer weights promote STORE {name}"
-        )
-    return store
+    place = None
+    if not str(name).startswith(RANDOM_PREFIX):
+        try:
+            place = find(name, settings)
+        except WeightsError:
+            return VersionStore(Path(name).expanduser())
+        if is_store(place) or (place.is_dir() and not (place / CONFIG_FILE).exists()):
+            return VersionStore(place)
+    raise WeightsError(
+        f"{name} is weights, and no store of versions; to make one of them: icmformer weights promote STORE {name}"
+    )
 
 
 def _are_equal(one: Weights, other: Weights) -> bool:

@@ -4,11 +4,12 @@ import json
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from icmformer.errors import ConfigError, WeightsError
+from icmformer.errors import ConfigError
 from icmformer.serving.errors import RequestError, TrainingRefusedError
 from icmformer.weights.pointer import LOCK_FILE
 from ls_backend.settings import BackendSettings
@@ -145,7 +146,46 @@ def test_a_run_that_fails_again_and_again_is_given_up(trainings):
     assert begun == ["project-3/run-1"] * 5 + ["project-3/run-2"]
 
 
-def test_no_training_starts_whose_weights_would_have_no_place(trainings):
+def test_what_was_trained_is_gone_on_with_whatever_fails_afterwards(trainings):
+    """Also where the next try does not come as far as the one before."""
+    jobs = trainings.jobs()
+    trainings.end(state="failed", error="out of memory", again=True, trained=True)
+    jobs.press(press())
+    ended(jobs)
+    trainings.end(state="failed", error="out of memory", again=False, trained=True)
+    assert jobs.press(press())["status"] == "going on"
+    ended(jobs)
+    assert jobs.press(press())["status"] == "going on"
+    ended(jobs)
+    trainings.end(state="failed", error="no annotated photo", again=False, trained=False)
+    jobs.press(press())
+    ended(jobs)
+    assert jobs.press(press())["job"] == "project-3/run-2"
+
+
+def test_what_failed_is_not_begun_again_by_itself(trainings):
+    jobs = trainings.jobs(training_every=1)
+    trainings.end(state="failed", error="the disk is full", again=True)
+    jobs.press(press())
+    ended(jobs)
+    jobs.annotated({"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": DRAWN}, "project": {"id": 3}})
+    assert not jobs.runs.training()
+    assert jobs.runs.last().job()["attempt"] == 1
+
+
+def test_one_that_is_stopped_after_the_start_of_a_backend_stays_so(trainings):
+    trainings.jobs().press(press())
+    jobs = trainings.jobs()
+    trains(jobs)
+    jobs.begin()  # waits whether it is about to end
+    trainings.end(state="stopped")
+    ended(jobs)
+    time.sleep(0.5)
+    assert jobs.status()["state"] == "stopped"
+    assert jobs.runs.last().job()["attempt"] == 1
+
+
+def test_no_training_starts_whose_weights_would_have_no_place(trainings, caplog):
     jobs = trainings.jobs()
     (trainings.store / "current").write_text("{}")
     (trainings.store / LOCK_FILE).unlink()
@@ -153,8 +193,8 @@ def test_no_training_starts_whose_weights_would_have_no_place(trainings):
     with pytest.raises(TrainingRefusedError, match=r"nothing could be promoted: .*store cannot be written"):
         jobs.press(press())
     assert not list(trainings.root.glob("project-*"))
-    with pytest.raises(WeightsError, match="cannot be written"):
-        trainings.jobs()
+    trainings.jobs().begin()  # masks need no such place
+    assert "Start Training will be refused: " in caplog.text
 
 
 def test_an_interrupted_project_keeps_no_other_from_its_turn(trainings):
@@ -360,7 +400,7 @@ def test_a_project_comes_as_an_object_or_with_its_time():
             "--name x",
         ),
         *("--samples none", "--samples=0", "--threads 0", "--lr 0", "--lr nan", "--held-out 1", "--profile Fast"),
-        *("--workers -1", "--choosing x"),
+        *("--workers -1", "--choosing x", "--held-out 0"),
         *("--sam 3", "x", "--samples", "--samples --batch", "--accepted=1", "'--samples 3", "--annotations x", "-h"),
     ],
 )

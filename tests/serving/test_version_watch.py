@@ -173,27 +173,27 @@ def test_a_pointer_to_nothing_changes_nothing(core, watch, store, pointer, caplo
     assert core.model == "one"
 
 
-@pytest.mark.parametrize("fault", ["damaged", "no pointer", "gone"])
+@pytest.mark.parametrize("fault", ["damaged", "gone"])
 def test_a_server_that_starts_on_a_bad_version_answers_with_another_until_it_is_mended(
     settings, store, photo, caplog, fault
 ):
-    store.promote("three")
+    for version in ("three", "one", "three"):
+        store.promote(version)
+    store.rollback()  # the newest of all, and not to be served
     store.promote("two")
-    model, pointer = store.path("two") / "model.safetensors", store.folder / "current"
-    hidden, whole, kept = store.folder / ".two", model.read_bytes(), pointer.read_text()
+    assert store.pointer().before[-2:] == ("three", "one")
+    model = store.path("two") / "model.safetensors"
+    hidden, whole = store.folder / ".two", model.read_bytes()
     try:
         if fault == "damaged":
             model.write_bytes(whole[:-100])
-        elif fault == "gone":
-            store.path("two").rename(hidden)
         else:
-            pointer.write_text("{")
-            model.write_bytes(whole[:-100])
+            store.path("two").rename(hidden)
         with caplog.at_level(logging.INFO, "icmformer.serving"):
             engine = starting_engine(settings)
-        assert engine.weights.name == "three"
+        assert engine.weights.name == "one"
         assert [record.levelname for record in caplog.records] == ["ERROR"]
-        assert "three answers instead" in caplog.text
+        assert "one answers instead" in caplog.text
         core = ServingCore(engine, Named(photo), RequestQueue(1, 64, 60.0), metrics=Metrics(engine, NullCache()))
         watch = VersionWatch(core, settings, store, 1)
         assert not watch.look()
@@ -202,7 +202,6 @@ def test_a_server_that_starts_on_a_bad_version_answers_with_another_until_it_is_
         if hidden.exists():
             hidden.rename(store.folder / "two")
         model.write_bytes(whole)
-        pointer.write_text(kept)
     watch._refused = (watch._refused[0], 0.0, 1.0)  # the pause is over
     assert watch.look()
     assert core.model == "two"
@@ -212,8 +211,15 @@ def test_where_no_version_can_be_used_the_start_says_why(tmp_path):
     store = VersionStore(tmp_path / "store")
     store.promote(store.add("random:icmformer_vit_tiny224", "only"))
     (store.path("only") / "model.safetensors").write_bytes(b"")
+    own = replace(SETTINGS, weights=str(store.folder))
     with pytest.raises(WeightsError, match="only"):
-        starting_engine(replace(SETTINGS, weights=str(store.folder)))
+        starting_engine(own)
+    (store.folder / "current").write_text("{")
+    with pytest.raises(WeightsError, match=r"is damaged .*: icmformer weights promote"):
+        starting_engine(own)
+    (store.folder / "current").unlink()
+    with pytest.raises(WeightsError, match="no current version yet"):
+        starting_engine(own)
 
 
 def test_whatever_a_version_breaks_the_old_one_goes_on(core, watch, store, monkeypatch, caplog):

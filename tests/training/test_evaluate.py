@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -143,8 +144,13 @@ def test_processes_end_with_one_that_was_killed(pairs, tmp_path, miniature):
 
 def living(group):
     """The processes of a group, without those that have ended and that nobody has asked about."""
-    facts = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat")]
-    return [fact for fact in facts if int(fact[2]) == group and fact[0] != "Z"]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(path.parent.name)
+    return found
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

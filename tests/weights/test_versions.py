@@ -136,8 +136,10 @@ def test_a_store_is_found_wherever_weights_are(made, store, tmp_path, monkeypatc
         with pytest.raises(WeightsError, match="belongs to a store of versions"):
             marked(folder, 4)
     for folder in (made[0], store.path("one")):
-        with pytest.raises(WeightsError, match="is no store of versions, and not empty: give another folder"):
+        with pytest.raises(WeightsError, match=r"give that, or another folder|and not empty: give another folder"):
             VersionStore(folder).add(made[1])
+    with pytest.raises(WeightsError, match="lies in a store of versions"):
+        VersionStore(store.folder / "typo").add(made[1])
 
 
 @pytest.mark.parametrize(
@@ -356,7 +358,7 @@ def test_a_folder_of_other_things_becomes_no_store(tmp_path, made):
     for name in (".hidden", "lost+found"):  # as in a volume of its own
         (folder / name).touch()
     store = VersionStore(folder)
-    store.check_writable()
+    open_store(folder).check_writable()
     assert sorted(os.listdir(folder)) == [".hidden", "lost+found"]  # nothing is changed
     (folder / "photo.png").touch()
     for do in (store.check_writable, lambda: store.add(made[0])):
@@ -374,8 +376,9 @@ def test_whether_a_store_can_be_written_is_known_before(tmp_path, made):
     store.promote(store.add(made[0]))
     store.check_writable()
     (tmp_path / "file").touch()
-    with pytest.raises(WeightsError, match="store cannot be written: Not a directory"):
-        VersionStore(tmp_path / "file" / "store").check_writable()
+    for do in (VersionStore.check_writable, lambda other: other.add(made[0])):
+        with pytest.raises(WeightsError, match="store cannot be written: Not a directory"):
+            do(VersionStore(tmp_path / "file" / "store"))
 
 
 def test_weights_are_not_taken_for_a_store_to_be_made(made):

@@ -30,7 +30,7 @@ class Progress:
 
     It holds `state` (`running`; at the end `promoted`, `not promoted`, `failed` or `stopped`), `stage` with `done` of
     `total`, times in UTC, the process's number, and at the end what it came to: `clicks`, `reason`, `version`, `error`;
-    `again` says that it failed or was stopped where the same command goes on with what it had made.
+    `trained` says that the long part is behind it, and `again` that the same command goes on with what it had made.
 
     Args:
         folder: The run's; there has to be one.
@@ -38,15 +38,24 @@ class Progress:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / STATUS_FILE
-        self.trained = False
         self._told = 0.0
         self._facts: dict[str, Any] = {"state": "running", "stage": "", "done": 0, "total": 0, "pid": os.getpid()}
-        self._facts["started"] = _now()
+        self._facts |= {"started": _now(), "trained": self._was_trained()}
+
+    @property
+    def trained(self) -> bool:
+        """Whether this command or one before it came through the training itself."""
+        return bool(self._facts["trained"])
+
+    def _was_trained(self) -> bool:
+        with suppress(OSError, ValueError, AttributeError):
+            return bool(json.loads(self._path.read_text()).get("trained"))
+        return False
 
     def stage(self, name: str, total: int = 0) -> None:
         """A new stage begins, of `total` parts; 0 where that is not known."""
-        self.trained |= name in AFTER_TRAINING
         self._facts |= {"stage": name, "done": 0, "total": total}
+        self._facts["trained"] |= name in AFTER_TRAINING
         self._write()
 
     def at(self, done: int, total: int | None = None) -> None:
