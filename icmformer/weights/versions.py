@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from icmformer.disk import flush, holding, writing
 from icmformer.errors import DiskFullError, WeightsError
 from icmformer.settings import Settings
@@ -35,14 +33,13 @@ from icmformer.weights.pointer import (
     read_pointer,
     version_of,
 )
-from icmformer.weights.search_path import CONFIG_FILE, MODEL_FILE, RANDOM_PREFIX, SUMS_FILE, find
-from icmformer.weights.store import Weights, load, save
+from icmformer.weights.search_path import CONFIG_FILE, RANDOM_PREFIX, SUMS_FILE, find
+from icmformer.weights.store import Weights, load
+from icmformer.weights.version_files import CONVERTED_FROM, are_equal, model_sum, write_version
 
 NONE_YET = ""
 """`expected` of a promotion that is to be the first of its store."""
-_FILES = (CONFIG_FILE, MODEL_FILE, SUMS_FILE)
 _PART = ".part-"
-_CONVERTED_FROM = "added_from_sha256"
 _STALE_SECONDS = 3600.0  # of a copy that a killed process left
 _MOST_BEFORE = 100
 _NUMBER = re.compile(r"-(\d{4,9})$", re.ASCII)
@@ -124,7 +121,7 @@ class VersionStore:
             with suppress(OSError):
                 if is_version_name(folder.name) and (folder / CONFIG_FILE).is_file():
                     added = (folder / SUMS_FILE).stat().st_mtime
-                    found.append(Version(folder.name, _model_sum(folder), added, _state(folder.name, pointer)))
+                    found.append(Version(folder.name, model_sum(folder), added, _state(folder.name, pointer)))
         return sorted(found, key=lambda version: (version.added, version.name))
 
     def check_writable(self) -> None:
@@ -174,8 +171,8 @@ class VersionStore:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._forget_stale_copies()
-                _write(found, part)
-                if not _are_equal(load(part, settings), found):
+                write_version(found, part)
+                if not are_equal(load(part, settings), found):
                     raise WeightsError(f"{weights} changed while it was copied; nothing was added")
                 with self._locked():
                     version = self._taken(part, name) or name or self._next_name(found.name)
@@ -257,7 +254,7 @@ class VersionStore:
             WeightsError: There is no such version, or it is damaged.
         """
         held = load(self.path(version))
-        if isinstance(held.about, dict) and held.about.get(_CONVERTED_FROM) == weights.sha256:
+        if isinstance(held.about, dict) and held.about.get(CONVERTED_FROM) == weights.sha256:
             return (held.config, held.serving) == (weights.config, weights.serving)
         return held.identity == weights.identity
 
@@ -387,31 +384,6 @@ def open_store(name: str | Path, settings: Settings | None = None) -> VersionSto
     raise WeightsError(
         f"{name} is weights, and no store of versions; to make one of them: icmformer weights promote STORE {name}"
     )
-
-
-def _are_equal(one: Weights, other: Weights) -> bool:
-    return (one.config, one.serving) == (other.config, other.serving) and all(
-        torch.equal(value, other.state_dict[name]) for name, value in one.state_dict.items()
-    )
-
-
-def _write(weights: Weights, part: Path) -> None:
-    """Writes weights into a new folder: files of the native form as they are, others in it."""
-    if weights.path is not None and weights.path.is_dir():
-        part.mkdir()
-        for name in _FILES:
-            shutil.copyfile(weights.path / name, part / name)
-    else:
-        about = {**weights.about, _CONVERTED_FROM: weights.sha256}
-        save(part, weights.config, weights.state_dict, weights.name, about, "fp32", weights.serving)
-    for name in _FILES:
-        flush(part / name)
-    flush(part)
-
-
-def _model_sum(folder: Path) -> str:
-    lines = (folder / SUMS_FILE).read_text(errors="replace").split("\n")
-    return next((line.split(" ")[0] for line in lines if line.endswith(f" {MODEL_FILE}")), "")
 
 
 def _state(name: str, pointer: Pointer | None) -> str:
