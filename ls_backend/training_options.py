@@ -30,24 +30,17 @@ PROGRAM = (sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "trai
 """The command that trains."""
 
 
-def _above_0(name: str, given: str) -> float:
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be a number above 0, got {given!r}")
-    return value
+def _number(what: str, fits: Callable[[float], bool]) -> Callable[[str, str], float]:
+    def read(name: str, given: str) -> float:
+        try:
+            value = float(given)
+        except ValueError:
+            value = math.nan
+        if not fits(value):
+            raise ConfigError(f"{name} must be {what}, got {given!r}")
+        return value
 
-
-def _share(name: str, given: str) -> float:
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < 1 or (value == 0 and name.endswith("--held-out")):
-        raise ConfigError(f"{name} must be a share of the photos under 1, got {given!r}")
-    return value
+    return read
 
 
 def _choice(*words: str) -> Callable[[str, str], str]:
@@ -62,12 +55,12 @@ def _choice(*words: str) -> Callable[[str, str], str]:
 _FLAGS = ("--accepted", "--predictions")
 _VALUES: dict[str, Callable[[str, str], object]] = {
     "--orientation": _choice("upright", "stored"),
-    "--held-out": _share,
-    "--choosing": _share,
+    "--held-out": _number("a share above 0 and under 1", lambda value: 0 < value < 1),
+    "--choosing": _number("a share from 0 to under 1", lambda value: 0 <= value < 1),
     "--group-by": text,
     "--samples": whole(1, 1_000_000_000),
     "--batch": whole(1, 100_000),
-    "--lr": _above_0,
+    "--lr": _number("a number above 0", lambda value: 0 < value < math.inf),
     "--objects": whole(1, 1_000_000_000),
     "--profile": _choice("exact", "fast"),
     "--device": text,

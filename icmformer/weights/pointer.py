@@ -55,27 +55,27 @@ def version_of(folder: Path) -> str | None:
     return folder.name if is_version_name(folder.name) and is_store(folder.parent) else None
 
 
-def recorded_pointer(folder: Path) -> Pointer:
-    """What a store's file says, be that version there or not; errors as in `read_pointer`."""
-    return _pointer(folder)
-
-
 def read_pointer(folder: Path) -> Pointer:
     """The current version of a store, which is there.
 
     Raises:
         WeightsError: No store, a damaged pointer, or one to a version that is not there.
     """
-    pointer = _pointer(folder)
+    pointer = recorded_pointer(folder)
     while not (folder / pointer.version / _CONFIG).is_file():
-        seen, pointer = pointer, _pointer(folder)
+        seen, pointer = pointer, recorded_pointer(folder)
         if seen == pointer:  # else another one became current, and this one was deleted
             file = folder / CURRENT_FILE
             raise WeightsError(f"{file} names the version {pointer.version!r}, which is not in {folder}")
     return pointer
 
 
-def _pointer(folder: Path) -> Pointer:
+def recorded_pointer(folder: Path) -> Pointer:
+    """What a store's file says, be the version that it names there or not.
+
+    Raises:
+        WeightsError: No store, or a damaged pointer.
+    """
     file = folder / CURRENT_FILE
     try:
         found = json.loads(_text(file))
