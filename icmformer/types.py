@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import PromptError
+from icmformer.runs import MaskRuns
 
 BoolMask = NDArray[np.bool_]
 FloatMap = NDArray[np.float32]
@@ -117,7 +118,7 @@ class MaskResult:
     """The engine's reply to one prompt.
 
     Attributes:
-        mask: (H, W) bool, True on the object.
+        runs: The mask as its runs.
         score: The network's own estimate of the mask's IoU with the object, in [0, 1]: the expected intersection over
             the expected union if every pixel's probability, sharpened, is taken at its word. 0 for an empty mask.
         roi: (row min, row max, column min, column max), inclusive: the ROI of the last step.
@@ -125,11 +126,16 @@ class MaskResult:
         make_probability: Makes `probability`.
     """
 
-    mask: BoolMask
+    runs: MaskRuns = field(repr=False)
     score: float
     roi: tuple[int, int, int, int]
     timings: Mapping[str, float]
     make_probability: Callable[[], FloatMap] = field(repr=False)
+
+    @cached_property
+    def mask(self) -> BoolMask:
+        """(H, W) bool, True on the object; made when first asked for."""
+        return self.runs.to_mask()
 
     @cached_property
     def probability(self) -> FloatMap:
@@ -144,7 +150,7 @@ class MaskResult:
         if not isinstance(other, MaskResult):
             return NotImplemented
         return (
-            np.array_equal(self.mask, other.mask)
+            self.runs == other.runs
             and np.array_equal(self.probability, other.probability)
             and self.score == other.score
             and self.roi == other.roi
@@ -152,4 +158,4 @@ class MaskResult:
 
     def __hash__(self) -> int:
         """The same for equal results, whose probabilities need not be made for it."""
-        return hash((self.mask.shape, self.score, self.roi))
+        return hash((self.runs.size, self.score, self.roi))

@@ -64,7 +64,7 @@ class LabelStudioCodec:
         return SourceImage(self.images.load(request.url, request.task, turn))
 
     def encode(self, request: InteractiveRequest, result: MaskResult, model: str) -> JSON:
-        regions = codec.answer(request, result.mask, result.score, self._polygon_points, model)
+        regions = codec.answer(request, result.runs, result.score, self._polygon_points, model)
         return {"results": [{"result": regions, "score": result.score, "model_version": model}]}
 
     def no_mask(self) -> JSON:

@@ -23,8 +23,9 @@ from icmformer.fetching.label_studio import ApiError, LabelStudio
 from icmformer.fetching.label_studio_tasks import LabelStudioGoneError, PatientStudio, pages
 from icmformer.images.reading import LoadedImage
 from icmformer.inference.cache import ByteLRU
+from icmformer.runs import MaskRuns
 from icmformer.serving.errors import FetchError, RequestError
-from icmformer.types import BoolMask, Box
+from icmformer.types import Box
 from ls_backend import codec
 from ls_backend.codec import InteractiveRequest
 from ls_backend.images import DecodedImage, Images
@@ -140,7 +141,7 @@ class TaskImage:
         assert box is not None
         return box
 
-    def encode(self, number: int, mask: BoolMask, score: float) -> tuple[float, list[JSON]]:
+    def encode(self, number: int, mask: MaskRuns, score: float) -> tuple[float, list[JSON]]:
         regions = codec.answer(self._request(number), mask, score, self.source.polygon_points)
         if not regions:
             raise PromptError("the mask is too small for a polygon")

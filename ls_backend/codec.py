@@ -15,10 +15,11 @@ import numpy as np
 
 from icmformer.errors import PromptError
 from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
+from icmformer.runs import MaskRuns
 from icmformer.serving.errors import RequestError, UnusableImageError
 from icmformer.serving.requests import Summary
 from icmformer.serving.version_tags import version_tag
-from icmformer.types import BoolMask, Box, Click
+from icmformer.types import Box, Click
 from ls_backend import rle
 from ls_backend.labelling_config import ImageTag, Output, read_config, some
 from ls_backend.task_image import image_url
@@ -192,12 +193,12 @@ def task_id(task: Mapping[str, Any]) -> str:
 
 
 def answer(
-    request: InteractiveRequest, mask: BoolMask, score: float, max_points: int, model: str | None = None
+    request: InteractiveRequest, mask: MaskRuns, score: float, max_points: int, model: str | None = None
 ) -> list[dict[str, Any]]:
     """The regions to answer with; none for an empty mask. Their ids tell which model made it, where it is named."""
-    if not mask.any():
+    if not mask:
         return []
-    height, width = mask.shape
+    height, width = mask.size
     output = request.output
     common: dict[str, Any] = {
         "to_name": request.image.name,
@@ -210,7 +211,7 @@ def answer(
     if request.item_index is not None:
         common["item_index"] = request.item_index
     if output.polygon:
-        filled = CleanUp(fill_holes=mask.size)(mask)  # Label Studio's polygons have no holes
+        filled = CleanUp(fill_holes=height * width).tidied(mask)  # Label Studio's polygons have no holes
         shapes = [{"points": _percent(p, height, width), "closed": True} for p in mask_to_polygons(filled, max_points)]
     else:
         shapes = [{"format": "rle", "rle": rle.encode(mask)}]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from icmformer.types import BoolMask
+from icmformer.runs import MaskRuns
 
 _SIZES = (3, 4, 8, 16)
 _WORD = 8
@@ -19,15 +19,19 @@ _LONGEST = 1 << _SIZES[-1]
 _HEADER_BITS = 32 + 5 + 4 * len(_SIZES)
 
 
-def encode(mask: BoolMask) -> list[int]:
-    """Encodes an (H, W) bool mask; rows from the top, pixels from the left."""
-    flat = np.ascontiguousarray(mask, bool).ravel()
-    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
-    lengths = np.diff(np.append(starts, flat.size)) * _CHANNELS
+def encode(mask: MaskRuns) -> list[int]:
+    """Encodes a mask; rows from the top, pixels from the left."""
+    pixels = mask.size[0] * mask.size[1]
+    changes = np.stack(mask.joined, axis=1).ravel()  # where the image's line goes into the mask and out of it
+    begins_inside = len(changes) > 0 and changes[0] == 0
+    starts = changes if begins_inside else np.concatenate(([0], changes))
+    starts = starts[starts < pixels]
+    lengths = np.diff(starts, append=pixels) * _CHANNELS
+    inside = (np.arange(len(starts)) % 2 == 0) == begins_inside
     size = np.minimum(np.searchsorted([1 << bits for bits in _SIZES], lengths), len(_SIZES) - 1)
     pieces = -(-lengths // _LONGEST)  # runs longer than 16 bits can say are cut, and keep that size to the last piece
-    lengths, size, inside = _cut(lengths, pieces), np.repeat(size, pieces), np.repeat(flat[starts], pieces)
-    stream = np.concatenate([_header(flat.size * _CHANNELS), _run_bits(lengths, size, inside)])
+    lengths, size, inside = _cut(lengths, pieces), np.repeat(size, pieces), np.repeat(inside, pieces)
+    stream = np.concatenate([_header(pixels * _CHANNELS), _run_bits(lengths, size, inside)])
     padding = 8 - len(stream) % 8  # a whole byte where none is needed, as the SDK has it
     packed: list[int] = np.packbits(np.append(stream, np.zeros(padding, np.uint8))).tolist()
     return packed

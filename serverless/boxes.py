@@ -23,6 +23,7 @@ from icmformer.fetching.cvat import PAUSES, Cvat, CvatError
 from icmformer.fetching.filecache import FileCache
 from icmformer.fetching.settings import CvatSettings
 from icmformer.images.reading import LoadedImage
+from icmformer.runs import MaskRuns
 from icmformer.types import BoolMask, Box
 from serverless.rle import encode_shape
 
@@ -124,7 +125,7 @@ class FrameBoxes:
             )
         return upright(rectangle["points"], float(rectangle.get("rotation") or 0))
 
-    def encode(self, number: int, mask: BoolMask, score: float) -> JSON:
+    def encode(self, number: int, mask: MaskRuns, score: float) -> JSON:
         rectangle = self.rectangles[number]
         made = {"type": "mask", "frame": self.number, "label_id": rectangle["label_id"], "source": "auto"}
         made |= {key: rectangle[key] for key in _KEPT if rectangle.get(key)}

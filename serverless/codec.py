@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from icmformer.runs import MaskRuns
 from icmformer.serving.errors import RequestError
 from icmformer.serving.requests import Summary
 from icmformer.types import BoolMask, Box, Click
@@ -167,7 +168,7 @@ def _kind(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
 
 
-def shapes_reply(mask: BoolMask, parts: bool = False) -> bytes:
+def shapes_reply(mask: MaskRuns, parts: bool = False) -> bytes:
     """The JSON of a reply to CVAT 2.60 and later: see `serverless.rle.encode_mask`."""
     shapes = [{"type": "mask", "points": points, "attributes": []} for points in encode_mask(mask, parts)]
     return json.dumps({"shapes": shapes}, separators=(",", ":")).encode()

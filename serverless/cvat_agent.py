@@ -56,8 +56,8 @@ class InteractiveFunction:
         clicks, box = codec.to_prompt(tuple(prompts.pos_points), tuple(prompts.neg_points), corners, height, width)
         if not clicks and box is None:
             return []
-        mask = self._interactor.segment(pp_image, clicks, box).mask
-        shapes = encode_mask(mask, self._settings.parts)
+        found = self._interactor.segment(pp_image, clicks, box)
+        shapes = encode_mask(found.runs, self._settings.parts)
         return [cvataa.InteractionResultShape(type="mask", points=points) for points in shapes]
 
 

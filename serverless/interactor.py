@@ -53,8 +53,8 @@ class CVATCodec:
 
     def encode(self, request: CVATRequest, result: MaskResult, model: str) -> bytes:
         if self.settings.reply == "shapes":
-            return codec.shapes_reply(result.mask, self.settings.parts)
-        if not result.mask.any():  # CVAT's page then says that it failed, and keeps the mask of the clicks before
+            return codec.shapes_reply(result.runs, self.settings.parts)
+        if not result.runs:  # CVAT's page then says that it failed, and keeps the mask of the clicks before
             raise NothingFoundError("nothing was found for these clicks; click on the object, or draw a box around it")
         return codec.mask_reply(result.mask)
 

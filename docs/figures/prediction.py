@@ -51,7 +51,7 @@ def main(weights: str) -> None:
     axes[2].set_title("3  prompt stream: previous mask,\npositive and negative disks")
     axes[3].imshow(prediction.patch, cmap="magma", vmin=0, vmax=1)
     axes[3].set_title("4  probabilities: the mean of this view\nand its mirror image")
-    axes[4].imshow(overlay(image.pixels, prediction.map.over(THRESHOLD), clicks))
+    axes[4].imshow(overlay(image.pixels, prediction.map.over(THRESHOLD).to_mask(), clicks))
     axes[4].add_patch(frame(roi))
     axes[4].set_title(f"5  resized back, cut at {THRESHOLD};\nthe next click's previous mask")
     for axis in axes:

@@ -21,8 +21,9 @@ from icmformer.boxes.orientation import Orientation, orientation, stored_mask, t
 from icmformer.disk import writing
 from icmformer.errors import ConfigError, ImageError, PromptError
 from icmformer.images.reading import LoadedImage
+from icmformer.runs import MaskRuns
 from icmformer.settings import Settings
-from icmformer.types import BoolMask, Box
+from icmformer.types import Box
 
 _AT_ONCE = 32  # boxes of one line of the journal: so many are segmented again at most
 
@@ -177,10 +178,10 @@ class PhotoBoxes:
             why = f": {error}" if isinstance(error, PromptError) else ", four numbers are needed"
             raise PromptError(f"{named}: bbox {str(box)[:80]}{why}") from error
 
-    def encode(self, number: int, mask: BoolMask, score: float) -> list[Any]:
-        stored = stored_mask(mask, self.photo.tag)
+    def encode(self, number: int, mask: MaskRuns, score: float) -> list[Any]:
+        stored = stored_mask(mask.to_mask(), self.photo.tag)
         packed = coco_mask.encode(np.asfortranarray(stored, np.uint8))
-        return [self.places[number], [*stored.shape], packed["counts"].decode(), int(mask.sum()), round(score, 4)]
+        return [self.places[number], [*stored.shape], packed["counts"].decode(), mask.area, round(score, 4)]
 
 
 class CocoBoxes:

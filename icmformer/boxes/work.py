@@ -16,8 +16,9 @@ from icmformer.boxes.journal import Journal
 from icmformer.errors import IcmformerError, ImageError, PromptError
 from icmformer.images.reading import LoadedImage
 from icmformer.inference.engine import Engine
+from icmformer.runs import MaskRuns
 from icmformer.serving.errors import RequestError, status_of
-from icmformer.types import BoolMask, Box
+from icmformer.types import Box
 
 DEFAULT_THRESHOLD = 0.7  # docs/boxes.md has the measurements behind it
 _COSTS_ITSELF = (ImageError, PromptError, RequestError)
@@ -55,12 +56,12 @@ class BoxedImage(Protocol):
             PromptError: One that cannot be used; or `RequestError`. Either costs this box alone.
         """
 
-    def encode(self, number: int, mask: BoolMask, score: float) -> Any:
-        """A mask as it will be written: small, unlike the mask, of which a unit may have many.
+    def encode(self, number: int, mask: MaskRuns, score: float) -> Any:
+        """A mask as it will be written.
 
         Args:
             number: Of the box.
-            mask: (H, W) bool, of the loaded image, not empty.
+            mask: Of the loaded image, not empty.
             score: The network's own estimate of the mask's IoU.
         """
 
@@ -238,8 +239,8 @@ class Work:
         for number in range(image.boxes):
             try:
                 found = self._engine.segment(loaded, box=image.box(number, loaded))
-                if found.score >= self.threshold and found.mask.any():
-                    encoded.append(image.encode(number, found.mask, found.score))
+                if found.score >= self.threshold and found.runs:
+                    encoded.append(image.encode(number, found.runs, found.score))
                 else:
                     tally.under += 1
             except _COSTS_ITSELF as error:

@@ -130,10 +130,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.overlay:
         write_image(args.overlay, overlay(image.pixels, result.mask, args.clicks))
     if args.json:
-        print(json.dumps(_description(result, mask_to_polygons(result.mask, args.max_points))))
+        print(json.dumps(_description(result, mask_to_polygons(result.runs, args.max_points))))
     else:
-        area = int(result.mask.sum())
-        share = area / result.mask.size
+        area, share = result.runs.area, result.runs.share
         print(
             f"{args.output}: {area:,} pixels ({share:.1%}), score {result.score:.2f}, {result.timings['total']:.0f} ms"
         )
@@ -163,7 +162,7 @@ def _ask_server(args: argparse.Namespace, image: LoadedImage, box: Box | None) -
 def _description(result: MaskResult, polygons: list[Polygon]) -> dict[str, Any]:
     return {
         "score": round(result.score, 4),
-        "area": int(result.mask.sum()),
+        "area": result.runs.area,
         "roi": list(result.roi),
         "timings_ms": {name: round(value, 2) for name, value in result.timings.items()},
         "polygons": [

@@ -28,7 +28,7 @@ from icmformer.inference.predictor import Prediction, Predictor
 from icmformer.inference.profiles import Profile, find_device, find_profile, find_runtime, has_bf16
 from icmformer.inference.prompts import as_box, as_clicks, checked_mask
 from icmformer.inference.replay import Replay
-from icmformer.inference.roi import PixelClick, ZoomSettings
+from icmformer.inference.roi import PixelClick, ZoomSettings, whole
 from icmformer.models import ImageFeatures, network_config
 from icmformer.settings import Settings
 from icmformer.timings import Timings
@@ -223,15 +223,16 @@ class Engine:
             prediction = self._predict(loaded, given, as_box(box), start, bool(ordered), timings)
             with timings.stage("resize"):
                 found = prediction.map
-                mask = found.over(serving.threshold)
-                sure = bool(mask.any())
+                runs = found.over(serving.threshold)
+                sure = bool(runs)
                 if not sure and any(click.positive for click in given):
-                    mask = best_part(found, given, height, width)
+                    runs = best_part(found, given, height, width)
             if clean_up is not None:
                 with timings.stage("clean_up"):
-                    mask = clean_up(mask, given)
-        score = expected_iou(prediction.patch, serving) if sure and mask.any() else 0.0
-        return MaskResult(mask, score, prediction.shown, dict(timings), found.full)
+                    runs = clean_up.tidied(runs, given)
+            with timings.stage("score"):
+                score = expected_iou(prediction.patch, serving) if sure and runs else 0.0
+        return MaskResult(runs, score, prediction.shown, dict(timings), found.full)
 
     def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
         """Encodes the whole image, which the first click on any of its objects will ask for."""
@@ -271,7 +272,7 @@ class Engine:
             if not clicks:
                 raise PromptError("the prompt is empty: give at least one click, or a box")
             if not any(c.positive for c in clicks):
-                return Prediction.given(np.zeros((height, width), np.float32))
+                return Prediction(np.zeros((1, 1), np.float32), (height, width), whole(height, width))
         elif box is None and not clicks:
             raise PromptError("a previous mask needs at least one click that corrects it")
         key = (self._identity, image.digest, _digest(mask))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from icmformer import memory
@@ -35,6 +36,7 @@ from icmformer.timings import Timings
 from icmformer.types import FloatMap
 from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
 
+_SERIAL = 1 << 14  # values that torch works on in one thread, which leaves none behind that spins
 _RELEASE_EVERY = 32  # crops encoded between two times that freed memory is given back
 
 
@@ -164,15 +166,14 @@ class Predictor:
         size = self.zoom.input_size(shown) if roi else frame
         with timings.stage("crop"):
             cut = np.zeros(size, np.float32) if previous is None else crop_picked(previous.map.pick, shown, size)
-            prev_mask = self._views(torch.from_numpy(cut)[None, None])
+            prev_mask = self._views(cut[None, None])
             points = map_clicks(clicks, shown, size, self.serving.click_margin)
             if self.flip:
                 points = torch.cat((points, mirror_points(points, size[1])))
         features = self._features(image, shown, size, timings)
         logits = self.backend.decode_in_turn(features, prev_mask, points, timings)
-        if self.flip:
-            logits = (logits[:1] + logits[1:].flip(3)) / 2
-        return Prediction(logits.sigmoid()[0, 0].numpy(), frame, roi)
+        with timings.stage("decode"):
+            return Prediction(_probabilities(logits.numpy()), frame, roi)
 
     def _features(self, image: LoadedImage, shown: ROI, size: tuple[int, int], timings: Timings) -> ImageFeatures:
         """The features of a crop, from the cache or encoded now."""
@@ -181,8 +182,8 @@ class Predictor:
         if kept is not None:
             return kept
         with timings.stage("crop"):
-            pixels = torch.from_numpy(crop(image.pixels, shown, size)).permute(2, 0, 1)  # (h, w, 3) -> (3, h, w)
-            views = self._views(pixels[None] / 255)
+            pixels = crop(image.pixels, shown, size).transpose(2, 0, 1)  # (h, w, 3) -> (3, h, w)
+            views = self._views(pixels[None] / np.float32(255))
         with self.backend.turn(timings):
             meanwhile = self.features.peek(key)  # somebody else may have encoded it while this one waited
             if meanwhile is not None:
@@ -195,6 +196,17 @@ class Predictor:
                 memory.release()
         return features
 
-    def _views(self, x: Tensor) -> Tensor:
+    def _views(self, x: NDArray[np.float32]) -> Tensor:
         """(1, C, h, w), and its mirror image below it where both are seen."""
-        return torch.cat((x, x.flip(3))) if self.flip else x
+        return torch.from_numpy(np.concatenate((x, x[..., ::-1])) if self.flip else x)
+
+
+def _probabilities(logits: NDArray[np.float32]) -> FloatMap:
+    """(1, 1, h, w) logits, or two with those of the mirror image, which are averaged -> (h, w) probabilities."""
+    if len(logits) == 2:
+        logits = (logits[:1] + logits[1:, :, :, ::-1]) / np.float32(2)
+    probabilities = np.empty(logits.shape[2:], np.float32)
+    given, out = (torch.from_numpy(array.reshape(-1)) for array in (logits, probabilities))
+    for start in range(0, len(out), _SERIAL):
+        torch.sigmoid(given[start : start + _SERIAL], out=out[start : start + _SERIAL])
+    return probabilities

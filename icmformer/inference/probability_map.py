@@ -12,15 +12,14 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from icmformer.inference.roi import ROI, Taps, bounding_box, taps
-from icmformer.types import BoolMask, FloatMap
+from icmformer.runs import MaskRuns, Places
+from icmformer.types import FloatMap
 
 _ROUNDING = 1e-6  # a blend of two numbers may lie so much above the larger one
+_STEEP = 8e-6  # rise from pixel to pixel beside which rounding is nothing
 _STRIP = 1 << 18  # pixels worked on at once: they stay in the processor's cache
-
-Places = NDArray[np.int64]
 
 
 class ProbabilityMap(Protocol):
@@ -34,8 +33,8 @@ class ProbabilityMap(Protocol):
         """The tight box around what lies above a threshold; None where nothing does."""
         ...
 
-    def over(self, threshold: float) -> BoolMask:
-        """(H, W) bool: what lies above a threshold."""
+    def over(self, threshold: float) -> MaskRuns:
+        """The mask of what lies above a threshold."""
         ...
 
     def full(self) -> FloatMap:
@@ -57,10 +56,10 @@ class FullMap:
         return self.frame[rows][:, columns]
 
     def extent(self, threshold: float) -> ROI | None:
-        return bounding_box(self.over(threshold))
+        return bounding_box(self.frame > threshold)
 
-    def over(self, threshold: float) -> BoolMask:
-        return self.frame > threshold
+    def over(self, threshold: float) -> MaskRuns:
+        return MaskRuns.of(self.frame > threshold)
 
     def full(self) -> FloatMap:
         return self.frame
@@ -87,41 +86,32 @@ class ResizedMap:
         roi = self.roi
         within_rows = (rows >= roi.row_min) & (rows <= roi.row_max)
         within_columns = (columns >= roi.column_min) & (columns <= roi.column_max)
+        if within_rows.all() and within_columns.all():
+            return self._values(rows - roi.row_min, columns - roi.column_min)
         picked = np.zeros((len(rows), len(columns)), np.float32)
-        blended = self._across(columns[within_columns] - roi.column_min)
-        values = _down(blended, self._row_taps.at(rows[within_rows] - roi.row_min))
+        values = self._values(rows[within_rows] - roi.row_min, columns[within_columns] - roi.column_min)
         picked[np.ix_(within_rows, within_columns)] = values
         return picked
 
     def extent(self, threshold: float) -> ROI | None:
-        window = self._window(threshold)
-        if window is None:
-            return None
-        rows = self._ends(self._row_strips(window, threshold), self._row_strips(window, threshold, backwards=True))
-        if rows is None:
-            return None
-        columns = self._ends(
-            self._column_strips(window, threshold), self._column_strips(window, threshold, backwards=True)
-        )
-        assert columns is not None
-        top, left = self.roi.row_min, self.roi.column_min
-        return ROI(top + rows[0], top + rows[1], left + columns[0], left + columns[1])
+        box = self.over(threshold).box
+        return None if box is None else ROI(*box)
 
-    def over(self, threshold: float) -> BoolMask:
-        mask = np.zeros(self.size, bool)
-        window = self._window(threshold)
-        if window is not None:
-            inside = mask[self.roi.slices][:, window.slices[1]]
-            blended = self._across(np.arange(window.column_min, window.column_max + 1))
-            for strip in _strips(window.row_min, window.row_max + 1, window.width):
-                np.greater(_down(blended, self._row_taps.at(strip)), threshold, out=inside[strip])
-        return mask
+    def over(self, threshold: float) -> MaskRuns:
+        roi = self.roi
+        if roi.width < self.patch.shape[1]:  # pixels pass over columns of the patch, and there are few of them
+            inside = self._values(np.arange(roi.height), np.arange(roi.width)) > threshold
+            return MaskRuns.of(inside, self.size, roi.row_min, roi.column_min)
+        rows, columns = self._changes(threshold)
+        return MaskRuns(
+            self.size, rows[::2] + roi.row_min, columns[::2] + roi.column_min, columns[1::2] + roi.column_min
+        )
 
     def full(self) -> FloatMap:
         frame = np.zeros(self.size, np.float32)
         inside = frame[self.roi.slices]
-        blended = self._across(np.arange(self.roi.width))
-        for strip in _strips(0, self.roi.height, self.roi.width):
+        blended = self._across(self.patch, np.arange(self.roi.width))
+        for strip in _strips(self.roi.height, self.roi.width):
             inside[strip] = _down(blended, self._row_taps.at(strip))
         return frame
 
@@ -133,46 +123,97 @@ class ResizedMap:
     def _column_taps(self) -> Taps:
         return taps(0, self.patch.shape[1], self.roi.width)
 
-    def _across(self, columns: Places) -> FloatMap:
+    def _values(self, rows: Places, columns: Places) -> FloatMap:
+        """The values at all crossings; rows and columns count from the ROI's first."""
+        return _down(self._across(self.patch, columns), self._row_taps.at(rows))
+
+    def _across(self, patch: FloatMap, columns: Places) -> FloatMap:
         """Blends along the rows of the patch: (h, w) -> (h, len(columns)); columns count from the ROI's first."""
         low, high, weight = self._column_taps.at(columns)
-        blended: FloatMap = self.patch[:, low] * (1 - weight) + self.patch[:, high] * weight
+        blended = patch.take(low, axis=1)
+        blended *= 1 - weight
+        right = patch.take(high, axis=1)
+        right *= weight
+        blended += right
         return blended
 
-    def _window(self, threshold: float) -> ROI | None:
-        """A part of the ROI, counted from its corner, outside which nothing can lie above the threshold."""
-        above = self.patch > threshold - _ROUNDING
-        box = bounding_box(above)
-        if box is None:
-            return None
-        low, high, _ = self._row_taps
-        rows = np.flatnonzero((high >= box.row_min) & (low <= box.row_max))
-        low, high, _ = self._column_taps
-        columns = np.flatnonzero((high >= box.column_min) & (low <= box.column_max))
-        if not len(rows) or not len(columns):  # an ROI smaller than the patch passes over some of it
-            return None
-        return ROI(int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1]))
+    def _at(self, rows: Places, columns: Places) -> FloatMap:
+        """The values at pixels (row, column) of the ROI, one by one."""
+        upper, lower, down = self._row_taps.at(rows)
+        left, right, across = self._column_taps.at(columns)
+        flat, width = self.patch.ravel(), self.patch.shape[1]
+        upper, lower, rest = upper * width, lower * width, 1 - across
+        above = flat[upper + left] * rest + flat[upper + right] * across
+        below = flat[lower + left] * rest + flat[lower + right] * across
+        values: FloatMap = above * (1 - down) + below * down
+        return values
 
-    def _row_strips(self, window: ROI, threshold: float, backwards: bool = False) -> Iterator[Places]:
-        """The rows above the threshold somewhere, strip by strip from one end of the window."""
-        blended = self._across(np.arange(window.column_min, window.column_max + 1))
-        for strip in _strips(window.row_min, window.row_max + 1, 4 * window.width, backwards):
-            values = _down(blended, self._row_taps.at(strip))
-            yield strip.start + np.flatnonzero((values > threshold).any(1))
+    def _changes(self, threshold: float) -> tuple[Places, Places]:
+        """Where the rows of the ROI go over the threshold and back, row by row: an even number of places in each.
 
-    def _column_strips(self, window: ROI, threshold: float, backwards: bool = False) -> Iterator[Places]:
-        rows = slice(window.row_min, window.row_max + 1)
-        taps = self._row_taps.at(rows)
-        for strip in _strips(window.column_min, window.column_max + 1, 4 * window.height, backwards):
-            values = _down(self._across(np.arange(strip.start, strip.stop)), taps)
-            yield strip.start + np.flatnonzero((values > threshold).any(0))
+        A blend of four values lies between the least and the largest of them. So only pixels between values of the
+        patch on both sides of the threshold need to be looked at, and of these the ones where the blend crosses it.
+        """
+        height, width = self.roi.height, self.roi.width
+        rows, columns = self._candidates(threshold)
+        over = self._at(rows, columns) > threshold
+        beside = (rows[1:] == rows[:-1]) & (columns[1:] == columns[:-1] + 1)
+        changes = np.flatnonzero(beside & (over[1:] != over[:-1])) + 1
+        rows, columns = rows[changes], columns[changes]
+        first = np.flatnonzero(self._at(np.arange(height), np.zeros(height, np.int64)) > threshold)
+        odd = (np.bincount(rows, minlength=height) + np.bincount(first, minlength=height)) % 2 == 1
+        last = np.flatnonzero(odd)  # over the threshold to their end
+        line = width + 1  # places of a row, the end being one
+        places = np.concatenate((rows * line + columns, first * line, last * line + width))
+        return np.divmod(np.sort(places), line)
 
-    @staticmethod
-    def _ends(forwards: Iterator[Places], backwards: Iterator[Places]) -> tuple[int, int] | None:
-        first = next((int(found[0]) for found in forwards if len(found)), None)
-        if first is None:
-            return None
-        return first, next(int(found[-1]) for found in backwards if len(found))
+    def _candidates(self, threshold: float) -> tuple[Places, Places]:
+        """Pixels, row by row and ascending: both sides of every place where a row of the ROI crosses the threshold."""
+        least, largest = _of_corners(self.patch, np.minimum), _of_corners(self.patch, np.maximum)
+        cell_rows, cell_columns = np.nonzero((largest > threshold - _ROUNDING) & (least <= threshold + _ROUNDING))
+        # Of each row of the ROI, the cells that it crosses and that lie on both sides.
+        cells_before = np.searchsorted(cell_rows, np.arange(len(self.patch) + 1))
+        upper = self._row_taps.low
+        counts = (cells_before[1:] - cells_before[:-1])[upper]
+        rows = np.repeat(np.arange(len(upper)), counts)
+        cells = cell_columns[np.repeat(cells_before[upper], counts) + _counted(counts)]
+        # The blend is linear across a cell: of those cells, the ones whose ends lie on both sides in this row.
+        ends = self._cell_ends(rows, cells)
+        low, high = np.minimum(*ends), np.maximum(*ends)
+        crossed = np.flatnonzero((high > threshold - _ROUNDING) & (low <= threshold + _ROUNDING))
+        rows, cells, (left, right) = rows[crossed], cells[crossed], (end[crossed] for end in ends)
+        firsts, stops = self._windows(cells, left, right, threshold)
+        line = self.roi.width
+        firsts, stops = rows * line + firsts, np.maximum.accumulate(rows * line + stops)
+        firsts[1:] = np.maximum(firsts[1:], stops[:-1])  # windows of neighbouring cells overlap
+        lengths = np.maximum(stops - firsts, 0)
+        return np.divmod(np.repeat(firsts, lengths) + _counted(lengths), line)
+
+    def _cell_ends(self, rows: Places, cells: Places) -> tuple[FloatMap, FloatMap]:
+        """The blend in a row of the ROI at both ends of a cell of the patch, but for rounding."""
+        upper, lower, down = self._row_taps.at(rows)
+        flat, width = self.patch.ravel(), self.patch.shape[1]
+        after, rest = np.minimum(cells + 1, width - 1), 1 - down
+        upper, lower = upper * width, lower * width
+        left: FloatMap = flat[upper + cells] * rest + flat[lower + cells] * down
+        right: FloatMap = flat[upper + after] * rest + flat[lower + after] * down
+        return left, right
+
+    def _windows(self, cells: Places, left: FloatMap, right: FloatMap, threshold: float) -> tuple[Places, Places]:
+        """First and one past last column in which a cell's crossing is sure to lie, with a pixel on both sides of it.
+
+        Where the blend is steep, rounding cannot move the crossing by a pixel; where it is flat, any may be it.
+        """
+        width = self.roi.width
+        scale = (self.patch.shape[1] - 1) / max(width - 1, 1)  # of the patch's columns to a pixel, at most one
+        rise = right.astype(np.float64) - left
+        steep = np.abs(rise) * scale > _STEEP
+        share = np.clip((threshold - left) / np.where(steep, rise, 1), 0, 1)
+        middle = np.floor((cells + share) / scale).astype(np.int64) if scale else cells
+        of_cell = np.searchsorted(self._column_taps.low, np.arange(self.patch.shape[1] + 1))
+        firsts = np.where(steep, middle - 1, of_cell[cells] - 1)
+        stops = np.where(steep, middle + 3, of_cell[cells + 1] + 1)
+        return np.maximum(firsts, 0), np.minimum(stops, width)
 
 
 def _down(blended: FloatMap, taps: Taps) -> FloatMap:
@@ -185,8 +226,21 @@ def _down(blended: FloatMap, taps: Taps) -> FloatMap:
     return values
 
 
-def _strips(start: int, stop: int, width: int, backwards: bool = False) -> Iterator[slice]:
-    """Cuts start .. stop into pieces of some `_STRIP` pixels, `width` of them to a line."""
+def _of_corners(patch: FloatMap, either: np.ufunc) -> FloatMap:
+    """The least or largest of each value, the one to the right, the one below and the one below to the right."""
+    found = patch.copy()
+    either(found[:, :-1], patch[:, 1:], out=found[:, :-1])
+    either(found[:-1], found[1:].copy(), out=found[:-1])
+    return found
+
+
+def _counted(counts: Places) -> Places:
+    """0 .. count - 1 for each count, one after the other."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+
+
+def _strips(rows: int, width: int) -> Iterator[slice]:
+    """Cuts rows of a width into pieces of some `_STRIP` pixels."""
     step = max(1, _STRIP // max(width, 1))
-    pieces = [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
-    return iter(reversed(pieces) if backwards else pieces)
+    return (slice(first, min(first + step, rows)) for first in range(0, rows, step))

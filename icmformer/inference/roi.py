@@ -184,21 +184,22 @@ def crop(plane: RGBImage, roi: ROI, size: tuple[int, int]) -> NDArray[np.float32
 def crop_picked(
     pick: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.generic]], roi: ROI, size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """`crop` of whatever gives the values at all crossings of some rows and columns."""
+    """`crop` of whatever gives the values at all crossings of some rows and columns, in an array of its own."""
     rows, next_rows, row_weights = taps(roi.row_min, roi.height, size[0])
     columns, next_columns, column_weights = taps(roi.column_min, roi.width, size[1])
-
-    def blend(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        left = pick(rows, columns).astype(np.float32)
-        right = pick(rows, next_columns).astype(np.float32)
-        weights = column_weights.reshape(1, -1, *(1,) * (left.ndim - 2))
-        blended: NDArray[np.float32] = left * (1 - weights) + right * weights
-        return blended
-
-    upper, lower = blend(rows), blend(next_rows)
-    weights = row_weights.reshape(-1, 1, *(1,) * (upper.ndim - 2))
-    result: NDArray[np.float32] = upper * (1 - weights) + lower * weights
-    return result
+    both = np.concatenate((rows, next_rows))
+    left, right = (pick(both, places).astype(np.float32, copy=False) for places in (columns, next_columns))
+    shape = (len(rows), *left.shape[1:])
+    left, right = left.reshape(len(both), -1), right.reshape(len(both), -1)  # channels side by side: long rows
+    across = np.repeat(column_weights, left.shape[1] // max(len(columns), 1))
+    left *= 1 - across
+    right *= across
+    left += right
+    upper, lower, down = left[: len(rows)], left[len(rows) :], row_weights[:, None]
+    upper *= 1 - down
+    lower *= down
+    upper += lower
+    return upper.reshape(shape)
 
 
 class Taps(NamedTuple):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 DISK_RADIUS = 5.0
@@ -25,7 +27,9 @@ def disk_maps(points: Tensor, height: int, width: int, radius: float = DISK_RADI
         (B, 2, height, width): 1 where the distance to a click is at most `radius`, else 0; positive clicks first.
     """
     if points.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _drawn(points.float(), height, width, radius)
+        maps = np.zeros((len(points), 2, height, width), np.float32)
+        draw_disks(maps, points, radius)
+        return torch.from_numpy(maps)
     return _compared(points, height, width, radius)
 
 
@@ -45,22 +49,24 @@ def _compared(points: Tensor, height: int, width: int, radius: float) -> Tensor:
     return (nearest <= radius**2).float()
 
 
-def _drawn(points: Tensor, height: int, width: int, radius: float) -> Tensor:
-    """The same, click by click: on a CPU the work is that of the disks, not of a map for each click."""
-    batch, count, _ = points.shape
-    maps = torch.zeros(batch, 2, height, width)
-    grid_rows = torch.arange(height, dtype=torch.float32)
-    grid_columns = torch.arange(width, dtype=torch.float32)
-    for index, place in (points[..., :2].amax(dim=2) >= 0).nonzero().tolist():
-        row, column = points[index, place, 0], points[index, place, 1]
-        around = _around(row.item(), radius, height), _around(column.item(), radius, width)
-        row_squares, column_squares = (
-            (grid[near] - middle) ** 2
-            for grid, near, middle in zip((grid_rows, grid_columns), around, (row, column), strict=True)
-        )
-        inside = row_squares[:, None] + column_squares <= radius**2
-        maps[index, int(place >= count // 2)][around] += inside
-    return maps.clamp_(max=1)
+def draw_disks(maps: NDArray[np.float32], points: Tensor, radius: float = DISK_RADIUS) -> None:
+    """Draws clicks into maps, click by click: on a CPU the work is that of the disks, not of a map for each click.
+
+    Args:
+        maps: (B, 2, H, W) of zeros, for positive clicks and for negative ones; changed in place.
+        points: As `disk_maps` takes them, on the CPU.
+        radius: Disk radius in pixels.
+    """
+    height, width = maps.shape[2:]
+    grid_rows, grid_columns = np.arange(height, dtype=np.float32), np.arange(width, dtype=np.float32)
+    count, limit = points.shape[1], np.float32(radius**2)
+    for clicks, pair in zip(points.detach().float().numpy(), maps, strict=True):
+        for place, (row, column, _) in enumerate(clicks):
+            if max(row, column) < 0:
+                continue
+            rows, columns = _around(float(row), radius, height), _around(float(column), radius, width)
+            squares = (grid_rows[rows] - row)[:, None] ** 2 + (grid_columns[columns] - column) ** 2
+            pair[int(place >= count // 2), rows, columns][squares <= limit] = 1
 
 
 def _around(middle: float, radius: float, length: int) -> slice:

@@ -251,8 +251,8 @@ class ServingCore(Generic[R, Reply]):
         timings.within("segment", result.timings)
         with timings.stage("encode"):
             reply = codec.encode(request, result, served.name)
-        kind = MASK if result.mask.any() else EMPTY
-        area = round(float(result.mask.mean()), 5)
+        kind = MASK if result.runs else EMPTY
+        area = round(result.runs.share, 5)
         yield replace(outcome, kind=kind, reply=reply, model=served.name, score=round(result.score, 3), area=area)
 
     def segment(

@@ -17,6 +17,7 @@ LAYERS = {
     "errors": 0,
     "memory": 0,
     "timings": 0,
+    "runs": 0,
     "disk": 1,
     "types": 1,
     "settings": 1,
@@ -40,6 +41,7 @@ COMMANDS = 5
 TORCHLESS = (
     "icmformer/types.py",
     "icmformer/errors.py",
+    "icmformer/runs.py",
     "icmformer/settings.py",
     "icmformer/geometry.py",
     "icmformer/images/display.py",

@@ -84,7 +84,7 @@ def test_all_of_them_follow_a_promotion_and_a_rollback(store, servers):
     masks = {}
     for version in ("one", "two"):
         engine = Engine(load(store.path(version), SETTINGS), "cpu", "fast", settings=SETTINGS)
-        mask = engine.segment(LoadedImage.from_array(data.chelsea()), [CLICK]).mask
+        mask = engine.segment(LoadedImage.from_array(data.chelsea()), [CLICK]).runs
         masks[version] = studio_rle.encode(mask), encode_mask(mask, parts=False)[0]
     assert masks["one"] != masks["two"]
     for change, current in ((None, "one"), (lambda: store.promote("two"), "two"), (store.rollback, "one")):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from icmformer.fetching import label_studio_tasks
 from icmformer.fetching.settings import FetchSettings
+from icmformer.runs import MaskRuns
 from ls_backend import rle
 from training.finetuning.prepared import prepared
 from training.finetuning.projects.label_studio import LabelStudioProject
@@ -38,7 +39,7 @@ def drawn(number):
     mask = np.zeros(SIZE, bool)
     mask[2 + number % 9 : 20, 3 + number % 7 : 25] = True
     oval = {"x": 70, "y": 60, "radiusX": 10 + number % 5, "radiusY": 12, "rotation": 20}
-    return [region(1, "brush", {"format": "rle", "rle": rle.encode(mask)}), region(2, "ellipse", oval)]
+    return [region(1, "brush", {"format": "rle", "rle": rle.encode(MaskRuns.of(mask))}), region(2, "ellipse", oval)]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from tests.e2e.annotator import Annotator, clicks_of
 from tests.e2e.conftest import PICTURES, STUDIO_BIN
 from tests.engines import SETTINGS
 from tests.ls_backend.conftest import body, click
+from tests.training.finetuning.label_studio_exports import packed
 from tests.training.test_finetune import write_rings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -109,7 +110,7 @@ def annotate_by_api(studio, project, masks, leave=()):
                 "original_width": SIZE[0],
                 "original_height": SIZE[1],
                 "image_rotation": 0,
-                "value": {"format": "rle", "rle": rle.encode(masks[name] == label), "brushlabels": ["Object"]},
+                "value": {"format": "rle", "rle": packed(masks[name] == label), "brushlabels": ["Object"]},
             }
             for label in (1, 2)
         ]
@@ -174,7 +175,7 @@ def check_every_mask(replies, studio, images):
         key = version, address, tuple(places)
         if key not in known:
             sent = [{"id": str(n), "value": {"x": x, "y": y}} for n, (x, y) in enumerate(places)]
-            known[key] = engines[version].segment(images[address], clicks_of(sent, images[address])).mask
+            known[key] = engines[version].segment(images[address], clicks_of(sent, images[address])).runs
         (region,) = reply["result"]
         assert region["value"]["rle"] == rle.encode(known[key])
     return set(engines)

@@ -50,24 +50,25 @@ def bump(height=60, width=80, middle=(30, 40), top=0.4, spread=8.0):
 
 def test_the_likeliest_part_under_the_click():
     found = np.maximum(bump(), bump(middle=(5, 5), spread=3))
-    mask = best_part(FullMap(found), [Click(40.5, 30.5)], 60, 80)
+    mask = best_part(FullMap(found), [Click(40.5, 30.5)], 60, 80).to_mask()
     np.testing.assert_array_equal(mask, bump() > 0.2)  # half of what is under the click, and not the other part
-    both = best_part(FullMap(found), [Click(40.5, 30.5), Click(5.5, 5.5)], 60, 80)
+    both = best_part(FullMap(found), [Click(40.5, 30.5), Click(5.5, 5.5)], 60, 80).to_mask()
     np.testing.assert_array_equal(both, found > 0.2)
 
 
 def test_a_negative_click_is_not_in_it():
     negative = Click(47.5, 30.5, False)
     assert bump()[30, 47] > 0.2
-    mask = best_part(FullMap(bump()), [Click(40.5, 30.5), negative], 60, 80)
+    mask = best_part(FullMap(bump()), [Click(40.5, 30.5), negative], 60, 80).to_mask()
     assert mask[30, 40]
     assert not mask[30, 47]
-    mask = best_part(FullMap(bump()), [negative, Click(48.5, 30.5)], 60, 80)  # where more speaks against it than for it
+    # where more speaks against it than for it
+    mask = best_part(FullMap(bump()), [negative, Click(48.5, 30.5)], 60, 80).to_mask()
     assert mask.sum() == mask[30, 48] == 1
 
 
 def test_where_nothing_at_all_is_found_it_is_a_spot():
-    mask = best_part(FullMap(np.zeros((200, 400), np.float32)), [Click(100.5, 50.5), Click(0, 200)], 200, 400)
+    mask = best_part(FullMap(np.zeros((200, 400), np.float32)), [Click(100.5, 50.5), Click(0, 200)], 200, 400).to_mask()
     assert mask[50, 100]
     assert mask[199, 0]
     assert 40 < mask.sum() < 100

@@ -8,6 +8,7 @@ import pytest
 from skimage import data, draw
 
 from icmformer import Box, CleanUp, Click, LoadedImage
+from icmformer.runs import MaskRuns
 from icmformer.types import MaskResult
 from ls_backend.backend import Backend
 from tests.ls_backend.conftest import BRUSH, POLYGON, SEVERAL, UNIFIED, body, click, png
@@ -229,7 +230,8 @@ def test_holes_cost_a_polygon_no_points(make_client, fast, monkeypatch):
     angle, radius = np.arctan2(rows - 150, columns - 225), np.hypot(rows - 150, columns - 225)
     whole = radius < 100 + 25 * np.sin(9 * angle)
     mask = whole & ~((rows % 24 < 6) & (columns % 24 < 6) & (radius < 70))
-    monkeypatch.setattr(fast.__class__, "segment", lambda *_, **__: MaskResult(mask, 0.9, (0, 299, 0, 450), {}, None))
+    found = MaskResult(MaskRuns.of(mask), 0.9, (0, 299, 0, 450), {}, None)
+    monkeypatch.setattr(fast.__class__, "segment", lambda *_, **__: found)
     (result,) = predict(make_client(), body(click(50, 50), config=POLYGON))
     points = np.concatenate([r["value"]["points"] for r in result["result"]])
     drawn = draw.polygon2mask((300, 451), points[:, ::-1] * [3, 4.51] - 0.5)

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from icmformer.runs import MaskRuns
 from ls_backend import rle
 from tests.conftest import GOLDEN
 from tests.golden.label_studio.masks import COUNT, digest, mask
@@ -12,7 +13,7 @@ EXPECTED = json.loads((GOLDEN / "label_studio" / "rle.json").read_text())
 
 def test_every_mask_is_encoded_as_label_studios_sdk_does():
     assert len(EXPECTED) == COUNT >= 300
-    wrong = [n for n in range(COUNT) if digest(rle.encode(mask(n))) != EXPECTED[n]]
+    wrong = [n for n in range(COUNT) if digest(rle.encode(MaskRuns.of(mask(n)))) != EXPECTED[n]]
     assert not wrong
 
 
@@ -39,5 +40,5 @@ def decode(encoded):
 @pytest.mark.parametrize("number", range(0, 33))
 def test_a_reader_of_the_format_gets_the_mask_back(number):
     truth = mask(number)
-    pixels = decode(rle.encode(truth)).reshape(*truth.shape, 4)
+    pixels = decode(rle.encode(MaskRuns.of(truth))).reshape(*truth.shape, 4)
     np.testing.assert_array_equal(pixels, np.repeat(truth[..., None], 4, axis=2) * 255)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from icmformer.errors import ConfigError
+from icmformer.runs import MaskRuns
 from icmformer.serving.errors import RequestError
 from icmformer.types import Box
 from serverless import codec, rle
@@ -39,7 +40,7 @@ def test_shapes_are_those_of_cvats_own_encoder():
     count = 0
     for mask in masks():
         if mask.any():
-            points = rle.encode_shape(mask)
+            points = rle.encode_shape(MaskRuns.of(mask))
             assert points == encode_mask(mask)
             assert all(type(p) is int for p in points)
             count += 1
@@ -47,7 +48,7 @@ def test_shapes_are_those_of_cvats_own_encoder():
                 decode_mask(points, image_width=mask.shape[1], image_height=mask.shape[0]), mask
             )
     assert count >= 300
-    assert rle.encode_shape(np.zeros((5, 7), bool)) == []
+    assert rle.encode_shape(MaskRuns.none((5, 7))) == []
 
 
 def test_one_shape_for_each_part_holds_the_mask_and_each_pixel_once():
@@ -55,7 +56,7 @@ def test_one_shape_for_each_part_holds_the_mask_and_each_pixel_once():
     touching, seen = np.ones((3, 3)), 0
     for mask in masks():
         height, width = mask.shape
-        shapes = json.loads(codec.shapes_reply(mask, parts=True))["shapes"]
+        shapes = json.loads(codec.shapes_reply(MaskRuns.of(mask), parts=True))["shapes"]
         parts = [decode_mask(shape["points"], image_width=width, image_height=height) for shape in shapes]
         _, count = ndimage.label(mask, touching)
         assert len(parts) == min(count, 20)

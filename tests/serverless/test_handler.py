@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from skimage import data
 
 from icmformer import Box, CleanUp, Click, LoadedImage
+from icmformer.runs import MaskRuns
 from icmformer.serving.client import decode_reply
 from icmformer.serving.core import ServingCore
 from icmformer.types import MaskResult
@@ -47,7 +48,7 @@ def mask_of(reply, shape=CAT.shape):
 
 
 def result_of(mask):
-    return MaskResult(mask, 0.9, (0, 1, 0, 1), {}, lambda: mask.astype(np.float32))
+    return MaskResult(MaskRuns.of(mask), 0.9, (0, 1, 0, 1), {}, lambda: mask.astype(np.float32))
 
 
 def clicks_of(positive, negative):

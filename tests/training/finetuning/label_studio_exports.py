@@ -3,13 +3,19 @@
 import numpy as np
 from PIL import Image
 
-from ls_backend import rle as studio_rle
+from icmformer.runs import MaskRuns
+from ls_backend import rle
 from training.finetuning.readers.label_studio import read_label_studio
 from training.finetuning.readers.photo_finder import PhotoFinder
 from training.finetuning.readers.reading_report import ReadingReport
 
 SIZES = {"a.png": (40, 60), "b.png": (40, 60), "wide.png": (30, 90), "small.png": (10, 15)}  # height, width
 RNG = np.random.default_rng(0)
+
+
+def packed(mask):
+    """A bool mask as Label Studio's brush has it."""
+    return rle.encode(MaskRuns.of(mask))
 
 
 def save(path, size, **options):
@@ -32,7 +38,7 @@ def region(value, number="r1", size=(40, 60), to_name="image", **more):
 
 
 def brush(mask, number="r1", to_name="image", label="Cell", **more):
-    value = {"format": "rle", "rle": studio_rle.encode(mask), "brushlabels": [label]}
+    value = {"format": "rle", "rle": packed(mask), "brushlabels": [label]}
     return region(value, number, mask.shape, to_name, type="brushlabels", **more)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_rle
 from skimage import draw
 
-from ls_backend import rle as studio_rle
+from tests.training.finetuning.label_studio_exports import packed
 from training.data.outlines import polygon_mask
 from training.finetuning.photos import prepare_photos
 from training.finetuning.readers.detect import Export, read_annotations
@@ -95,7 +95,7 @@ def write_label_studio(folder):
         results = []
         for mask in masks(labels):
             region = {"id": uuid.uuid4().hex, "original_height": height, "original_width": width, "to_name": "image"}
-            value = {"format": "rle", "rle": studio_rle.encode(mask)}
+            value = {"format": "rle", "rle": packed(mask)}
             results.append({**region, "type": "brush", "value": value})
             results.append({**region, "type": "labels", "value": {**value, "labels": ["thing"]}})
         data = {"image": f"/data/upload/3/0a1b2c3d-{name}.png"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from icmformer.errors import IcmformerError
-from ls_backend import rle as studio_rle
+from tests.training.finetuning.label_studio_exports import packed
 from training.finetuning.readers import label_map
 from training.finetuning.readers.label_studio import read_label_studio
 from training.finetuning.readers.photo_finder import PhotoFinder
@@ -38,7 +38,7 @@ def valid():
     mask = np.zeros(SIZE, bool)
     mask[3:9, 4:20] = True
     values = [
-        {"format": "rle", "rle": studio_rle.encode(mask), "brushlabels": ["x"]},
+        {"format": "rle", "rle": packed(mask), "brushlabels": ["x"]},
         {"points": [[1, 1], [50, 2], [40, 60]], "closed": True, "polygonlabels": ["x"]},
         {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "rotation": 30, "ellipselabels": ["x"]},
         {"imageDataURL": png(), "bitmasklabels": ["x"]},

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from ls_backend import rle as studio_rle
 from tests.training.finetuning.label_studio_exports import (
     SIZES,
     blob,
     brush,
     drawn,
+    packed,
     read,
     save,
     skipped,
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def json_min(number, mask, name="a.png", **more):
-    flat = {"rle": studio_rle.encode(mask), "format": "rle", "brushlabels": ["Cell"]}
+    flat = {"rle": packed(mask), "format": "rle", "brushlabels": ["Cell"]}
     flat |= {"original_width": mask.shape[1], "original_height": mask.shape[0]}
     facts = {"annotator": 1, "annotation_id": number, "lead_time": 3.5, "created_at": "2024-01-01T00:00:00Z"}
     return {"image": name, "id": 7, "mask": [flat], "quality": "good", **facts, **more}

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image, PngImagePlugin
 from skimage import draw as skdraw
 
-from ls_backend import rle as studio_rle
 from tests.training.finetuning.label_studio_exports import (
     RNG,
     SIZES,
@@ -21,6 +20,7 @@ from tests.training.finetuning.label_studio_exports import (
     blob,
     brush,
     drawn,
+    packed,
     read,
     region,
     save,
@@ -72,7 +72,7 @@ def test_polygons_are_in_percent(folder):
 def test_the_rotate_tool_leaves_coordinates_and_masks_as_they_are(folder, degrees):
     """As Label Studio's page stores them: of the photo before it was turned."""
     mask, _ = one(
-        {"format": "rle", "rle": studio_rle.encode(blob((30, 90)))},
+        {"format": "rle", "rle": packed(blob((30, 90)))},
         folder,
         "wide.png",
         (30, 90),
@@ -130,9 +130,9 @@ def texts():
         (texts(), "a bitmask that is damaged"),
         ({"imageDataURL": "http://host/mask.png"}, "a bitmask that is no data: address"),
         ({"imageDataURL": 5}, "a bitmask that is no data: address"),
-        ({"rle": studio_rle.encode(blob((40, 61)))}, "a brush mask of another size than its photo"),
-        ({"rle": studio_rle.encode(blob((40, 60)))[:-9]}, "a brush mask that is damaged"),
-        ({"rle": [*studio_rle.encode(blob((40, 60))), 0, 0, 7]}, "a brush mask that is damaged"),
+        ({"rle": packed(blob((40, 61)))}, "a brush mask of another size than its photo"),
+        ({"rle": packed(blob((40, 60)))[:-9]}, "a brush mask that is damaged"),
+        ({"rle": [*packed(blob((40, 60))), 0, 0, 7]}, "a brush mask that is damaged"),
         ({"rle": [255] * 20}, "a brush mask that is damaged"),
         ({"rle": [300]}, "a brush mask that is damaged"),
         ({"rle": ["a"]}, "a brush mask that is damaged"),
@@ -169,7 +169,7 @@ def test_a_mask_that_was_drawn_on_another_size_is_refused_although_its_pixels_ar
     (photo,), report = read([annotated({"image": "a.png"}, brush(blob((40, 60))), turned)], folder)
     label_map.draw(photo, 40, 60, report)
     assert skipped(report) == {"a mask of another size than its photo": 1}
-    sizeless = {"id": "1", "value": {"rle": studio_rle.encode(blob((40, 60)))}}
+    sizeless = {"id": "1", "value": {"rle": packed(blob((40, 60)))}}
     (photo,), report = read([annotated({"image": "a.png"}, sizeless)], folder)
     np.testing.assert_array_equal(drawn(photo, (40, 60))[0], blob((40, 60)))
     with pytest.raises(BadAnnotationError):
@@ -207,7 +207,7 @@ def test_what_outlines_nothing_is_counted_by_kind(folder):
 
 @pytest.mark.parametrize("labels_first", [False, True])
 def test_a_region_with_unified_labels_is_one_object(folder, labels_first):
-    value = {"format": "rle", "rle": studio_rle.encode(blob((40, 60)))}
+    value = {"format": "rle", "rle": packed(blob((40, 60)))}
     results = [region(value, type="brush"), region({**value, "labels": ["Cell"]}, type="labels")]
     results += [region({**value, "choices": ["sharp"]}, type="choices")]
     (photo,), report = read([annotated({"image": "a.png"}, *results[:: -1 if labels_first else 1])], folder)
