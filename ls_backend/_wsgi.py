@@ -25,7 +25,7 @@ def make_backend(settings: BackendSettings) -> Backend:
     """
     logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd images, with paths of this machine
-    memory.serve_threads()
+    memory.for_servers()
     backend = Backend.from_settings(settings)
     logging.getLogger("icmformer.label_studio").info("ready: %s", backend.model_version)
     return backend

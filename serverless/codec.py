@@ -30,13 +30,13 @@ class CVATRequest:
     """One object that an annotator is clicking on.
 
     Attributes:
-        image: The image file, base64.
+        image: The image file, base64, as it came.
         pos_points: Clicks on the object (x, y), in click order.
         neg_points: Clicks off the object, in click order; the order between the two kinds is not known.
         corners: (x1, y1, x2, y2) of the box around all corner points; None without a box.
     """
 
-    image: bytes
+    image: str | bytes
     pos_points: tuple[tuple[float, float], ...]
     neg_points: tuple[tuple[float, float], ...]
     corners: tuple[float, float, float, float] | None
@@ -102,7 +102,7 @@ def parse(body: Any) -> CVATRequest:
     if len(corners) % 2:
         raise RequestError(f"obj_bbox must be corner points in pairs, got {len(corners)} points")
     request = CVATRequest(
-        image=image if isinstance(image, bytes) else _ascii(image),
+        image=image,
         pos_points=_points(body, "pos_points"),
         neg_points=_points(body, "neg_points"),
         corners=_around(corners) if corners else None,
@@ -112,21 +112,18 @@ def parse(body: Any) -> CVATRequest:
     return request
 
 
-def _ascii(text: str) -> bytes:
-    try:
-        return text.encode("ascii")
-    except UnicodeEncodeError as error:
-        raise RequestError("image is not base64: it has characters that base64 does not") from error
-
-
-def decode_base64(image: bytes) -> bytes:
+def decode_base64(image: str | bytes) -> bytes:
     """The bytes of an image file; line breaks are passed over.
 
     Raises:
         RequestError: Not base64.
     """
     try:
-        return base64.b64decode(image.translate(None, b"\r\n") if b"\n" in image else image, validate=True)
+        coded = image.encode("ascii") if isinstance(image, str) else image
+    except UnicodeEncodeError as error:
+        raise RequestError("image is not base64: it has characters that base64 does not") from error
+    try:
+        return base64.b64decode(coded.translate(None, b"\r\n") if b"\n" in coded else coded, validate=True)
     except binascii.Error as error:
         raise RequestError(f"image is not base64: {error}") from error
 

@@ -34,7 +34,7 @@ def init_context(context: Context) -> None:
     """Loads the model, warms it up and puts what answers requests into `context.user_data.interactor`."""
     context.user_data.interactor = None
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd images, with paths of this machine
-    memory.serve_threads()
+    memory.for_servers()
     start = time.monotonic()
     try:
         settings = FunctionSettings.from_environment()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -178,28 +179,48 @@ def crop(plane: RGBImage, roi: ROI, size: tuple[int, int]) -> NDArray[np.float32
     Returns:
         float32 of that size, in the units of `plane`.
     """
-    return crop_picked(lambda rows, columns: plane[rows][:, columns], roi, size)
+    rows, columns = (taps(*axis) for axis in _axes(roi, size))
+    channels = plane.shape[2:]
+    lines = plane[np.concatenate((rows.low, rows.high))]
+    lines = lines.reshape(len(lines), -1)  # the values of a pixel side by side
+    left, right = (
+        lines.take(_of_pixels(places, prod(channels)), axis=1).astype(np.float32)
+        for places in (columns.low, columns.high)
+    )
+    return _blended(left, right, rows.weight, columns.weight.repeat(prod(channels))).reshape(*size, *channels)
 
 
 def crop_picked(
-    pick: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.generic]], roi: ROI, size: tuple[int, int]
+    pick: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]], roi: ROI, size: tuple[int, int]
 ) -> NDArray[np.float32]:
     """`crop` of whatever gives the values at all crossings of some rows and columns, in an array of its own."""
-    rows, next_rows, row_weights = taps(roi.row_min, roi.height, size[0])
-    columns, next_columns, column_weights = taps(roi.column_min, roi.width, size[1])
-    both = np.concatenate((rows, next_rows))
-    left, right = (pick(both, places).astype(np.float32, copy=False) for places in (columns, next_columns))
-    shape = (len(rows), *left.shape[1:])
-    left, right = left.reshape(len(both), -1), right.reshape(len(both), -1)  # channels side by side: long rows
-    across = np.repeat(column_weights, left.shape[1] // max(len(columns), 1))
+    rows, columns = (taps(*axis) for axis in _axes(roi, size))
+    both = np.concatenate((rows.low, rows.high))
+    return _blended(pick(both, columns.low), pick(both, columns.high), rows.weight, columns.weight)
+
+
+def _axes(roi: ROI, size: tuple[int, int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Where an ROI begins, how long it is and how many places it gets, down and across."""
+    return (roi.row_min, roi.height, size[0]), (roi.column_min, roi.width, size[1])
+
+
+def _of_pixels(columns: NDArray[np.int64], channels: int) -> NDArray[np.int64]:
+    """Where the values of some columns' pixels are in a line of all values."""
+    return (columns[:, None] * channels + np.arange(channels)).ravel()
+
+
+def _blended(
+    left: NDArray[np.float32], right: NDArray[np.float32], down: NDArray[np.float32], across: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Blends values across, then the upper half of the rows with the lower one; works in place."""
     left *= 1 - across
     right *= across
     left += right
-    upper, lower, down = left[: len(rows)], left[len(rows) :], row_weights[:, None]
-    upper *= 1 - down
-    lower *= down
+    upper, lower = left[: len(down)], left[len(down) :]
+    upper *= (1 - down)[:, None]
+    lower *= down[:, None]
     upper += lower
-    return upper.reshape(shape)
+    return upper
 
 
 class Taps(NamedTuple):

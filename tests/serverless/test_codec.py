@@ -132,7 +132,6 @@ def test_line_breaks_in_base64_are_passed_over():
         ({}, "image must be the image file in base64, got nothing"),
         (body(image=""), "image must be"),
         (body(image=[1]), "image must be"),
-        (body(image="ä"), "image is not base64"),
         (body(pos_points="here"), "pos_points must be a list"),
         (body(pos_points=[[1, 2]] * 101), "at most 100 points"),
         (body(pos_points=[[1, 2], [3]]), r"pos_points\[1\] must be a point"),
@@ -150,7 +149,7 @@ def test_what_is_wrong_is_said(given_body, text):
         codec.parse(given_body)
 
 
-@pytest.mark.parametrize("image", [b"@@@", b"aGVsbG8", b"aGVs bG8="])
+@pytest.mark.parametrize("image", ["ä", "@@@", b"@@@", b"aGVsbG8", "aGVs bG8="])
 def test_what_is_no_base64_is_refused(image):
     with pytest.raises(RequestError, match="not base64"):
         codec.decode_base64(image)

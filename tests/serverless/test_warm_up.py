@@ -65,7 +65,7 @@ def test_the_annotators_first_click_then_finds_photo_and_features_kept(cvat):
 
 def test_where_not_all_fit_the_first_frames_stay_warm(cvat, make_context):
     interactor = cvat.context.user_data.interactor
-    interactor.codec.images = ByteLRU(3 * CAT.nbytes)
+    interactor.codec.images = ByteLRU(3 * (CAT.nbytes + max(len(coded(frame)) for frame in FRAMES.values())))
     assert run(cvat, "--task", "7") == 0
     body = {"pos_points": [[170.5, 120.5]], "neg_points": [], "obj_bbox": []}
     for frame, kept in ((0, True), (2, True), (5, False)):
