@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,7 @@ from icmformer.inference.backends.openvino import OpenVINOBackend
 from icmformer.inference.backends.torch import TorchBackend, within_memory
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
 from icmformer.inference.fallback import best_part
+from icmformer.inference.places import Places
 from icmformer.inference.predictor import Prediction, Predictor
 from icmformer.inference.profiles import Profile, find_device, find_profile, find_runtime, has_bf16
 from icmformer.inference.prompts import as_box, as_clicks, checked_mask
@@ -96,6 +98,7 @@ class Engine:
         self.device = find_device(settings.device if device is None else device)
         self.runtime = find_runtime(settings.runtime if runtime is None else runtime, self.device)
         self.backend = self._build()
+        self._places = Places(settings.batch + (self.device.type == "cuda"))
         self._connect(caches)
 
     def _connect(self, caches: Caches | None) -> None:
@@ -220,19 +223,31 @@ class Engine:
             height, width = loaded.pixels.shape[:2]
             given = as_clicks(clicks)
             start = None if previous_mask is None else checked_mask(previous_mask, height, width)
-            prediction = self._predict(loaded, given, as_box(box), start, bool(ordered), timings)
-            with timings.stage("resize"):
-                found = prediction.map
-                runs = found.over(serving.threshold)
-                sure = bool(runs)
-                if not sure and any(click.positive for click in given):
-                    runs = best_part(found, given, height, width)
-            if clean_up is not None:
-                with timings.stage("clean_up"):
-                    runs = clean_up.tidied(runs, given)
-            with timings.stage("score"):
-                score = expected_iou(prediction.patch, serving) if sure and runs else 0.0
+            with self._place(timings):
+                prediction = self._predict(loaded, given, as_box(box), start, bool(ordered), timings)
+                with timings.stage("resize"):
+                    found = prediction.map
+                    runs = found.over(serving.threshold)
+                    sure = bool(runs)
+                    if not sure and any(click.positive for click in given):
+                        runs = best_part(found, given, height, width)
+                if clean_up is not None:
+                    with timings.stage("clean_up"):
+                        runs = clean_up.tidied(runs, given)
+                with timings.stage("score"):
+                    score = expected_iou(prediction.patch, serving) if sure and runs else 0.0
         return MaskResult(runs, score, prediction.shown, dict(timings), found.full)
+
+    @contextmanager
+    def _place(self, timings: Timings) -> Iterator[None]:
+        """One of a few places: while the network runs for one request, another is made ready for it, and no more.
+
+        Work for many requests at once would take the cores that the network needs.
+        """
+        with ExitStack() as stack:
+            with timings.stage("wait"):
+                stack.enter_context(self._places.one())
+            yield
 
     def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
         """Encodes the whole image, which the first click on any of its objects will ask for."""

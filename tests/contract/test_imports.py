@@ -18,6 +18,7 @@ LAYERS = {
     "memory": 0,
     "timings": 0,
     "runs": 0,
+    "processor": 0,
     "disk": 1,
     "types": 1,
     "settings": 1,

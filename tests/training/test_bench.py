@@ -1,13 +1,16 @@
 """What the speed figures are relative to, and that the table comes out."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from icmformer.models import build_network
+from icmformer.processor import instruction_sets
 from tests.commands import run_without
 from training.bench import main
+from training.tools.click_times import machine
 from training.tools.published_path import PublishedViT
 
 
@@ -23,7 +26,8 @@ def test_the_base_line_computes_the_same_logits():
 
 
 @pytest.mark.parametrize(
-    "option", ["--repeats=0", "--threads=0", "--megapixels=0", "--clients=0", "--seconds=nan", "--plot=a.foo"]
+    "option",
+    ["--repeats=0", "--threads=0", "--megapixels=0", "--clients=0", "--seconds=nan", "--plot=a.foo", "--drift=0"],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_measured(option, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -39,7 +43,7 @@ def test_a_base_line_that_is_no_plain_vit_is_refused(capsys):
 
 def test_the_table_holds_ratios_to_the_base_line_of_its_own_run(miniature, tmp_path, capsys):
     options = ["--published", miniature, "--weights", miniature, "--repeats", "1", "--megapixels", "0.1"]
-    options += ["--clients", "1", "2", "--seconds", "0.2", "--threads", "1"]
+    options += ["--clients", "1", "2", "--seconds", "0.2", "--threads", "1", "--drift", "100000"]
     assert main([*options, "--json", str(tmp_path / "bench.json"), "--plot", str(tmp_path / "bench.png")]) == 0
     told = capsys.readouterr().out
     figures = json.loads((tmp_path / "bench.json").read_text())
@@ -54,14 +58,42 @@ def test_the_table_holds_ratios_to_the_base_line_of_its_own_run(miniature, tmp_p
     assert (tmp_path / "bench.png").stat().st_size > 5000
 
 
+def test_where_the_base_line_moved_there_are_times_and_no_ratios(miniature, tmp_path, capsys):
+    options = ["--published", miniature, "--weights", miniature, "--repeats", "1", "--megapixels", "0.1"]
+    options += ["--clients", "1", "--seconds", "0.1", "--threads", "1", "--drift", "0.000001"]
+    assert main([*options, "--json", str(tmp_path / "bench.json"), "--plot", str(tmp_path / "bench.png")]) == 1
+    told = capsys.readouterr().out
+    assert "No ratios: the base line took" in told
+    assert not re.search(r"\d\.\dx", told)
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert not any("later_ratio" in row for row in figures["clicks"])
+    assert all(f"{row['later_ms']:.1f} ms" in told or f"{row['later_ms']:.0f} ms" in told for row in figures["clicks"])
+    assert not (tmp_path / "bench.png").exists()
+
+
+def test_the_header_names_the_instruction_sets_that_torch_sees():
+    able = torch.cpu.get_capabilities()
+    named = {
+        "AVX2": able["avx2"],
+        "AVX-512": able["avx512_f"],
+        "VNNI": able["avx512_vnni"] or able["avx_vnni"],
+        "bf16": able["avx512_bf16"] or able["amx_bf16"],
+        "AMX": able["amx_tile"],
+    }
+    assert instruction_sets() == tuple(name for name, there in named.items() if there)
+    assert all(name in machine() for name in instruction_sets())
+
+
 def test_training_and_measuring_need_none_of_the_optional_packages(miniature):
     program = """
 import training.evaluate, training.export, training.train
 from training.bench import main
+from training.tools.click_times import machine
 sys.exit(main(sys.argv[1:]))
 """
     options = ["--weights", miniature, "--published", miniature, "--repeats", "1", "--megapixels", "0.1"]
-    told = run_without(program, *options, "--clients", "1", "--seconds", "0.1", "--threads", "1")
+    options += ["--clients", "1", "--seconds", "0.1", "--threads", "1", "--drift", "100000"]
+    told = run_without(program, *options)
     assert "OpenVINO not installed" in told
     assert "miniature, torch, exact" in told
     assert "openvino," not in told
