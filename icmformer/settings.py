@@ -116,6 +116,7 @@ class Settings:
     device: str = variable("ICMFORMER_DEVICE", "auto", text)
     profile: str = variable("ICMFORMER_PROFILE", "fast", text)
     runtime: str = variable("ICMFORMER_RUNTIME", "auto", text)
+    precision: str = variable("ICMFORMER_PRECISION", "auto", text)
     threads: int = variable("ICMFORMER_THREADS", 0, whole(0, 1024))
     batch: int = variable("ICMFORMER_BATCH", 1, whole(1, 64))
     compile: bool = variable("ICMFORMER_COMPILE", False, flag)

@@ -147,6 +147,7 @@ def _convert(args: argparse.Namespace) -> int:
         about,
         args.store,
         found.serving,
+        found.int8,
     )
     size = (folder / weights.MODEL_FILE).stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, {variant_name(network_config(found.config)) or found.config['family']}")

@@ -22,12 +22,12 @@ from icmformer.images.reading import LoadedImage
 from icmformer.inference.backends.base import Backend
 from icmformer.inference.backends.batching import BatchingBackend
 from icmformer.inference.backends.openvino import OpenVINOBackend
-from icmformer.inference.backends.torch import TorchBackend, within_memory
+from icmformer.inference.backends.torch import Precision, TorchBackend, within_memory
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
 from icmformer.inference.fallback import best_part
 from icmformer.inference.places import Places
 from icmformer.inference.predictor import Prediction, Predictor
-from icmformer.inference.profiles import Profile, find_device, find_profile, find_runtime, has_bf16
+from icmformer.inference.profiles import Profile, find_arithmetic, find_device, find_profile, find_runtime
 from icmformer.inference.prompts import as_box, as_clicks, checked_mask
 from icmformer.inference.replay import Replay
 from icmformer.inference.roi import PixelClick, ZoomSettings, whole
@@ -75,6 +75,7 @@ class Engine:
         settings: Those of the environment, unless given.
 
     Attributes:
+        arithmetic: fp32, bf16 or int8.
         backend: What runs the network.
         predictor: The steps from clicks to masks, one at a time.
 
@@ -97,6 +98,9 @@ class Engine:
         self.profile = find_profile(settings.profile if profile is None else profile)
         self.device = find_device(settings.device if device is None else device)
         self.runtime = find_runtime(settings.runtime if runtime is None else runtime, self.device)
+        self.arithmetic = find_arithmetic(
+            settings.precision, self.profile, self.device, self.runtime, self.weights.int8 is not None
+        )
         self.backend = self._build()
         self._places = Places(settings.batch + (self.device.type == "cuda"))
         self._connect(caches)
@@ -132,7 +136,8 @@ class Engine:
         weights = _typed(self.weights if weights is None else weights, Weights, WeightsError)
         if profile.low_precision != self.profile.low_precision:
             raise ConfigError(f"the profile {profile.name} does not compute in the precision of {self.profile.name}")
-        if (weights.sha256, weights.config) != (self.weights.sha256, self.weights.config):
+        mine = self.weights
+        if (weights.sha256, weights.config, weights.int8) != (mine.sha256, mine.config, mine.int8):
             raise ConfigError(f"the weights {weights.name} are another network than {self.weights.name}")
         other = copy.copy(self)
         other.weights, other.profile = weights, profile
@@ -142,11 +147,12 @@ class Engine:
     def _build(self) -> Backend:
         settings = self.settings
         if self.runtime == "openvino":
-            low = self.profile.low_precision and has_bf16(self.device)
-            return OpenVINOBackend(self.weights, low, torch.get_num_threads(), settings.cache_dir)
+            return OpenVINOBackend(self.weights, self.arithmetic, torch.get_num_threads(), settings.cache_dir)
         network = within_memory(lambda: self.weights.build(copy=False).to(self.device))
         network.check_size(*[network.config.img_size] * 2)
-        backend = TorchBackend(network, self.device, self.profile.precision(self.device), settings.compile)
+        low = torch.bfloat16 if self.arithmetic == "bf16" else None
+        precision = Precision(low, tf32=self.profile.low_precision and self.device.type == "cuda")
+        backend = TorchBackend(network, self.device, precision, settings.compile)
         return backend if settings.batch == 1 else BatchingBackend(backend, settings.batch)
 
     @staticmethod

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 
 from icmformer.errors import ConfigError, DeviceError
 from icmformer.inference.backends import openvino as openvino_backend
-from icmformer.inference.backends.torch import Precision
+from icmformer.inference.backends.base import Arithmetic
 from icmformer.inference.prompts import BoxStart
+from icmformer.processor import instruction_sets
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Profile:
     Attributes:
         name: `exact` or `fast`.
         flip: See the mirror image too and average the logits.
-        low_precision: Use bf16 where the processor has it, and TF32 on CUDA.
+        low_precision: Compute in bf16 or int8 where that is faster (see `find_arithmetic`), and in TF32 on CUDA.
         box: How a box becomes a first guess; docs/prediction.md has the measurements behind it.
     """
 
@@ -28,12 +30,6 @@ class Profile:
     flip: bool
     low_precision: bool
     box: BoxStart = field(default_factory=BoxStart)
-
-    def precision(self, device: torch.device) -> Precision:
-        """Torch's arithmetic on a device."""
-        if not self.low_precision:
-            return Precision()
-        return Precision(torch.bfloat16 if has_bf16(device) else None, tf32=device.type == "cuda")
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -94,6 +90,43 @@ def find_runtime(name: str, device: torch.device) -> str:
     if name == "openvino" and device.type != "cpu":
         raise ConfigError(f"the openvino runtime runs on the CPU, not on {device}: use torch, or --device cpu")
     return name
+
+
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+
+
+def find_arithmetic(asked: str, profile: Profile, device: torch.device, runtime: str, ranges: bool) -> Arithmetic:
+    """What a profile's network is computed in.
+
+    Args:
+        asked: `auto`, `fp32`, `bf16` or `int8`; counts for profiles of low precision, others are fp32.
+        profile: The profile.
+        device: Where it runs.
+        runtime: `torch` or `openvino`.
+        ranges: Whether the weights have what int8 needs.
+
+    Returns:
+        For `auto` bf16 where the device has it, else int8 where the processor has VNNI, the runtime is OpenVINO and the
+        weights have ranges, else fp32. docs/performance.md has the measurements behind it.
+
+    Raises:
+        ConfigError: There is no such precision, or it cannot be had here.
+    """
+    if asked not in PRECISIONS:
+        raise ConfigError(f"unknown precision {asked!r}; there are {', '.join(PRECISIONS)}")
+    if not profile.low_precision:
+        return "fp32"
+    if asked == "int8" and runtime != "openvino":
+        raise ConfigError(f"int8 runs on a CPU with the openvino runtime, not with {runtime} on {device}")
+    if asked == "int8" and not ranges:
+        raise ConfigError("these weights have no ranges for int8; measure them: python -m training.quantise")
+    if asked == "bf16" and not has_bf16(device):
+        raise ConfigError("this device does not compute in bf16; set ICMFORMER_PRECISION to auto, fp32 or int8")
+    if asked == "auto" and has_bf16(device):
+        return "bf16"
+    if asked == "auto" and runtime == "openvino" and ranges and "VNNI" in instruction_sets():
+        return "int8"
+    return "fp32" if asked == "auto" else cast(Arithmetic, asked)
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -24,6 +24,7 @@ from icmformer.layers.attention import relative_position_index
 from icmformer.models import ClickNetwork, build_network, meta_network, network_config
 from icmformer.models.config import NetworkConfig, config_mapping
 from icmformer.settings import Settings
+from icmformer.weights.activation_ranges import ActivationRanges
 from icmformer.weights.pointer import is_store, version_of
 from icmformer.weights.published import published_config
 from icmformer.weights.quantise import Stored, pack, unpack
@@ -54,6 +55,7 @@ class Weights:
         path: Where they came from, or None.
         about: Free facts that travel with the weights (how they were trained, say).
         serving: How clicks become masks with it, and how its scores are read.
+        int8: What computing in int8 needs; None where it was not measured.
     """
 
     config: dict[str, Any]
@@ -63,6 +65,7 @@ class Weights:
     path: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     serving: ServingDefaults = AS_PUBLISHED
+    int8: ActivationRanges | None = None
 
     @property
     def identity(self) -> str:
@@ -129,6 +132,7 @@ def save(
     about: Mapping[str, Any] | None = None,
     stored: Stored = "fp32",
     serving: ServingDefaults = AS_PUBLISHED,
+    int8: ActivationRanges | None = None,
 ) -> Path:
     """Writes weights in the native form.
 
@@ -140,6 +144,7 @@ def save(
         about: Free facts.
         stored: How: fp32, fp16 or int8.
         serving: How clicks are to become masks with it, and its scores to be read.
+        int8: What computing in int8 needs, measured with these values.
 
     Returns:
         The folder.
@@ -156,6 +161,8 @@ def save(
     _check(Weights(mapping, unpack(packed), name, ""), stored)
     description: dict[str, Any] = {"format": FORMAT, "name": name, "network": mapping}
     description |= {**serving.as_mapping(), "about": dict(about or {})}
+    if int8:
+        description["int8"] = int8.as_mapping()
     try:
         _write(folder, json.dumps(description, indent=2) + "\n", packed)
     except DiskFullError:
@@ -201,7 +208,7 @@ def _load_folder(folder: Path) -> Weights:
         )
     model = folder / MODEL_FILE
     try:
-        serving = ServingDefaults.of(description)
+        serving, int8 = ServingDefaults.of(description), ActivationRanges.of(description.get("int8"))
     except ConfigError as error:
         raise WeightsError(f"{folder / CONFIG_FILE}: {error}") from error
     return Weights(
@@ -212,6 +219,7 @@ def _load_folder(folder: Path) -> Weights:
         folder,
         description.get("about", {}),
         serving,
+        int8,
     )
 
 

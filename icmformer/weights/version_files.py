@@ -24,7 +24,7 @@ def write_version(weights: Weights, folder: Path) -> None:
             shutil.copyfile(weights.path / name, folder / name)
     else:
         about = {**weights.about, CONVERTED_FROM: weights.sha256}
-        save(folder, weights.config, weights.state_dict, weights.name, about, "fp32", weights.serving)
+        save(folder, weights.config, weights.state_dict, weights.name, about, "fp32", weights.serving, weights.int8)
     for name in _FILES:
         flush(folder / name)
     flush(folder)
@@ -32,7 +32,7 @@ def write_version(weights: Weights, folder: Path) -> None:
 
 def are_equal(one: Weights, other: Weights) -> bool:
     """Whether two have the same network, values and serving defaults."""
-    return (one.config, one.serving) == (other.config, other.serving) and all(
+    return (one.config, one.serving, one.int8) == (other.config, other.serving, other.int8) and all(
         torch.equal(value, other.state_dict[name]) for name, value in one.state_dict.items()
     )
 

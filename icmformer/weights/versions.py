@@ -255,7 +255,7 @@ class VersionStore:
         """
         held = load(self.path(version))
         if isinstance(held.about, dict) and held.about.get(CONVERTED_FROM) == weights.sha256:
-            return (held.config, held.serving) == (weights.config, weights.serving)
+            return (held.config, held.serving, held.int8) == (weights.config, weights.serving, weights.int8)
         return held.identity == weights.identity
 
     def prune(self, keep: int) -> list[str]:

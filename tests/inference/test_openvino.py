@@ -75,7 +75,7 @@ def test_logits_are_torchs(config, batch, size, cache_home):
     previous = torch.rand(batch, 1, *size, generator=generator)
     points = torch.tensor([[[80.0, 90, 0], [20, 30, 1], [-1, -1, -1], [50, 150, 2]]]).expand(batch, -1, -1)
     theirs = TorchBackend(found.build(), CPU, Precision())
-    ours = OpenVINOBackend(found, low_precision=False, threads=2, cache_dir=cache_home)
+    ours = OpenVINOBackend(found, "fp32", threads=2, cache_dir=cache_home)
     features = ours.encode(image)
     for mine, expected in zip(features.tensors, theirs.encode(image).tensors, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
@@ -185,11 +185,11 @@ def test_auto_takes_openvino_on_a_cpu_where_it_is_installed(monkeypatch):
 
 def test_fast_is_bf16_only_where_the_processor_has_it(monkeypatch):
     fast = Engine.from_weights(TRAINED, "cpu", "fast", runtime="openvino")
-    assert fast.backend.identity[2] == ("bf16" if has_bf16(CPU) else "f32")
-    monkeypatch.setattr("icmformer.inference.engine.has_bf16", lambda device: False)
+    assert fast.arithmetic == fast.backend.identity[2] == ("bf16" if has_bf16(CPU) else "fp32")
+    monkeypatch.setattr("icmformer.inference.profiles.has_bf16", lambda device: False)
     fast = Engine.from_weights(TRAINED, "cpu", "fast", runtime="openvino")
-    assert fast.backend.identity[2] == "f32"
-    assert Engine.from_weights(TRAINED, "cpu", "exact", runtime="openvino").backend.identity[2] == "f32"
+    assert fast.arithmetic == fast.backend.identity[2] == "fp32"
+    assert Engine.from_weights(TRAINED, "cpu", "exact", runtime="openvino").arithmetic == "fp32"
 
 
 def test_export_writes_onnx_that_agrees_with_torch(tmp_path, capsys):

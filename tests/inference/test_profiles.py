@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from icmformer.inference.profiles import PROFILES, has_bf16
+from icmformer.errors import ConfigError
+from icmformer.inference import profiles
+from icmformer.inference.profiles import PROFILES, find_arithmetic, has_bf16
 
 CPU = torch.device("cpu")
 ASKED = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -25,4 +27,42 @@ def test_without_the_checks_fast_is_fp32(monkeypatch):
     for name in ASKED:
         monkeypatch.delattr(torch.cpu, name)
     assert not has_bf16(CPU)
-    assert PROFILES["fast"].precision(CPU).autocast is None
+    assert find_arithmetic("auto", PROFILES["fast"], CPU, "torch", ranges=False) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("asked", "profile", "bf16", "vnni", "runtime", "ranges", "expected"),
+    [
+        ("auto", "fast", True, True, "openvino", True, "bf16"),
+        ("auto", "fast", False, True, "openvino", True, "int8"),
+        ("auto", "fast", False, True, "openvino", False, "fp32"),
+        ("auto", "fast", False, True, "torch", True, "fp32"),
+        ("auto", "fast", False, False, "openvino", True, "fp32"),  # int8 is slower than fp32 there
+        ("auto", "exact", True, True, "openvino", True, "fp32"),
+        ("int8", "exact", False, True, "openvino", True, "fp32"),
+        ("int8", "fast", True, False, "openvino", True, "int8"),
+        ("fp32", "fast", True, True, "openvino", True, "fp32"),
+        ("bf16", "fast", True, True, "torch", False, "bf16"),
+    ],
+)
+def test_the_processor_and_the_setting_choose_the_arithmetic(  # the table of docs/performance.md
+    monkeypatch, asked, profile, bf16, vnni, runtime, ranges, expected
+):
+    monkeypatch.setattr(profiles, "has_bf16", lambda device: bf16)
+    monkeypatch.setattr(profiles, "instruction_sets", lambda: ("AVX2", "VNNI") if vnni else ("AVX2",))
+    assert find_arithmetic(asked, PROFILES[profile], CPU, runtime, ranges) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "runtime", "ranges", "said"),
+    [
+        ("int4", "openvino", True, "unknown precision 'int4'; there are auto, fp32, bf16, int8"),
+        ("int8", "torch", True, "int8 runs on a CPU with the openvino runtime"),
+        ("int8", "openvino", False, "no ranges for int8; measure them: python -m training.quantise"),
+        ("bf16", "openvino", True, "does not compute in bf16"),
+    ],
+)
+def test_what_cannot_be_had_is_told(monkeypatch, asked, runtime, ranges, said):
+    monkeypatch.setattr(profiles, "has_bf16", lambda device: False)
+    with pytest.raises(ConfigError, match=said):
+        find_arithmetic(asked, PROFILES["fast"], CPU, runtime, ranges)

@@ -81,7 +81,7 @@ def profile_clicks(weights: str, threads: int, repeats: int) -> dict[str, dict[s
         }
     if openvino_backend.available():
         cache_dir = Settings.from_environment().cache_dir
-        backend = OpenVINOBackend(loaded, False, threads, cache_dir, count_times=True)
+        backend = OpenVINOBackend(loaded, "fp32", threads, cache_dir, count_times=True)
         kept = backend.encode(image)
         columns["later click, OpenVINO"] = openvino_times(
             backend, lambda: backend.decode(kept, previous, points), repeats

@@ -7,12 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from icmformer.models import ImageFeatures
 from icmformer.timings import Timings
+
+Arithmetic = Literal["fp32", "bf16", "int8"]
+"""What a network's products are computed in."""
 
 
 @cache

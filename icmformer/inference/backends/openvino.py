@@ -16,22 +16,27 @@ import shutil
 import tempfile
 import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from icmformer.errors import ConfigError
 from icmformer.export.split import split
-from icmformer.inference.backends.base import Backend, device_lock
+from icmformer.inference.backends.base import Arithmetic, Backend, device_lock
+from icmformer.inference.backends.int8 import quantise
 from icmformer.layers.clickmap import draw_disks
 from icmformer.models import ImageFeatures
 from icmformer.version import __version__
 from icmformer.weights import Weights
+from icmformer.weights.activation_ranges import PARTS
 
+Shape = tuple[int, int, int]
 _KEPT = 4  # compiled shapes; serving needs one
 _CACHE_BYTES = 4 << 30
 """Converted networks on the disk; the least recently used ones go. A ViT-B takes 0.6 GB, the starter 30 MB."""
@@ -47,18 +52,18 @@ class OpenVINOBackend(Backend):
 
     Args:
         weights: The network.
-        low_precision: Use bf16, where the processor has it; else fp32, whatever OpenVINO would prefer.
+        arithmetic: fp32, whatever OpenVINO would prefer; bf16; or int8, with weights that have ranges for it.
         threads: CPU threads.
         cache_dir: Where converted networks are kept. Nothing is kept where it cannot be written; the network then goes
             through the temporary folder at each start.
         count_times: Have OpenVINO count the time of each layer, for `layer_times`.
 
     Raises:
-        ConfigError: OpenVINO is not installed.
+        ConfigError: OpenVINO is not installed; from the first pass on: ranges that do not fit the network.
     """
 
     def __init__(
-        self, weights: Weights, low_precision: bool, threads: int, cache_dir: Path, count_times: bool = False
+        self, weights: Weights, arithmetic: Arithmetic, threads: int, cache_dir: Path, count_times: bool = False
     ) -> None:
         if not available():
             raise ConfigError("the openvino runtime is not installed: pip install 'icmformer[cpu]', or use torch")
@@ -67,40 +72,42 @@ class OpenVINOBackend(Backend):
         self._openvino = openvino
         self._core = _core()
         self._weights = weights
-        precision = "bf16" if low_precision else "f32"
+        self._ranges = weights.int8 if arithmetic == "int8" else None
         self._options = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "EXECUTION_MODE_HINT": "PERFORMANCE" if low_precision else "ACCURACY",
+            "INFERENCE_PRECISION_HINT": "bf16" if arithmetic == "bf16" else "f32",
+            "EXECUTION_MODE_HINT": "ACCURACY" if arithmetic == "fp32" else "PERFORMANCE",
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             "PERF_COUNT": count_times,
             "ENABLE_CPU_PINNING": False,  # workers side by side would all be pinned to the same cores
         }
-        self.identity = ("openvino", openvino.__version__, precision)
+        self.identity = ("openvino", openvino.__version__, arithmetic, self._ranges and self._ranges.digest)
         self.lock = device_lock("cpu")
         self._cache_dir = cache_dir / "openvino"
-        self._compiled: OrderedDict[tuple[int, int, int], tuple[Any, Any]] = OrderedDict()
+        self._compiled: OrderedDict[Shape, tuple[Any, Any]] = OrderedDict()
         self._last: Any = None
 
     def encode(self, image: Tensor) -> ImageFeatures:
         batch, _, height, width = image.shape
-        request, _ = self._requests(batch, height, width)
-        found = request.infer([np.ascontiguousarray(image.numpy())], share_inputs=True)
-        return ImageFeatures((height, width), tuple(torch.from_numpy(values) for values in found.values()))
+        found = self._run("encode", (batch, height, width), [np.ascontiguousarray(image.numpy())])
+        return ImageFeatures((height, width), tuple(torch.from_numpy(values) for values in found))
 
     def decode(self, features: ImageFeatures, prev_mask: Tensor, points: Tensor) -> Tensor:
-        _, request = self._requests(len(prev_mask), *features.size)
         prompt = np.zeros((len(prev_mask), 3, *features.size), np.float32)  # as `ClickNetwork.prompt_map`
         prompt[:, 0] = prev_mask[:, 0].numpy()
         draw_disks(prompt[:, 1:], points)
         inputs = [prompt, *(t.numpy() for t in features.tensors)]
-        (logits,) = request.infer(inputs, share_inputs=True).values()
-        self._last = request
+        (logits,) = self._run("decode", (len(prompt), *features.size), inputs)
         return torch.from_numpy(np.asarray(logits, np.float32))
 
+    def _run(self, part: str, shape: Shape, inputs: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """The outputs of the encoder or the decoder for a shape (batch, height, width)."""
+        self._last = self._requests(*shape)[PARTS.index(part)]
+        return list(self._last.infer(inputs, share_inputs=True).values())
+
     def layer_times(self) -> list[tuple[str, float]]:
-        """Kind and milliseconds of each layer of the last `decode`; nothing without `count_times`."""
+        """Kind and milliseconds of each layer of the last pass; nothing without `count_times`."""
         if self._last is None:
             return []
         return [(layer.node_type, layer.real_time.total_seconds() * 1000) for layer in self._last.profiling_info]
@@ -110,6 +117,9 @@ class OpenVINOBackend(Backend):
         shape = (batch, height, width)
         if shape not in self._compiled:
             models = self._kept_models(shape) or self._converted(shape)
+            if self._ranges:
+                for model, ranges in zip(models, (self._ranges.encode, self._ranges.decode), strict=True):
+                    quantise(model, ranges, self._weights.name)
             self._compiled[shape] = tuple(
                 self._core.compile_model(model, "CPU", self._options).create_infer_request() for model in models
             )
@@ -118,12 +128,12 @@ class OpenVINOBackend(Backend):
         self._compiled.move_to_end(shape)
         return self._compiled[shape]
 
-    def _folder(self, shape: tuple[int, int, int]) -> Path:
+    def _folder(self, shape: Shape) -> Path:
         versions = f"{__version__} {_code_digest()} {torch.__version__} {self._openvino.__version__}"
         what = f"{self._weights.identity} {versions} {shape}"
         return self._cache_dir / hashlib.sha256(what.encode()).hexdigest()[:32]
 
-    def _kept_models(self, shape: tuple[int, int, int]) -> tuple[Any, Any] | None:
+    def _kept_models(self, shape: Shape) -> tuple[Any, Any] | None:
         folder = self._folder(shape)
         models = self._read(folder)
         if models:
@@ -133,16 +143,16 @@ class OpenVINOBackend(Backend):
 
     def _read(self, folder: Path) -> tuple[Any, Any] | None:
         try:
-            encode, decode = (self._core.read_model(folder / f"{part}.xml") for part in ("encode", "decode"))
+            encode, decode = (self._core.read_model(folder / f"{part}.xml") for part in PARTS)
         except (RuntimeError, OSError):  # not there, or damaged: made anew
             return None
         return encode, decode
 
     def _save(self, models: tuple[Any, Any], folder: Path) -> None:
-        for model, part in zip(models, ("encode", "decode"), strict=True):
+        for model, part in zip(models, PARTS, strict=True):
             self._openvino.save_model(model, folder / f"{part}.xml", compress_to_fp16=False)
 
-    def _converted(self, shape: tuple[int, int, int]) -> tuple[Any, Any]:
+    def _converted(self, shape: Shape) -> tuple[Any, Any]:
         network = self._weights.build(copy=False)
         parts = split(network, shape[0], shape[1:])
         models = self._convert(parts.encoder, (parts.image,)), self._convert(parts.decoder, parts.prompt)

@@ -1,0 +1,35 @@
+import pytest
+from skimage import data
+
+from icmformer import Click, LoadedImage, weights
+from icmformer.inference.backends import openvino as openvino_backend
+from tests.inference.test_int8 import engine
+from training.quantise import main
+
+pytestmark = pytest.mark.skipif(not openvino_backend.available(), reason="OpenVINO is not installed")
+
+
+def test_the_command_measures_ranges_and_leaves_the_values_alone(shard_root, tmp_path, capsys):
+    arguments = ["--root", str(shard_root / "tiny.zip"), "--limit", "3", "-o", str(tmp_path / "rounded")]
+    assert main([*arguments, "--clicks", "2"]) == 0
+    assert "48 products of the encoder, 63 of the decoder" in capsys.readouterr().out
+    found, starter = weights.load(tmp_path / "rounded"), weights.load("starter")
+    assert found.sha256 == starter.sha256
+    assert found.int8.encode.keys() == starter.int8.encode.keys()
+    assert found.int8.decode.keys() == starter.int8.decode.keys()
+    for low, high in (*found.int8.encode.values(), *found.int8.decode.values()):
+        assert low < high
+    prompts = [name for name in found.int8.decode if "patch_embed_coords" in name]
+    assert [found.int8.decode[name] for name in prompts] == [pytest.approx((0, 1), abs=0.01)]  # of a map of disks
+    assert engine("int8", found).segment(LoadedImage.from_array(data.chelsea()), [Click(170, 120)]).mask.any()
+    assert main(arguments) == 2
+    assert "already holds weights" in capsys.readouterr().err
+
+
+def test_what_cannot_be_measured_is_told(shard_root, tmp_path, capsys):
+    arguments = ["--root", str(shard_root / "tiny.zip"), "--limit", "1", "-o", str(tmp_path / "no")]
+    assert main([*arguments, "--clicks", "0"]) == 2
+    assert "at least one click" in capsys.readouterr().err
+    assert main([*arguments, "--profile", "exact"]) == 2
+    assert "profile fast" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
