@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from skimage import data
 
-from icmformer import Click, ConfigError, Engine, LoadedImage, WeightsError, weights
+from icmformer import Click, Engine, LoadedImage, weights
+from icmformer.errors import ConfigError, WeightsError
 from icmformer.inference.backends import openvino as openvino_backend
 from icmformer.weights.activation_ranges import ActivationRanges
+from icmformer.weights.store import file_sha256
 from tests.engines import SETTINGS
 
 pytestmark = pytest.mark.skipif(not openvino_backend.available(), reason="OpenVINO is not installed")
@@ -99,7 +101,7 @@ def test_damaged_ranges_are_told(tmp_path, ranges):
     folder = shutil.copytree(weights.load("starter").path, tmp_path / "damaged")
     description = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(description | {"int8": ranges}))
-    sums = "".join(f"{weights.file_sha256(folder / name)}  {name}\n" for name in ("config.json", "model.safetensors"))
+    sums = "".join(f"{file_sha256(folder / name)}  {name}\n" for name in ("config.json", "model.safetensors"))
     (folder / "SHA256SUMS").write_text(sums)
     with pytest.raises(WeightsError, match=r"config\.json: int8 must hold ranges"):
         weights.load(folder)
