@@ -79,7 +79,7 @@ bench-rle: $(STUDIO_STAMP) ## time the brush encoder against Label Studio's own
 function: $(STAMP) ## serve the CVAT function on this machine without Docker: make function PORT=8080
 	$(BIN)/python -m serverless.local --port $(or $(PORT),8080) --workers $(or $(WORKERS),1)
 
-bench-cvat: $(STAMP) ## time clicks through the CVAT function: first and later ones on a 12-megapixel photo
+bench-cvat: $(STAMP) ## time clicks through the CVAT function, on photos of 1, 12 and 50 megapixels
 	$(BIN)/python -m demo.bench_cvat
 
 sbom: $(STAMP) ## list packages and weights as CycloneDX JSON: make sbom OUT=sbom.json

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from icmformer import Box, Caches, Click, Engine, weights
+from icmformer import Box, Caches, Click, Engine, LoadedImage, weights
 from icmformer.errors import ConfigError
 from icmformer.inference.cache import ByteLRU
 from icmformer.inference.profiles import PROFILES

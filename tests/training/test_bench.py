@@ -10,8 +10,8 @@ from icmformer.models import build_network
 from icmformer.processor import instruction_sets
 from tests.commands import run_without
 from training.bench import main
-from training.tools.click_times import machine
 from training.tools.published_path import PublishedViT
+from training.tools.speed_figures import machine
 
 
 def test_the_base_line_computes_the_same_logits():
@@ -88,7 +88,7 @@ def test_training_and_measuring_need_none_of_the_optional_packages(miniature):
     program = """
 import training.evaluate, training.export, training.train
 from training.bench import main
-from training.tools.click_times import machine
+from training.tools.speed_figures import machine
 sys.exit(main(sys.argv[1:]))
 """
     options = ["--weights", miniature, "--published", miniature, "--repeats", "1", "--megapixels", "0.1"]
