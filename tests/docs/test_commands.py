@@ -284,7 +284,9 @@ def test_weights_are_converted_as_written(workshop, written):
 def test_clicks_through_the_function_are_timed():
     done = run_module("demo.bench_cvat")
     assert done.returncode == 0, done.stderr
-    assert "median" in done.stdout
+    sizes = re.findall(r"^\| (1|12|50) \| \d+ ms \| \d+ ms \| \d+ ms \| [\d.]+x and [\d.]+x \|$", done.stdout, re.M)
+    assert sizes == ["1", "12", "50"]
+    assert re.search(r"^\| megapixels \|.* decode \|.* segment.decode \|", done.stdout, re.M)
 
 
 @pytest.mark.e2e
