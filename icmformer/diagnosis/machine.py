@@ -30,6 +30,7 @@ def device(name: str) -> Finding:
     import torch
 
     from icmformer.inference.profiles import find_device, has_bf16
+    from icmformer.processor import instruction_sets
 
     try:
         found = find_device(name)
@@ -37,7 +38,8 @@ def device(name: str) -> Finding:
         choose = "set ICMFORMER_DEVICE (--device) to auto, cpu, cuda or cuda:N"
         unseen = name.startswith("cuda") and not torch.cuda.device_count()
         return failed(str(error), f"{gpu_advice()}; or set ICMFORMER_DEVICE=cpu (--device cpu)" if unseen else choose)
-    kind = torch.cuda.get_device_name(found) if found.type == "cuda" else f"{torch.get_num_threads()} threads"
+    sets = ", ".join(instruction_sets())
+    kind = torch.cuda.get_device_name(found) if found.type == "cuda" else f"{torch.get_num_threads()} threads; {sets}"
     return ok(f"{found} ({kind}), bf16 {'yes' if has_bf16(found) else 'no'}", device=str(found))
 
 

@@ -49,11 +49,13 @@ class Prediction:
         size: (H, W) of the image.
         roi: The ROI that the patch shows; None for a mask that was given, and for a step that saw the whole image at
             its own size.
+        guess: A map to start from that no network made, instead of the patch.
     """
 
     patch: FloatMap
     size: tuple[int, int]
     roi: ROI | None = None
+    guess: ProbabilityMap | None = None
 
     @staticmethod
     def given(mask: FloatMap) -> Prediction:
@@ -73,6 +75,8 @@ class Prediction:
     @property
     def map(self) -> ProbabilityMap:
         """The probabilities over the whole image; made anew each time, so that what is kept stays small."""
+        if self.guess:
+            return self.guess
         return FullMap(self.patch) if self.roi is None else ResizedMap(self.patch, self.roi, self.size)
 
     def at(self, row: int, column: int) -> float:

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from icmformer.errors import ConfigError, PromptError
 from icmformer.inference.predictor import Prediction
 from icmformer.inference.roi import ROI, PixelClick, ZoomSettings
+from icmformer.runs import MaskRuns, Places
 from icmformer.types import Box, Click, FloatMap
+
+_NOTHING = np.zeros((1, 1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,50 @@ class BoxStart:
         """
         roi = ROI(*box.pixels(height, width))
         middle = PixelClick((roi.row_min + roi.row_max) // 2, (roi.column_min + roi.column_max) // 2, True)
-        guess = np.zeros((height, width), np.float32)
-        if mask is not None:
-            guess[roi.slices] = mask[roi.slices]
-        if not guess.any():
-            guess[roi.slices] = self._guess(roi)
-        return Prediction.given(guess), (middle,) if self.centre else ()
+        own = (middle,) if self.centre else ()
+        if mask is not None and mask[roi.slices].any():
+            part = np.zeros((height, width), np.float32)
+            part[roi.slices] = mask[roi.slices]
+            return Prediction.given(part), own
+        return Prediction(_NOTHING, (height, width), guess=BoxMap(self.guess, roi, (height, width))), own
 
-    def _guess(self, roi: ROI) -> FloatMap:
-        if self.guess != "ellipse":
-            return np.full((roi.height, roi.width), self.guess == "box", np.float32)
-        rows = (np.arange(roi.height) - (roi.height - 1) / 2) / (roi.height / 2)
-        columns = (np.arange(roi.width) - (roi.width - 1) / 2) / (roi.width / 2)
-        return (rows[:, None] ** 2 + columns[None, :] ** 2 <= 1).astype(np.float32)
+
+@dataclass(frozen=True)
+class BoxMap:
+    """A probability map of ones in a box, or in the ellipse in it, and zeros elsewhere.
+
+    Attributes:
+        guess: As `BoxStart` has it.
+        roi: The box.
+        size: (H, W) of the image.
+    """
+
+    guess: str
+    roi: ROI
+    size: tuple[int, int]
+
+    def pick(self, rows: Places, columns: Places) -> FloatMap:
+        """See `ProbabilityMap`."""
+        down = (rows - self.roi.row_min - (self.roi.height - 1) / 2) / (self.roi.height / 2)
+        across = (columns - self.roi.column_min - (self.roi.width - 1) / 2) / (self.roi.width / 2)
+        if self.guess == "ellipse":
+            inside = down[:, None] ** 2 + across[None, :] ** 2 <= 1
+        else:
+            inside = (np.abs(down) < 1)[:, None] & (np.abs(across) < 1) & (self.guess == "box")
+        return np.asarray(inside, np.float32)
+
+    def extent(self, threshold: float) -> ROI | None:
+        """See `ProbabilityMap`."""
+        box = self.over(threshold).box
+        return None if box is None else ROI(*box)
+
+    def over(self, threshold: float) -> MaskRuns:
+        """See `ProbabilityMap`."""
+        return MaskRuns.of(self.full() > threshold)
+
+    def full(self) -> FloatMap:
+        """See `ProbabilityMap`."""
+        return self.pick(*(np.arange(side) for side in self.size))
 
 
 def as_clicks(clicks: Iterable[Click]) -> tuple[Click, ...]:

@@ -57,6 +57,7 @@ def test_bench_measures_on_the_device(device, name, tmp_path):
     published = weights.save(tmp_path / "tiny", MINIATURE, build_network(MINIATURE).state_dict(), "tiny")
     options = ["--device", device, "--weights", "starter", "--published", published, "--repeats", "1"]
     options += ["--megapixels", "1", "--clients", "1", "3", "--seconds", "0.3", "--json", tmp_path / "bench.json"]
+    options += ["--drift", "100000"]
     done = run_module("training.bench", *options)
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "bench.json").read_text())

@@ -148,7 +148,8 @@ def test_of_a_step_only_the_networks_own_probabilities_are_kept():
     assert prediction.nbytes == 4 * 448 * 448
     assert prediction.map.full().shape == (2400, 3200)
     assert prediction.nbytes == 4 * 448 * 448
-    assert set(vars(prediction)) == {"patch", "size", "roi"}
+    assert set(vars(prediction)) == {"patch", "size", "roi", "guess"}
+    assert prediction.guess is None
     corners = prediction.patch[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert [prediction.at(row, column) for row in (0, 2399) for column in (0, 3199)] == corners.tolist()
     zoomed = steps([PixelClick(200, 300, True)] * 2, Recorder())[1]

@@ -189,7 +189,17 @@ def _bench(options: VisitOptions, until: float) -> Iterator[_Command]:
     for name in NETWORKS:
         short = name.removeprefix("random:").removeprefix("icmformer_")
         words = ["training.bench", "--device", options.device, "--weights", name, "--megapixels", "1", "--repeats", "5"]
-        words += ["--clients", "1", "4", "--seconds", "2", "--json", str(options.logs / f"bench_{short}.json")]
+        words += [
+            "--clients",
+            "1",
+            "4",
+            "--seconds",
+            "2",
+            "--drift",
+            "50",
+            "--json",
+            str(options.logs / f"bench_{short}.json"),
+        ]
         yield _Command(words, f"bench_{short}.txt", until)
 
 
