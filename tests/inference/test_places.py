@@ -6,28 +6,44 @@ import pytest
 from icmformer.inference.places import Places
 
 
-def test_never_more_than_there_are_and_in_order_of_arrival():
-    places, order, inside, most = Places(2), [], [], []
-    held = [threading.Event() for _ in range(6)]
+def test_places_go_to_those_who_came_first():
+    places, order = Places(1), []
 
     def work(number):
         with places.one():
             order.append(number)
-            inside.append(number)
-            most.append(len(inside))
-            held[number].wait(10)
-            inside.remove(number)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    with places.one():
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)  # so that they come in this order
+        assert order == []
     for thread in threads:
-        thread.start()
-        time.sleep(0.02)  # so that they come in this order
-    assert order == [0, 1]
-    for number, thread in enumerate(threads):
-        held[number].set()
         thread.join(10)
     assert order == [0, 1, 2, 3, 4, 5]
-    assert max(most) == 2
+
+
+def test_as_many_are_inside_as_there_are_places():
+    places, together, lock = Places(2), threading.Barrier(2), threading.Lock()
+    inside, most = [0], [0]
+
+    def work():
+        with places.one():
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            together.wait(10)  # nobody goes on alone
+            with lock:
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert most == [2]
+    assert not together.broken
 
 
 def test_whoever_fails_or_is_interrupted_leaves_the_place_to_the_next(monkeypatch):
