@@ -18,7 +18,8 @@ from icmformer.runs import MaskRuns, Places
 from icmformer.types import FloatMap
 
 _ROUNDING = 1e-6  # a blend of two numbers may lie so much above the larger one
-_STEEP = 8e-6  # rise from pixel to pixel beside which rounding is nothing
+_STEEP = 8e-6  # rise from pixel to pixel
+_MOVED = 0.2  # pixels that rounding may move a crossing with such a rise: somewhat more than _ROUNDING over _STEEP
 _STRIP = 1 << 18  # pixels worked on at once: they stay in the processor's cache
 
 
@@ -202,17 +203,17 @@ class ResizedMap:
     def _windows(self, cells: Places, left: FloatMap, right: FloatMap, threshold: float) -> tuple[Places, Places]:
         """First and one past last column in which a cell's crossing is sure to lie, with a pixel on both sides of it.
 
-        Where the blend is steep, rounding cannot move the crossing by a pixel; where it is flat, any may be it.
+        Where the blend is steep, rounding moves the crossing by a part of a pixel; where it is flat, any may be it.
         """
         width = self.roi.width
         scale = (self.patch.shape[1] - 1) / max(width - 1, 1)  # of the patch's columns to a pixel, at most one
         rise = right.astype(np.float64) - left
         steep = np.abs(rise) * scale > _STEEP
         share = np.clip((threshold - left) / np.where(steep, rise, 1), 0, 1)
-        middle = np.floor((cells + share) / scale).astype(np.int64) if scale else cells
+        crossing = (cells + share) / scale if scale else cells
         of_cell = np.searchsorted(self._column_taps.low, np.arange(self.patch.shape[1] + 1))
-        firsts = np.where(steep, middle - 1, of_cell[cells] - 1)
-        stops = np.where(steep, middle + 3, of_cell[cells + 1] + 1)
+        firsts = np.where(steep, np.floor(crossing - _MOVED), of_cell[cells] - 1).astype(np.int64)
+        stops = np.where(steep, np.floor(crossing + _MOVED) + 2, of_cell[cells + 1] + 1).astype(np.int64)
         return np.maximum(firsts, 0), np.minimum(stops, width)
 
 
