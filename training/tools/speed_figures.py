@@ -15,6 +15,7 @@ from icmformer import memory
 from icmformer.inference.backends import openvino as openvino_backend
 from icmformer.inference.profiles import PROFILES, find_device
 from icmformer.processor import instruction_sets
+from icmformer.settings import Settings
 from icmformer.weights import load
 from training.tools.click_times import click_times, published_click, sample_image, times_ms
 from training.tools.peers import installed, peers
@@ -53,6 +54,7 @@ def measure_clicks(
     memory.for_servers()
     device = str(find_device(device))  # what cannot be is said now, not after minutes
     plain_vit(load(published))
+    precision = Settings.from_environment().precision
     both = device == "cpu" and openvino_backend.available()
     last = load(weights[-1])
     sizes = []
@@ -72,6 +74,8 @@ def measure_clicks(
         network = load(name)
         for runtime in ["torch", "openvino"] if both else ["torch"]:
             for profile in PROFILES:
+                if (runtime, precision, profile) == ("torch", "int8", "fast"):
+                    continue  # there is none
                 times = click_times(image, network, profile, runtime, repeats, device)
                 clicks.append({"weights": name, "runtime": runtime, "profile": profile, **times})
                 _tick()
