@@ -19,7 +19,7 @@ from PIL import Image
 from skimage import data
 
 from demo.studio import ROOT, free_port
-from training.tools.speed_figures import machine
+from training.tools.machine import machine
 
 MEGAPIXELS = (1, 12, 50)
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "immunohistochemistry")

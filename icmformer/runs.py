@@ -12,7 +12,7 @@ Mask = NDArray[np.bool_]
 Places = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MaskRuns:
     """An (H, W) mask as its runs: pixels side by side in one row, from a first column to a last one.
 
@@ -71,6 +71,10 @@ class MaskRuns:
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """For people: not the runs themselves."""
+        return f"MaskRuns of {len(self.rows)} runs, {self.area} pixels of {self.size[1]} x {self.size[0]}"
 
     @cached_property
     def area(self) -> int:

@@ -39,3 +39,10 @@ def engine(profile="exact", caches=None, runtime="auto", of=TRAINED, **served):
     profile = find_profile(profile)
     first = _first(of, profile.low_precision, find_runtime(runtime, find_device("cpu")))
     return first.beside(caches, profile, replace(first.weights, serving=replace(first.weights.serving, **served)))
+
+
+def in_precision(precision, of="starter"):
+    """An engine of its own with OpenVINO, `fast`, of weights or their name, that computes in a precision."""
+    settings = replace(SETTINGS, precision=precision)
+    of = weights.load(of) if isinstance(of, str) else of
+    return Engine(of, "cpu", "fast", runtime="openvino", settings=settings)

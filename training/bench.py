@@ -4,7 +4,7 @@ The published path runs the whole network on the crop and its mirror image in fp
 the third on an object whose ROI stays, caches warm; a new object is the first click on another object of an image
 that was clicked on before; a first click is one on an image never seen. Times are medians of one process. Where the
 package `transformers` is installed, clicks of SAM with random weights are timed beside them. Ends with status 1 where
-the base line moved too far for ratios.
+the baseline moved too far for ratios.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from training.tools.speed_figures import PUBLISHED, measure_clicks, save_plot, t
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = command_parser("bench", __doc__)
-    parser.add_argument("--weights", nargs="+", default=[PUBLISHED, "starter"], help="networks to time")
+    parser.add_argument(
+        "--weights", nargs="+", default=[PUBLISHED, "starter"], help=f"networks to time ({PUBLISHED} starter)"
+    )
     parser.add_argument("--published", default=PUBLISHED, help=f"plain ViT of the baseline ({PUBLISHED})")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--threads", type=positive, default=2, help="CPU threads (2)")
@@ -42,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         type=positive_number,
         default=10,
         metavar="PERCENT",
-        help="how much the base line may move between its timings before and after all else; beyond it no ratios (10)",
+        help="how much the baseline may move between its timings before and after all else; beyond it no ratios (10)",
     )
     parser.add_argument("--json", type=new_file(), metavar="FILE", help="also write the figures")
     parser.add_argument("--plot", type=new_file(".png", ".svg", ".pdf"), metavar="FILE", help="also draw the ratios")

@@ -13,7 +13,8 @@ import torch
 
 from training.command_line import command_parser, exit_status, new_file, positive
 from training.tools.click_profile import profile_clicks, table
-from training.tools.speed_figures import PUBLISHED, machine
+from training.tools.machine import machine
+from training.tools.speed_figures import PUBLISHED
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -38,8 +38,8 @@ def device(name: str) -> Finding:
         choose = "set ICMFORMER_DEVICE (--device) to auto, cpu, cuda or cuda:N"
         unseen = name.startswith("cuda") and not torch.cuda.device_count()
         return failed(str(error), f"{gpu_advice()}; or set ICMFORMER_DEVICE=cpu (--device cpu)" if unseen else choose)
-    sets = ", ".join(instruction_sets())
-    kind = torch.cuda.get_device_name(found) if found.type == "cuda" else f"{torch.get_num_threads()} threads; {sets}"
+    of_cpu = "; ".join([f"{torch.get_num_threads()} threads", *filter(None, [", ".join(instruction_sets())])])
+    kind = torch.cuda.get_device_name(found) if found.type == "cuda" else of_cpu
     return ok(f"{found} ({kind}), bf16 {'yes' if has_bf16(found) else 'no'}", device=str(found))
 
 

@@ -39,7 +39,8 @@ def check(report: Report, environment: Mapping[str, str], weights: str | None, d
         "segment",
         served.segment,
         ["weights", "device", "gpu", "openvino", "opencv"],
-        "does it work with --device cpu, with ICMFORMER_RUNTIME=torch, with --weights starter?",
+        "does it work with --device cpu, with ICMFORMER_RUNTIME=torch, with ICMFORMER_PRECISION=auto, with --weights "
+        "starter?",
     )
 
 
@@ -145,7 +146,7 @@ class _Served:
         result = engine.segment(image, [Click(160, 120)])
         overlap = float((result.mask & disk).sum() / (result.mask | disk).sum())
         milliseconds = result.timings["total"]
-        told = f"{engine.weights.name}, {settings.profile}, {engine.runtime}"
+        told = f"{engine.weights.name}, {settings.profile} in {engine.arithmetic}, {engine.runtime}"
         if engine.runtime == "openvino" and (settings.batch > 1 or settings.compile):
             told += " (ICMFORMER_BATCH and ICMFORMER_COMPILE have no effect with it)"
         text = f"{told}: a disk found with IoU {overlap:.2f} in {milliseconds:.0f} ms"

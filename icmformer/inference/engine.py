@@ -21,6 +21,7 @@ from icmformer.geometry import CleanUp
 from icmformer.images.reading import LoadedImage
 from icmformer.inference.backends.base import Backend
 from icmformer.inference.backends.batching import BatchingBackend
+from icmformer.inference.backends.int8 import RangesError
 from icmformer.inference.backends.openvino import OpenVINOBackend
 from icmformer.inference.backends.torch import Precision, TorchBackend, within_memory
 from icmformer.inference.cache import ByteLRU, Cache, NullCache
@@ -81,7 +82,8 @@ class Engine:
 
     Raises:
         DeviceError: A device that is not there, or without memory for the network (`DeviceMemoryError`).
-        ConfigError: An unknown profile or runtime, or a runtime that is not installed.
+        ConfigError: An unknown profile, runtime or precision, or one that cannot be had here; from the first click on,
+            where the settings ask for int8: ranges that do not fit the network (`RangesError`).
     """
 
     def __init__(
@@ -102,7 +104,8 @@ class Engine:
             settings.precision, self.profile, self.device, self.runtime, self.weights.int8 is not None
         )
         self.backend = self._build()
-        self._places = Places(settings.batch + (self.device.type == "cuda"))
+        shared = settings.batch if isinstance(self.backend, BatchingBackend) else 1
+        self._places = Places(2 * shared if shared > 1 or self.device.type == "cuda" else 1)
         self._connect(caches)
 
     def _connect(self, caches: Caches | None) -> None:
@@ -147,13 +150,28 @@ class Engine:
     def _build(self) -> Backend:
         settings = self.settings
         if self.runtime == "openvino":
-            return OpenVINOBackend(self.weights, self.arithmetic, torch.get_num_threads(), settings.cache_dir)
+            return self._openvino()
         network = within_memory(lambda: self.weights.build(copy=False).to(self.device))
         network.check_size(*[network.config.img_size] * 2)
         low = torch.bfloat16 if self.arithmetic == "bf16" else None
-        precision = Precision(low, tf32=self.profile.low_precision and self.device.type == "cuda")
+        tf32 = self.profile.low_precision and self.device.type == "cuda" and settings.precision != "fp32"
+        precision = Precision(low, tf32)
         backend = TorchBackend(network, self.device, precision, settings.compile)
         return backend if settings.batch == 1 else BatchingBackend(backend, settings.batch)
+
+    def _openvino(self) -> OpenVINOBackend:
+        """OpenVINO; in int8, unless asked for, only with ranges that fit what this version made of the network."""
+        threads, folder = torch.get_num_threads(), self.settings.cache_dir
+        backend = OpenVINOBackend(self.weights, self.arithmetic, threads, folder)
+        if self.arithmetic == "int8" and self.settings.precision == "auto":
+            side = network_config(self.weights.config).img_size
+            try:
+                backend.prepare(1, side, side)
+            except RangesError as error:
+                log.warning("computing in fp32, not in int8: %s", error)
+                self.arithmetic = "fp32"
+                backend = OpenVINOBackend(self.weights, self.arithmetic, threads, folder)
+        return backend
 
     @staticmethod
     def from_weights(
@@ -177,7 +195,7 @@ class Engine:
         Raises:
             WeightsError: See `icmformer.weights.load`.
             DeviceError: A device that is not there.
-            ConfigError: An unknown profile or runtime, or a runtime that is not installed.
+            ConfigError: As for the engine.
         """
         settings = settings or Settings.from_environment()
         return Engine(load(path_or_name, settings), device, profile, caches, runtime, settings)
@@ -227,10 +245,10 @@ class Engine:
             with timings.stage("hash"):
                 loaded = image if isinstance(image, LoadedImage) else LoadedImage.from_array(image)
             height, width = loaded.pixels.shape[:2]
-            given = as_clicks(clicks)
+            given, box = as_clicks(clicks), as_box(box)
             start = None if previous_mask is None else checked_mask(previous_mask, height, width)
             with self._place(timings):
-                prediction = self._predict(loaded, given, as_box(box), start, bool(ordered), timings)
+                prediction = self._predict(loaded, given, box, start, bool(ordered), timings)
                 with timings.stage("resize"):
                     found = prediction.map
                     runs = found.over(serving.threshold)
@@ -246,9 +264,10 @@ class Engine:
 
     @contextmanager
     def _place(self, timings: Timings) -> Iterator[None]:
-        """One of a few places: while the network runs for one request, another is made ready for it, and no more.
+        """A place at the network, in order of arrival.
 
-        Work for many requests at once would take the cores that the network needs.
+        On a CPU there is one: work for other requests would take the cores that the network needs. On a GPU, and where
+        requests share a pass, there are as many again as a pass takes: they are made ready meanwhile.
         """
         with ExitStack() as stack:
             with timings.stage("wait"):

@@ -81,6 +81,8 @@ class Prediction:
 
     def at(self, row: int, column: int) -> float:
         """The probability at a pixel of the image, 0 outside the ROI: that of the nearest pixel of the patch."""
+        if self.guess:
+            return float(self.guess.pick(np.array([row]), np.array([column]))[0, 0])
         shown = self.shown
         row, column = row - shown.row_min, column - shown.column_min
         if not (0 <= row < shown.height and 0 <= column < shown.width):

@@ -93,6 +93,7 @@ def find_runtime(name: str, device: torch.device) -> str:
 
 
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
+_ELSE = "; or set ICMFORMER_PRECISION=auto"
 
 
 def find_arithmetic(asked: str, profile: Profile, device: torch.device, runtime: str, ranges: bool) -> Arithmetic:
@@ -113,15 +114,18 @@ def find_arithmetic(asked: str, profile: Profile, device: torch.device, runtime:
         ConfigError: There is no such precision, or it cannot be had here.
     """
     if asked not in PRECISIONS:
-        raise ConfigError(f"unknown precision {asked!r}; there are {', '.join(PRECISIONS)}")
+        raise ConfigError(f"ICMFORMER_PRECISION={asked:.20} is unknown; there are {', '.join(PRECISIONS)}")
     if not profile.low_precision:
         return "fp32"
     if asked == "int8" and runtime != "openvino":
-        raise ConfigError(f"int8 runs on a CPU with the openvino runtime, not with {runtime} on {device}")
+        raise ConfigError(
+            f"ICMFORMER_PRECISION=int8 needs a CPU and the openvino runtime, not {runtime} on {device}{_ELSE}"
+        )
     if asked == "int8" and not ranges:
-        raise ConfigError("these weights have no ranges for int8; measure them: python -m training.quantise")
+        measure = "measure them (python -m training.quantise --help)"
+        raise ConfigError(f"ICMFORMER_PRECISION=int8 needs ranges, which these weights do not have: {measure}{_ELSE}")
     if asked == "bf16" and not has_bf16(device):
-        raise ConfigError("this device does not compute in bf16; set ICMFORMER_PRECISION to auto, fp32 or int8")
+        raise ConfigError(f"ICMFORMER_PRECISION=bf16: this device does not compute in bf16{_ELSE}")
     if asked == "auto" and has_bf16(device):
         return "bf16"
     if asked == "auto" and runtime == "openvino" and ranges and "VNNI" in instruction_sets():

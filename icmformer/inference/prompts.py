@@ -88,7 +88,9 @@ class BoxMap:
 
     def over(self, threshold: float) -> MaskRuns:
         """See `ProbabilityMap`."""
-        return MaskRuns.of(self.full() > threshold)
+        roi = self.roi
+        rows, columns = np.arange(roi.row_min, roi.row_max + 1), np.arange(roi.column_min, roi.column_max + 1)
+        return MaskRuns.of(self.pick(rows, columns) > threshold, self.size, roi.row_min, roi.column_min)
 
     def full(self) -> FloatMap:
         """See `ProbabilityMap`."""

@@ -179,9 +179,9 @@ def crop(plane: RGBImage, roi: ROI, size: tuple[int, int]) -> NDArray[np.float32
     Returns:
         float32 of that size, in the units of `plane`.
     """
-    rows, columns = (taps(*axis) for axis in _axes(roi, size))
-    channels = plane.shape[2:]
-    lines = plane[np.concatenate((rows.low, rows.high))]
+    rows, columns = (taps(0, *axis[1:]) for axis in _axes(roi, size))
+    part, channels = plane[roi.slices], plane.shape[2:]
+    lines = part[np.concatenate((rows.low, rows.high))]
     lines = lines.reshape(len(lines), -1)  # the values of a pixel side by side
     left, right = (
         lines.take(_of_pixels(places, prod(channels)), axis=1).astype(np.float32)

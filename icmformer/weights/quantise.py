@@ -9,9 +9,11 @@ row's largest value.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 Stored = Literal["fp32", "fp16", "int8"]
@@ -72,3 +74,14 @@ def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not (name.endswith(_SCALE) and packed.get(name.removesuffix(_SCALE), tensor).dtype == torch.int8):
             state[name] = tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
     return state
+
+
+def stored_form(path: Path | None) -> Stored:
+    """How the numbers of a native folder, or of a safetensors file, are stored; fp32 for anything else."""
+    file = path / "model.safetensors" if path and path.is_dir() else path
+    if file is None or file.suffix != ".safetensors":
+        return "fp32"
+    with safe_open(file, "pt") as tensors:
+        names = tensors.keys()
+        kinds = {tensors.get_slice(name).get_dtype() for name in names}
+    return "int8" if "I8" in kinds else "fp16" if "F16" in kinds else "fp32"

@@ -31,7 +31,7 @@ def write_version(weights: Weights, folder: Path) -> None:
 
 
 def are_equal(one: Weights, other: Weights) -> bool:
-    """Whether two have the same network, values and serving defaults."""
+    """Whether two have the same network, values, serving defaults and int8 ranges."""
     return (one.config, one.serving, one.int8) == (other.config, other.serving, other.int8) and all(
         torch.equal(value, other.state_dict[name]) for name, value in one.state_dict.items()
     )

@@ -246,7 +246,7 @@ class VersionStore:
         return version
 
     def holds(self, version: str, weights: Weights) -> bool:
-        """Whether a version has the content of weights: network, values and serving defaults.
+        """Whether a version has the content of weights: network, values, serving defaults and int8 ranges.
 
         One that `add` converted (from a `.pth`, say) is known by the checksum of what it was made from.
 
@@ -256,7 +256,7 @@ class VersionStore:
         held = load(self.path(version))
         if isinstance(held.about, dict) and held.about.get(CONVERTED_FROM) == weights.sha256:
             return (held.config, held.serving, held.int8) == (weights.config, weights.serving, weights.int8)
-        return held.identity == weights.identity
+        return (held.identity, held.int8) == (weights.identity, weights.int8)
 
     def prune(self, keep: int) -> list[str]:
         """Deletes the oldest versions, but neither the current one, nor the one before it, nor the `keep` newest.

@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 from skimage import data
 
-from icmformer import Click, Engine, LoadedImage, weights
+from icmformer import Click, LoadedImage, weights
 from icmformer.errors import ConfigError, WeightsError
+from icmformer.inference import profiles
 from icmformer.inference.backends import openvino as openvino_backend
 from icmformer.weights.activation_ranges import ActivationRanges
 from icmformer.weights.store import file_sha256
-from tests.engines import SETTINGS
+from tests.engines import in_precision
 
 pytestmark = pytest.mark.skipif(not openvino_backend.available(), reason="OpenVINO is not installed")
 PHOTOS = {"chelsea": (170, 120), "astronaut": (225, 260), "coffee": (300, 150), "rocket": (320, 200)}
-
-
-def engine(precision, of="starter"):
-    settings = replace(SETTINGS, precision=precision)
-    return Engine(weights.load(of) if isinstance(of, str) else of, "cpu", "fast", runtime="openvino", settings=settings)
 
 
 def test_a_product_is_that_of_the_rounded_numbers():
@@ -56,7 +52,7 @@ def test_a_product_is_that_of_the_rounded_numbers():
 
 
 def test_the_starters_masks_are_those_of_fp32_but_for_a_few_pixels():
-    whole, rounded = engine("fp32"), engine("int8")
+    whole, rounded = in_precision("fp32"), in_precision("int8")
     assert (whole.arithmetic, rounded.arithmetic) == ("fp32", "int8")
     assert whole.backend.identity != rounded.backend.identity
     ious = []
@@ -73,7 +69,26 @@ def test_ranges_that_do_not_fit_are_told_when_a_server_warms_up():
     starter = weights.load("starter")
     other = ActivationRanges(starter.int8.encode, {"elsewhere": (0.0, 1.0)})
     with pytest.raises(ConfigError, match="measure them again"):
-        engine("int8", replace(starter, int8=other)).warm_up()
+        in_precision("int8", replace(starter, int8=other)).warm_up()
+
+
+def test_where_nobody_asked_for_int8_ranges_that_do_not_fit_cost_time_and_no_mask(monkeypatch, caplog):
+    """As of another version of OpenVINO, which names what it converts otherwise."""
+    monkeypatch.setattr(profiles, "has_bf16", lambda device: False)
+    monkeypatch.setattr(profiles, "instruction_sets", lambda: ("AVX2", "VNNI"))
+    assert in_precision("auto").arithmetic == "int8"
+    starter, photo = weights.load("starter"), LoadedImage.from_array(data.chelsea())
+    other = ActivationRanges(starter.int8.encode, {"elsewhere": (0.0, 1.0)})
+    engine = in_precision("auto", replace(starter, int8=other))
+    assert engine.arithmetic == engine.backend.identity[2] == "fp32"
+    assert "computing in fp32, not in int8: starter has int8 ranges" in caplog.text
+    assert engine.segment(photo, [Click(170, 120)]) == in_precision("fp32").segment(photo, [Click(170, 120)])
+
+
+def test_an_engine_beside_has_the_same_ranges():
+    starter = weights.load("starter")
+    with pytest.raises(ConfigError, match="another network"):
+        in_precision("int8").beside(weights=replace(starter, int8=None))
 
 
 def test_ranges_travel_with_weights_and_name_no_network_anew(tmp_path):
@@ -91,7 +106,7 @@ def test_ranges_travel_with_weights_and_name_no_network_anew(tmp_path):
     again = weights.load(folder)
     assert again.int8 == starter.int8
     assert again.sha256 == starter.sha256
-    assert engine("int8", again).backend.identity == engine("int8").backend.identity
+    assert in_precision("int8", again).backend.identity == in_precision("int8").backend.identity
 
 
 @pytest.mark.parametrize(

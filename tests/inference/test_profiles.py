@@ -56,9 +56,14 @@ def test_the_processor_and_the_setting_choose_the_arithmetic(  # the table of do
 @pytest.mark.parametrize(
     ("asked", "runtime", "ranges", "said"),
     [
-        ("int4", "openvino", True, "unknown precision 'int4'; there are auto, fp32, bf16, int8"),
-        ("int8", "torch", True, "int8 runs on a CPU with the openvino runtime"),
-        ("int8", "openvino", False, "no ranges for int8; measure them: python -m training.quantise"),
+        ("int4", "openvino", True, "ICMFORMER_PRECISION=int4 is unknown; there are auto, fp32, bf16, int8"),
+        (
+            "int8",
+            "torch",
+            True,
+            "int8 needs a CPU and the openvino runtime, not torch on cpu; or set ICMFORMER_PRECISION=auto",
+        ),
+        ("int8", "openvino", False, "needs ranges, which these weights do not have: measure them"),
         ("bf16", "openvino", True, "does not compute in bf16"),
     ],
 )

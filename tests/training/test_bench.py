@@ -2,16 +2,20 @@
 
 import json
 import re
+from collections import defaultdict
+from threading import BrokenBarrierError
 
 import pytest
 import torch
 
+from icmformer.errors import WeightsError
 from icmformer.models import build_network
 from icmformer.processor import instruction_sets
 from tests.commands import run_without
 from training.bench import main
+from training.tools.machine import machine
 from training.tools.published_path import PublishedViT
-from training.tools.speed_figures import machine
+from training.tools.throughput import workers_throughput
 
 
 def test_the_base_line_computes_the_same_logits():
@@ -63,7 +67,7 @@ def test_where_the_base_line_moved_there_are_times_and_no_ratios(miniature, tmp_
     options += ["--clients", "1", "--seconds", "0.1", "--threads", "1", "--drift", "0.000001"]
     assert main([*options, "--json", str(tmp_path / "bench.json"), "--plot", str(tmp_path / "bench.png")]) == 1
     told = capsys.readouterr().out
-    assert "No ratios: the base line took" in told
+    assert "No ratios: the baseline took" in told
     assert not re.search(r"\d\.\dx", told)
     figures = json.loads((tmp_path / "bench.json").read_text())
     assert not any("later_ratio" in row for row in figures["clicks"])
@@ -71,8 +75,9 @@ def test_where_the_base_line_moved_there_are_times_and_no_ratios(miniature, tmp_
     assert not (tmp_path / "bench.png").exists()
 
 
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="torch says it in public in later versions")
 def test_the_header_names_the_instruction_sets_that_torch_sees():
-    able = torch.cpu.get_capabilities()
+    able = defaultdict(bool, torch.cpu.get_capabilities())
     named = {
         "AVX2": able["avx2"],
         "AVX-512": able["avx512_f"],
@@ -84,11 +89,16 @@ def test_the_header_names_the_instruction_sets_that_torch_sees():
     assert all(name in machine() for name in instruction_sets())
 
 
+def test_a_worker_that_fails_ends_the_measurement():
+    with pytest.raises((WeightsError, BrokenBarrierError)):
+        workers_throughput("nowhere", 2, 1, 0.1)
+
+
 def test_training_and_measuring_need_none_of_the_optional_packages(miniature):
     program = """
 import training.evaluate, training.export, training.train
 from training.bench import main
-from training.tools.speed_figures import machine
+from training.tools.machine import machine
 sys.exit(main(sys.argv[1:]))
 """
     options = ["--weights", miniature, "--published", miniature, "--repeats", "1", "--megapixels", "0.1"]

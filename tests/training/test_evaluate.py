@@ -15,11 +15,13 @@ import pytest
 
 from icmformer import Caches, Click, Engine
 from icmformer.images.masks import write_image, write_mask
+from icmformer.inference.backends import openvino
+from icmformer.weights import load
 from tests.conftest import ROOT, TRAINED
 from training.evaluate import main
 from training.evaluation.benchmarks import load_benchmark
 from training.evaluation.protocol import JitteredAnnotator
-from training.evaluation.settings import target_size
+from training.evaluation.settings import EvaluationSettings, target_size
 from training.simulated_annotator import SimulatedAnnotator
 
 
@@ -68,6 +70,18 @@ def test_results_hold_what_was_promised(pairs, tmp_path, run, miniature):
     assert results["seconds_per_click"] > 0
     assert (tmp_path / "curve.png").stat().st_size > 5000
     assert len(list((tmp_path / "overlays").glob("*.jpg"))) == 4
+
+
+def test_results_of_one_arithmetic_are_not_mixed_into_those_of_another(pairs, monkeypatch):
+    settings = EvaluationSettings("folder", pairs, profile="fast")
+    usual = settings.header()
+    monkeypatch.setenv("ICMFORMER_PRECISION", "fp32")
+    plain = settings.header()
+    assert plain != usual
+    if openvino.available():
+        monkeypatch.setenv("ICMFORMER_PRECISION", "int8")
+        assert settings.header()["int8_ranges"] == load("starter").int8.digest
+    assert EvaluationSettings("folder", pairs, profile="fast", server=None).header() != plain
 
 
 def test_all_clicks_give_curve_and_area(pairs, tmp_path, run):

@@ -22,6 +22,7 @@ from icmformer import weights
 from icmformer.errors import WeightsError
 from icmformer.models import build_network
 from icmformer.weights import NONE_YET, CurrentChangedError, VersionStore, open_store
+from icmformer.weights.activation_ranges import ActivationRanges
 from tests.engines import MINIATURE
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -116,6 +117,8 @@ def test_weights_of_other_forms_are_converted_and_known_again(made, store, tmp_p
     assert store.holds(version, theirs)
     assert not store.holds(version, weights.load(made[1]))
     assert not store.holds(version, replace(theirs, serving=replace(theirs.serving, threshold=0.8)))
+    ranges = ActivationRanges({"a": (0.0, 1.0)}, {"b": (-1.0, 1.0)})
+    assert not store.holds(version, replace(theirs, int8=ranges))
 
 
 def test_a_store_is_found_wherever_weights_are(made, store, tmp_path, monkeypatch):

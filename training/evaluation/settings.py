@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from icmformer.errors import ConfigError
-from icmformer.inference.profiles import Profile, find_profile
+from icmformer.inference.profiles import Profile, find_arithmetic, find_device, find_profile, find_runtime
 from icmformer.inference.prompts import BoxStart
 from icmformer.models import meta_network, network_config
 from icmformer.serving.client import model_of
+from icmformer.settings import Settings
 from icmformer.weights import Weights, load
 from training.evaluation.protocol import ClickOrder
 
@@ -77,10 +78,11 @@ class EvaluationSettings:
         """
         if self.server:
             identity = profile = model_of(self.server) or "unknown"
-            size = 0, 0
+            size, precision, ranges = (0, 0), "auto", None
         else:
             weights = load(self.weights)
             identity, profile = weights.identity, self.profile
+            precision, ranges = Settings.from_environment().precision, _ranges_in_use(weights, self)
             mode = "native" if self.order or self.box else self.mode
             size = target_size(mode, self.dataset, network_config(weights.config).img_size)
             meta_network(weights.config).check_size(*size)
@@ -96,8 +98,17 @@ class EvaluationSettings:
             "limit": self.limit,
         }
         usual = {"server": None, "runtime": "auto", "spread": 0.0, "seed": 0, "refinement_pass": None}
-        now = self.server, self.runtime, self.click_spread, self.seed, self.refinement_pass
+        usual |= {"precision": "auto", "int8_ranges": None}
+        now = self.server, self.runtime, self.click_spread, self.seed, self.refinement_pass, precision, ranges
         return always | {key: value for key, value in zip(usual, now, strict=True) if value != usual[key]}
+
+
+def _ranges_in_use(weights: Weights, settings: EvaluationSettings) -> str | None:
+    """What names the ranges that int8 goes by, where a CPU would compute in it."""
+    device, ranges = find_device("cpu"), weights.int8
+    runtime, asked = find_runtime(settings.runtime, device), Settings.from_environment().precision
+    arithmetic = find_arithmetic(asked, find_profile(settings.profile), device, runtime, ranges is not None)
+    return ranges.digest if ranges and arithmetic == "int8" else None
 
 
 def target_size(mode: str, dataset: str, native: int) -> tuple[int, int]:

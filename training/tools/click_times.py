@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -76,7 +77,7 @@ def published_click(image: RGBImage, vit: ICMFormerViT) -> Callable[[], object]:
 
 def click_times(
     image: RGBImage, weights: Weights, profile: str, runtime: str, repeats: int, device: str = "cpu"
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Milliseconds of a first click, a later click and the first click on a new object, and of the later one's rest.
 
     The rest is all but the network: naming the image, ROI, crop, resizing back, score. A reply is on the CPU, so that a
@@ -108,6 +109,7 @@ def click_times(
         rest.append(spent - sum(result.timings.get(stage, 0) for stage in _NETWORK_STAGES))
         new.append(fresh)
     return {
+        "arithmetic": warm.arithmetic,
         "first_ms": first,
         "later_ms": statistics.median(later),
         "new_object_ms": statistics.median(new),

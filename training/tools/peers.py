@@ -35,13 +35,16 @@ class Peer:
     later: Callable[[], object]
 
 
+_PEERS = (("SAM ViT-B", "SamConfig", "SamModel"), ("SAM 2.1 Hiera-T", "Sam2Config", "Sam2Model"))
+
+
 def installed() -> bool:
     """Whether there are any."""
     return importlib.util.find_spec("transformers") is not None
 
 
 def peers(image: RGBImage) -> Iterator[Peer]:
-    """Makes one network after the other, in fp32 on the CPU, as they are published.
+    """Makes one network after the other, in fp32 on the CPU, as they are published; those that the package has.
 
     Args:
         image: The photo.
@@ -49,11 +52,10 @@ def peers(image: RGBImage) -> Iterator[Peer]:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import transformers
 
-    for name, config, kind in (
-        ("SAM ViT-B", transformers.SamConfig, transformers.SamModel),
-        ("SAM 2.1 Hiera-T", transformers.Sam2Config, transformers.Sam2Model),
-    ):
-        yield _peer(f"{name}, transformers {transformers.__version__}", kind(config()).eval(), image)
+    for name, config, kind in _PEERS:
+        if hasattr(transformers, kind):  # the second is not in older versions
+            network = getattr(transformers, kind)(getattr(transformers, config)()).eval()
+            yield _peer(f"{name}, transformers {transformers.__version__}", network, image)
 
 
 def _peer(name: str, network: Any, image: RGBImage) -> Peer:

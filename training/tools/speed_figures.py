@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
 from collections.abc import Sequence
@@ -13,11 +12,11 @@ import torch
 
 from icmformer import memory
 from icmformer.inference.backends import openvino as openvino_backend
-from icmformer.inference.profiles import PROFILES, find_device
-from icmformer.processor import instruction_sets
+from icmformer.inference.profiles import PROFILES, find_arithmetic, find_device, find_runtime
 from icmformer.settings import Settings
 from icmformer.weights import load
 from training.tools.click_times import click_times, published_click, sample_image, times_ms
+from training.tools.machine import machine
 from training.tools.peers import installed, peers
 from training.tools.published_path import plain_vit
 from training.tools.throughput import throughput, workers_throughput
@@ -54,7 +53,9 @@ def measure_clicks(
     memory.for_servers()
     device = str(find_device(device))  # what cannot be is said now, not after minutes
     plain_vit(load(published))
-    precision = Settings.from_environment().precision
+    precision, auto = Settings.from_environment().precision, find_runtime("auto", find_device(device))
+    for name in weights:
+        find_arithmetic(precision, PROFILES["fast"], find_device(device), auto, load(name).int8 is not None)
     both = device == "cpu" and openvino_backend.available()
     last = load(weights[-1])
     sizes = []
@@ -76,16 +77,17 @@ def measure_clicks(
             for profile in PROFILES:
                 if (runtime, precision, profile) == ("torch", "int8", "fast"):
                     continue  # there is none
-                times = click_times(image, network, profile, runtime, repeats, device)
-                clicks.append({"weights": name, "runtime": runtime, "profile": profile, **times})
+                spent = click_times(image, network, profile, runtime, repeats, device)
+                clicks.append({"weights": name, "runtime": runtime, "profile": profile, **spent})
                 _tick()
     for peer in peers(image) if device == "cpu" and installed() else ():
         few = min(repeats, _PEER_REPEATS)
-        times = {
+        times: dict[str, Any] = {
             "first_ms": statistics.median(times_ms(peer.first, few)),
             "later_ms": statistics.median(times_ms(peer.later, few)),
         }
-        clicks.append({"weights": peer.name, "runtime": "torch", "profile": "fp32", **times})
+        times |= {"runtime": "torch", "profile": "as published", "arithmetic": "fp32"}
+        clicks.append({"weights": peer.name, **times})
         _tick()
     after = times_ms(base_line, half)
     base, halves = statistics.median(before + after), (statistics.median(before), statistics.median(after))
@@ -110,20 +112,6 @@ def measure_clicks(
     }
 
 
-def machine(device: str = "cpu") -> str:
-    """The processor with its instruction sets, and the versions that matter."""
-    if device != "cpu":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
-    if sets := instruction_sets():
-        name += f" with {', '.join(sets)}"
-    return f"{name}; torch {torch.__version__}, OpenVINO {'yes' if openvino_backend.available() else 'not installed'}"
-
-
 def table(figures: dict[str, Any]) -> str:
     """The figures for people."""
     base, steady = figures["published_ms"], figures["steady"]
@@ -131,27 +119,25 @@ def table(figures: dict[str, Any]) -> str:
     on_gpu = any(row.get("gpu_mb") for row in figures["clicks"])
     head, line, blank = memory if on_gpu else ("", "", "")
     own = f" {_ms(base):>10} {1:>4.1f}x |" if steady else f" {_ms(base):>16} |"
+    titles = " | ".join(f"{kind:>16}" for kind in ("first click", "later click", "new object"))
     lines = [
         f"{figures['machine']}; {figures['threads']} threads, medians of {figures['repeats']}, "
         f"{figures['megapixels']:g} megapixels",
         "",
-        f"| {'network, runtime, profile':<52} | {'first click':>16} | {'later click':>16} | {'new object':>16} |{head}",
-        f"|{'-' * 54}|{'-' * 18}|{'-' * 18}|{'-' * 18}|{line}",
-        f"| {'published path, ' + figures['published']:<52} |" + 3 * own + blank,
+        f"| {'network, runtime, profile (arithmetic)':<60} | {titles} |{head}",
+        f"|{'-' * 62}|{'-' * 18}|{'-' * 18}|{'-' * 18}|{line}",
+        f"| {'published path, ' + figures['published']:<60} |" + 3 * own + blank,
     ]
     for row in figures["clicks"]:
         cells = [_cell(row, kind) for kind in ("first", "later", "new_object")]
-        what = f"{row['weights']}, {row['runtime']}, {row['profile']}"
+        what = f"{row['weights']}, {row['runtime']}, {row['profile']} ({row['arithmetic']})"
         held = f" {row.get('gpu_mb', 0):>7.0f} MB |" if on_gpu else ""
-        lines.append(f"| {what:<52} | {cells[0]:>16} | {cells[1]:>16} | {cells[2]:>16} |{held}")
-    if not steady:
-        moved = " and then ".join(_ms(half) for half in figures["published_halves_ms"])
-        lines += [
-            "",
-            f"No ratios: the base line took {moved}. Something else ran here; run it again on an idle machine.",
-        ]
+        lines.append(f"| {what:<60} | {cells[0]:>16} | {cells[1]:>16} | {cells[2]:>16} |{held}")
     lines += ["", f"{figures['sizes_of']}, fast:", ""]
-    lines += ["| megapixels | first click | later click | of which not network | RSS after |", "|---|---|---|---|---|"]
+    lines += [
+        "| megapixels | first click | later click | of which outside the network | memory |",
+        "|---|---|---|---|---|",
+    ]
     for row in figures["sizes"]:
         times = f"{_ms(row['first_ms'])} | {_ms(row['later_ms'])} | {row['rest_ms']:.1f} ms"
         lines.append(f"| {row['megapixels']:g} | {times} | {row['rss_mb']:.0f} MB |")
@@ -162,6 +148,11 @@ def table(figures: dict[str, Any]) -> str:
         lines += ["", "| worker processes | threads of each | clicks a second |", "|---|---|---|"]
     for row in figures["workers"]:
         lines.append(f"| {row['workers']} | {row['threads']} | {row['clicks_a_second']:.1f} |")
+    if not steady:
+        first, last = figures["published_halves_ms"]
+        moved = f"{_ms(first)} before and {_ms(last)} after all else ({last / first - 1:+.0%})"
+        lines += ["", f"No ratios: the baseline took {moved}. Something else ran here,"]
+        lines += ["and the other figures are as doubtful: try again on an idle machine."]
     return "\n".join(lines)
 
 

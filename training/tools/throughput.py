@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from icmformer import Click, Engine, LoadedImage, memory
 from icmformer.weights import Weights, load
 from training.tools.click_times import clicks_on, milliseconds, sample_image
 
+_READY_SECONDS = 300  # for the slowest worker to load
 _ROUNDS = 3  # of each figure, in turn: a machine's speed drifts
 
 
@@ -86,27 +88,37 @@ def workers_throughput(name: str, workers: int, threads: int, seconds: float) ->
         workers: Processes.
         threads: Of each.
         seconds: Of the figure.
+
+    Raises:
+        IcmformerError: Weights that cannot be had.
+        BrokenExecutor: A process ended, for want of memory, say.
     """
     context = multiprocessing.get_context("spawn")
-    begin, counts = context.Barrier(workers), context.SimpleQueue()
-    processes = [
-        context.Process(target=_work, args=(name, threads, seconds, begin, counts), daemon=True) for _ in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    rates = [counts.get() for _ in processes]
-    for process in processes:
-        process.join()
-    return {"workers": workers, "threads": threads, "clicks_a_second": sum(rates)}
+    begin = context.Barrier(workers)
+    with ProcessPoolExecutor(workers, context, _share, (begin,)) as pool:
+        rates = [pool.submit(_work, name, threads, seconds) for _ in range(workers)]
+        return {"workers": workers, "threads": threads, "clicks_a_second": sum(rate.result() for rate in rates)}
 
 
-def _work(name: str, threads: int, seconds: float, begin: Any, counts: Any) -> None:
-    torch.set_num_threads(threads)
-    memory.for_servers()
-    load_here = _opened(Engine(load(name), "cpu", "fast"), _images(1))
-    begin.wait()
-    load_here.run(seconds)
-    counts.put(len(load_here.spent) / load_here.seconds)
+_begin: Any = None  # of a worker process: where all wait until the last one is ready
+
+
+def _share(begin: Any) -> None:
+    global _begin
+    _begin = begin
+
+
+def _work(name: str, threads: int, seconds: float) -> float:
+    try:
+        torch.set_num_threads(threads)
+        memory.for_servers()
+        busy = _opened(Engine(load(name), "cpu", "fast"), _images(1))
+        _begin.wait(_READY_SECONDS)
+    except BaseException:
+        _begin.abort()  # nobody waits for this one
+        raise
+    busy.run(seconds)
+    return len(busy.spent) / busy.seconds
 
 
 def _images(count: int) -> list[LoadedImage]:

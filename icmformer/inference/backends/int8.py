@@ -1,7 +1,7 @@
-"""Converted networks in int8: their products of weights take whole numbers from -128 to 127 on both sides.
+"""Converted networks in int8: their products of weights take whole numbers of eight bits on both sides.
 
-Weights are rounded row by row to their own largest value. Activations are rounded to the ranges that were measured on
-clicks and travel with the weights; a value beyond its range counts as the end of it.
+Weights are rounded by output channel, to 127 steps of its largest value on both sides of zero. Activations are rounded
+to 255 steps of the range that was measured on clicks and travels with the weights; a value beyond it counts as its end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from icmformer.weights.activation_ranges import Range
 
 _PRODUCTS = ("MatMul", "Convolution")
 _LEVELS = 256  # of activations; weights have one less, and so as many on both sides of zero
+
+
+class RangesError(ConfigError):
+    """Weights have int8 ranges that are of no use for what this version of OpenVINO made of their network."""
 
 
 def products(model: Any) -> list[Any]:
@@ -46,11 +50,11 @@ def quantise(model: Any, ranges: Mapping[str, Range], named: str) -> None:
         named: The weights' name, for the error.
 
     Raises:
-        ConfigError: Ranges of another network, or of one that was converted otherwise.
+        RangesError: Ranges of another network, or of one that was converted otherwise.
     """
     nodes = products(model)
     if {node.get_friendly_name() for node in nodes} != ranges.keys():
-        raise ConfigError(
+        raise RangesError(
             f"{named} has int8 ranges of a network that was converted otherwise: measure them again with "
             "python -m training.quantise, or set ICMFORMER_PRECISION=fp32"
         )

@@ -59,7 +59,7 @@ class OpenVINOBackend(Backend):
         count_times: Have OpenVINO count the time of each layer, for `layer_times`.
 
     Raises:
-        ConfigError: OpenVINO is not installed; from the first pass on: ranges that do not fit the network.
+        ConfigError: OpenVINO is not installed; `RangesError`, from the first pass: see `prepare`.
     """
 
     def __init__(
@@ -105,6 +105,14 @@ class OpenVINOBackend(Backend):
         """The outputs of the encoder or the decoder for a shape (batch, height, width)."""
         self._last = self._requests(*shape)[PARTS.index(part)]
         return list(self._last.infer(inputs, share_inputs=True).values())
+
+    def prepare(self, batch: int, height: int, width: int) -> None:
+        """Converts and compiles the network for a shape, which the first pass would do otherwise.
+
+        Raises:
+            RangesError: int8 is to be computed in, with ranges that do not fit the network.
+        """
+        self._requests(batch, height, width)
 
     def layer_times(self) -> list[tuple[str, float]]:
         """Kind and milliseconds of each layer of the last pass; nothing without `count_times`."""
