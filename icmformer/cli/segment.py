@@ -63,7 +63,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--profile",
         choices=list(PROFILES),
-        help="exact: as published; fast: no flip, in the arithmetic that suits the processor (ICMFORMER_PROFILE, or fast)",
+        help="exact: as published; fast: no flip, in what suits the processor (ICMFORMER_PROFILE, else fast)",
     )
     parser.add_argument(
         "--runtime",
