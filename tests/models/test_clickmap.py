@@ -38,7 +38,7 @@ def test_both_ways_of_drawing_give_the_same_bits():
         points = (torch.rand(3, 24, 3, generator=generator) * 1.4 - 0.2) * torch.tensor([height, width, 24])
         points[torch.rand(3, 24, generator=generator) < 0.3] = -1
         points[0, :6, :2] = points[0, :6, :2].round()  # whole pixels, where the edge is met exactly
-        assert torch.equal(clickmap._drawn(points, height, width, 5.0), clickmap._compared(points, height, width, 5.0))
+        assert torch.equal(disk_maps(points, height, width), clickmap._compared(points, height, width, 5.0))
 
 
 def test_many_clicks_cost_their_disks_not_a_map_each():
