@@ -111,7 +111,7 @@ class ResizedMap:
     def full(self) -> FloatMap:
         frame = np.zeros(self.size, np.float32)
         inside = frame[self.roi.slices]
-        blended = self._across(self.patch, np.arange(self.roi.width))
+        blended = self._across(np.arange(self.roi.width))
         for strip in _strips(self.roi.height, self.roi.width):
             inside[strip] = _down(blended, self._row_taps.at(strip))
         return frame
@@ -126,14 +126,14 @@ class ResizedMap:
 
     def _values(self, rows: Places, columns: Places) -> FloatMap:
         """The values at all crossings; rows and columns count from the ROI's first."""
-        return _down(self._across(self.patch, columns), self._row_taps.at(rows))
+        return _down(self._across(columns), self._row_taps.at(rows))
 
-    def _across(self, patch: FloatMap, columns: Places) -> FloatMap:
+    def _across(self, columns: Places) -> FloatMap:
         """Blends along the rows of the patch: (h, w) -> (h, len(columns)); columns count from the ROI's first."""
         low, high, weight = self._column_taps.at(columns)
-        blended = patch.take(low, axis=1)
+        blended: FloatMap = self.patch.take(low, axis=1)
         blended *= 1 - weight
-        right = patch.take(high, axis=1)
+        right = self.patch.take(high, axis=1)
         right *= weight
         blended += right
         return blended
