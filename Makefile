@@ -77,7 +77,7 @@ bench-rle: $(STUDIO_STAMP) ## time the brush encoder against Label Studio's own
 	$(STUDIO)/bin/python demo/bench_rle.py
 
 function: $(STAMP) ## serve the CVAT function on this machine without Docker: make function PORT=8080
-	$(BIN)/python -m serverless.local --port $(or $(PORT),8080) --workers $(or $(WORKERS),1)
+	$(BIN)/icmformer serve cvat --port $(or $(PORT),8080) --workers $(or $(WORKERS),1)
 
 bench-cvat: $(STAMP) ## time clicks through the CVAT function, on photos of 1, 12 and 50 megapixels
 	$(BIN)/python -m demo.bench_cvat

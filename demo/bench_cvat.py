@@ -94,7 +94,7 @@ def _summary(rows: list[list[tuple[float, dict[str, float]]]]) -> dict[str, Any]
 def main() -> int:
     """Prints a row a photo, and medians by size."""
     port = free_port(0)
-    command = [sys.executable, "-m", "serverless.local", "--port", str(port)]
+    command = [sys.executable, "-m", "icmformer", "serve", "cvat", "--port", str(port)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             assert server.stdout is not None

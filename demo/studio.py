@@ -220,7 +220,17 @@ class Studio:
         )
         self.backend = Process(
             "the backend",
-            [str(backend_python), "-m", "ls_backend", "--host", "127.0.0.1", "--port", str(self.backend_port)],
+            [
+                str(backend_python),
+                "-m",
+                "icmformer",
+                "serve",
+                "label-studio",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(self.backend_port),
+            ],
             {
                 "LABEL_STUDIO_URL": f"http://127.0.0.1:{self.port}",
                 "LABEL_STUDIO_API_KEY": self.token,

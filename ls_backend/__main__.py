@@ -1,4 +1,4 @@
-"""`python -m ls_backend`: serves Label Studio's requests with gunicorn."""
+"""`icmformer serve label-studio`: serves Label Studio's requests with gunicorn."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from icmformer.fetching.label_studio import LabelStudio
 from icmformer.serving.errors import FetchError
 from icmformer.serving.logs import log_config, shared_metrics
 from icmformer.weights import RANDOM_PREFIX, load, locate
-from ls_backend.settings import BackendSettings
-from ls_backend.training_options import training_store
-from ls_backend.training_runs import open_runs
+
+from .settings import BackendSettings
+from .training_options import training_store
+from .training_runs import open_runs
 
 _SPARE_THREADS = 8  # for those who ask how it is while clicks wait
 _GRACE_SECONDS = 10  # at the end, for a click that came to its turn at the last moment
@@ -23,7 +24,7 @@ _GRACE_SECONDS = 10  # at the end, for a click that came to its turn at the last
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ls_backend",
+        prog="icmformer serve label-studio",
         description="The Label Studio ML backend. Settings come from the environment: see docs/label_studio.md.",
     )
     variable = os.environ.get
@@ -137,7 +138,7 @@ def _serve(host: str, port: int, workers: int, threads: int, grace: int, logs: d
     import gunicorn.sock
     from gunicorn.app.base import BaseApplication
 
-    from ls_backend.worker import Worker
+    from .worker import Worker
 
     # gunicorn would listen at once, seconds before the model is there, and let callers hang. It is told that its
     # sockets listen already; the first worker that is ready makes it true.
@@ -161,7 +162,7 @@ def _serve(host: str, port: int, workers: int, threads: int, grace: int, logs: d
                 self.cfg.set(name, value)
 
         def load(self) -> Any:
-            from ls_backend._wsgi import app
+            from ._wsgi import app
 
             return app
 

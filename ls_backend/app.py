@@ -19,10 +19,11 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge, 
 from icmformer.serving.errors import NOT_AUTHORISED, BusyError, RequestError, status_of
 from icmformer.serving.logs import current_request
 from icmformer.timings import server_timing
-from ls_backend.backend import Backend
-from ls_backend.settings import BackendSettings
-from ls_backend.training_jobs import REPORTS, START
-from ls_backend.training_page import training_page
+
+from .backend import Backend
+from .settings import BackendSettings
+from .training_jobs import REPORTS, START
+from .training_page import training_page
 
 log = logging.getLogger("icmformer.label_studio")
 PAGE = "/training"

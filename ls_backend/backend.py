@@ -22,16 +22,17 @@ from icmformer.serving.version_tags import model_name
 from icmformer.serving.version_watch import starting_engine, watch_versions
 from icmformer.types import MaskResult
 from icmformer.weights.versions import VersionStore, store_of
-from ls_backend import codec, saved_annotations
-from ls_backend.codec import InteractiveRequest
-from ls_backend.images import DecodedImage, Images
-from ls_backend.known_versions import KnownVersion, KnownVersions
-from ls_backend.labelling_config import read_config
-from ls_backend.saved_annotations import Region, Save
-from ls_backend.settings import BackendSettings
-from ls_backend.task_image import image_url
-from ls_backend.training_jobs import TrainingJobs
-from ls_backend.training_options import OFF
+
+from . import codec, saved_annotations
+from .codec import InteractiveRequest
+from .images import DecodedImage, Images
+from .known_versions import KnownVersion, KnownVersions
+from .labelling_config import read_config
+from .saved_annotations import Region, Save
+from .settings import BackendSettings
+from .task_image import image_url
+from .training_jobs import TrainingJobs
+from .training_options import OFF
 
 log = logging.getLogger("icmformer.label_studio")
 _PREFETCHES = 8

@@ -26,11 +26,12 @@ from icmformer.inference.cache import ByteLRU
 from icmformer.runs import MaskRuns
 from icmformer.serving.errors import FetchError, RequestError
 from icmformer.types import Box
-from ls_backend import codec
-from ls_backend.codec import InteractiveRequest
-from ls_backend.images import DecodedImage, Images
-from ls_backend.labelling_config import read_config
-from ls_backend.settings import BackendSettings
+
+from . import codec
+from .codec import InteractiveRequest
+from .images import DecodedImage, Images
+from .labelling_config import read_config
+from .settings import BackendSettings
 
 _PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds, before Label Studio is asked once more
 _RECTANGLES = frozenset({"rectangle", "rectanglelabels"})

@@ -20,9 +20,10 @@ from icmformer.serving.errors import RequestError, UnusableImageError
 from icmformer.serving.requests import Summary
 from icmformer.serving.version_tags import version_tag
 from icmformer.types import Box, Click
-from ls_backend import rle
-from ls_backend.labelling_config import ImageTag, Output, read_config, some
-from ls_backend.task_image import image_url
+
+from . import rle
+from .labelling_config import ImageTag, Output, read_config, some
+from .task_image import image_url
 
 _MOST_POINTS = 200  # each is a pass of the network
 _LONGEST_ID = 200

@@ -14,8 +14,9 @@ from icmformer.errors import ConfigError
 from icmformer.fetching.addresses import shown
 from icmformer.serving.errors import FetchError
 from icmformer.settings import without_shared
-from ls_backend.labelling_config import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
-from ls_backend.settings import BackendSettings
+
+from .labelling_config import DRAWING, ImageTag, drawn_on, label_names, page_of, read_config
+from .settings import BackendSettings
 
 if TYPE_CHECKING:
     from icmformer.fetching.http import Reply
@@ -76,7 +77,7 @@ class _Studio:
             from icmformer.fetching.label_studio import LabelStudio
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"{error.name} is not installed, which the backend fetches with: pip install '.[label-studio]'"
+                f"{error.name} is not installed, which the backend fetches with: pip install 'icmformer[label-studio]'"
             ) from error
         return LabelStudio.from_settings(self._own, 2 * NETWORK_SECONDS, 16 << 20)  # the check ends before
 

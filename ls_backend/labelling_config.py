@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from icmformer.serving.errors import RequestError
-from ls_backend.config_tree import FIELD, Tag, read_page, repeated, task_value
+
+from .config_tree import FIELD, Tag, read_page, repeated, task_value
 
 _LABELLED = frozenset({"brushlabels", "polygonlabels"})
 _PLAIN = frozenset({"brush", "polygon"})

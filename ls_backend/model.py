@@ -14,9 +14,10 @@ from label_studio_ml.model import LabelStudioMLBase
 from label_studio_ml.response import ModelResponse
 
 from icmformer.serving.errors import RequestError, status_of
-from ls_backend.backend import Backend
-from ls_backend.settings import BackendSettings
-from ls_backend.training_jobs import START
+
+from .backend import Backend
+from .settings import BackendSettings
+from .training_jobs import START
 
 log = logging.getLogger("icmformer.label_studio")
 

@@ -10,7 +10,8 @@ from icmformer.errors import ConfigError
 from icmformer.fetching.settings import FetchSettings
 from icmformer.serving.logs import LogFormat
 from icmformer.settings import one_of, path, text, variable, whole
-from ls_backend.training_options import read_options
+
+from .training_options import read_options
 
 _MB = 1 << 20
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from icmformer.serving.errors import RequestError
-from ls_backend.config_tree import FIELD, lookup
-from ls_backend.labelling_config import ImageTag
+
+from .config_tree import FIELD, lookup
+from .labelling_config import ImageTag
 
 _LONGEST_ADDRESS = 8192  # of one that is put together from a template
 

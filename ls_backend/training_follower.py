@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 
 from icmformer.serving.metrics import Metrics
-from ls_backend.training_runs import TOLD, Run, Runs, try_lock
+
+from .training_runs import TOLD, Run, Runs, try_lock
 
 log = logging.getLogger("icmformer.label_studio")
 _SECONDS = 0.5

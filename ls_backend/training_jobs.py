@@ -15,12 +15,13 @@ from icmformer.errors import IcmformerError
 from icmformer.serving.errors import RequestError, TrainingRefusedError
 from icmformer.serving.metrics import Metrics
 from icmformer.weights.versions import VersionStore
-from ls_backend import training_options
-from ls_backend.saved_annotations import has_mask
-from ls_backend.settings import BackendSettings
-from ls_backend.training_follower import Follower
-from ls_backend.training_options import threads_of, training_store
-from ls_backend.training_runs import GOES_ON, Facts, Run, now, open_runs
+
+from . import training_options
+from .saved_annotations import has_mask
+from .settings import BackendSettings
+from .training_follower import Follower
+from .training_options import threads_of, training_store
+from .training_runs import GOES_ON, Facts, Run, now, open_runs
 
 log = logging.getLogger("icmformer.label_studio")
 START = "START_TRAINING"

@@ -26,7 +26,7 @@ OFF = (
 )
 """What somebody is told who presses the button of a backend that is not set up for it."""
 
-PROGRAM = (sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "training.finetune")
+PROGRAM = (sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "icmformer.applications.training.finetune")
 """The command that trains."""
 
 
@@ -71,7 +71,16 @@ _VALUES: dict[str, Callable[[str, str], object]] = {
 }
 ALLOWED = (*_FLAGS, *_VALUES)
 """The options of `training.finetune` that do not say what is read, begun with, written or promoted."""
-_MODULES = ("training", "pycocotools", "yaml", "scipy", "matplotlib", "skimage", "imagehash", "tensorboard")
+_MODULES = (
+    "icmformer.applications.training",
+    "pycocotools",
+    "yaml",
+    "scipy",
+    "matplotlib",
+    "skimage",
+    "imagehash",
+    "tensorboard",
+)
 
 
 def read_options(name: str, given: str) -> tuple[str, ...]:
@@ -139,7 +148,7 @@ def training_store(settings: FetchSettings, user: str) -> Path:
     if missing:
         raise ConfigError(
             f"ICMFORMER_TRAINING_DIR (Start Training) needs the extra `train`, of which {', '.join(missing)} is not "
-            "installed: pip install '.[label-studio,train]' in the clone"
+            "installed: pip install 'icmformer[label-studio,train]' (in a checkout: '.[label-studio,train]')"
         )
     from icmformer.weights.versions import store_of  # here: settings are checked where torch does not load, too
 

@@ -25,7 +25,8 @@ from icmformer.fetching.settings import CvatSettings
 from icmformer.images.reading import LoadedImage
 from icmformer.runs import MaskRuns
 from icmformer.types import BoolMask, Box
-from serverless.rle import encode_shape
+
+from .rle import encode_shape
 
 _SAME_OBJECT = 0.5
 """IoU over which two masks of a label are of one object."""

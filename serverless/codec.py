@@ -19,7 +19,8 @@ from icmformer.runs import MaskRuns
 from icmformer.serving.errors import RequestError
 from icmformer.serving.requests import Summary
 from icmformer.types import BoolMask, Box, Click
-from serverless.rle import encode_mask
+
+from .rle import encode_mask
 
 _MOST_POINTS = 100  # of a kind: each is a pass of the network, and Nuclio ends a worker that takes too long
 _SLACK = 1.0  # pixels beyond the image that rounding in the page may leave

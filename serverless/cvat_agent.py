@@ -15,11 +15,13 @@ import dataclasses
 import cvat_sdk.auto_annotation as cvataa
 import PIL.Image
 
+# in full: cvat-cli loads this file by itself, without a package
+from icmformer.applications.serverless import codec
+from icmformer.applications.serverless.interactor import Interactor, load
+from icmformer.applications.serverless.rle import encode_mask
+from icmformer.applications.serverless.settings import FunctionSettings
+
 from icmformer import LoadedImage
-from serverless import codec
-from serverless.interactor import Interactor, load
-from serverless.rle import encode_mask
-from serverless.settings import FunctionSettings
 
 
 class InteractiveFunction:

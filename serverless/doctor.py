@@ -18,7 +18,8 @@ from icmformer.diagnosis.machine import clock_facts
 from icmformer.diagnosis.report import NETWORK_SECONDS, Finding, Report, failed, ok, skipped, warning
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.settings import without_shared
-from serverless.settings import FunctionSettings
+
+from .settings import FunctionSettings
 
 SETTINGS = FunctionSettings
 _NAME = "icmformer"

@@ -13,9 +13,10 @@ from icmformer.serving.errors import NothingFoundError
 from icmformer.serving.queue import Turn
 from icmformer.serving.version_watch import starting_engine, watch_versions
 from icmformer.types import MaskResult
-from serverless import codec
-from serverless.codec import CVATRequest
-from serverless.settings import FunctionSettings
+
+from . import codec
+from .codec import CVATRequest
+from .settings import FunctionSettings
 
 _PIECES, _PIECE = 16, 32  # of an image that name it
 

@@ -1,4 +1,4 @@
-"""`python -m serverless.local`: the function over HTTP on this machine, without Docker.
+"""`icmformer serve cvat`: the function over HTTP on this machine, without Docker.
 
 Serves HTTP as Nuclio's processor does: 503 where no worker comes free in time, 400 over the body limit, 408 and a new
 worker where one takes too long; `serverless.pool` has the workers. Limits are those of `serverless/function.yaml`
@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from icmformer.serving.logs import shared_metrics
-from serverless.pool import PLAIN, Limits, Pool
 
+from .pool import PLAIN, Limits, Pool
+
+HANDLER = "icmformer.applications.serverless.main:handler"
 _HEALTH = "/__internal/health"
 
 
@@ -120,7 +122,7 @@ class _Requests(BaseHTTPRequestHandler):
 
 def _parser(limits: Limits) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m serverless.local",
+        prog="icmformer serve cvat",
         description="Serves the CVAT function on this machine without Docker, with the limits and status codes of "
         "Nuclio's processor. Settings come from the environment: see docs/cvat.md.",
     )
@@ -146,9 +148,7 @@ def _parser(limits: Limits) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help=f"seconds that a request waits for a free worker ({limits.wait:g})",
     )
-    parser.add_argument(
-        "--handler", default="serverless.main:handler", help="module:function (serverless.main:handler)"
-    )
+    parser.add_argument("--handler", default=HANDLER, help=f"module:function ({HANDLER})")
     return parser
 
 

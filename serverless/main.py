@@ -22,8 +22,9 @@ from icmformer.serving.errors import NotReadyError
 from icmformer.serving.metrics import Metrics
 from icmformer.serving.version_watch import starting_engine, watch_versions
 from icmformer.timings import server_timing
-from serverless.interactor import CVATCodec, Interactor
-from serverless.settings import FunctionSettings
+
+from .interactor import CVATCodec, Interactor
+from .settings import FunctionSettings
 
 _RETRY_SECONDS = "30"  # a worker that starts again has its model by then
 MODEL_HEADER = "X-Icmformer-Model"

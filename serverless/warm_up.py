@@ -1,4 +1,4 @@
-"""`python -m serverless.warm_up --job 17`: has the function see a job's frames before the annotators come.
+"""`icmformer warm-up --job 17`: has the function see a job's frames before the annotators come.
 
 Clicks once in the middle of every frame, through CVAT itself, and forgets the masks: CVAT then has the frame at hand,
 and the function has it decoded and encoded, so that an annotator's first click is as fast as the later ones, except on
@@ -30,7 +30,7 @@ class _Frame:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m serverless.warm_up",
+        prog="icmformer warm-up",
         description="Sends the frames of a job or task to CVAT's interactor before annotators click: first clicks are "
         "then as fast as later ones, except on small objects, where some weights run a refinement pass. Nothing is "
         "written to the job.",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from training.command_line import add_dataset, command_parser, exit_status
-from training.evaluation.baselines import METHODS, evaluate_baseline
-from training.evaluation.report import print_table
+from .command_line import add_dataset, command_parser, exit_status
+from .evaluation.baselines import METHODS, evaluate_baseline
+from .evaluation.report import print_table
 
 
 def main(argv: list[str] | None = None) -> int:

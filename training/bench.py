@@ -14,8 +14,8 @@ import sys
 
 import torch
 
-from training.command_line import command_parser, exit_status, new_file, positive, positive_number
-from training.tools.speed_figures import PUBLISHED, measure_clicks, save_plot, table
+from .command_line import command_parser, exit_status, new_file, positive, positive_number
+from .tools.speed_figures import PUBLISHED, measure_clicks, save_plot, table
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from training.command_line import command_parser, exit_status
-from training.evaluation.stratified import stratified_metrics
+from .command_line import command_parser, exit_status
+from .evaluation.stratified import stratified_metrics
 
 
 def main(argv: list[str] | None = None) -> int:

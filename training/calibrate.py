@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from training.command_line import add_measured_objects, command_parser, exit_status, measured
-from training.evaluation.calibration import calibrate
+from .command_line import add_measured_objects, command_parser, exit_status, measured
+from .evaluation.calibration import calibrate
 
 
 def main(argv: list[str] | None = None) -> int:

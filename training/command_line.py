@@ -15,13 +15,16 @@ from icmformer import Engine
 from icmformer.disk import disk_full
 from icmformer.errors import IcmformerError
 from icmformer.inference.profiles import PROFILES
-from training.evaluation.benchmarks import BENCHMARKS, EvalObject, load_benchmark
+
+from .evaluation.benchmarks import BENCHMARKS, EvalObject, load_benchmark
+
+_COMMANDS = ("evaluate", "finetune")  # of `icmformer`
 
 
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
-    """The parser of `python -m training.NAME`, whose description is printed as it is written."""
+    """The parser of a command, `training.NAME`, whose description is printed as it is written."""
     return argparse.ArgumentParser(
-        prog=f"python -m training.{name}",
+        prog=f"icmformer {name}" if name in _COMMANDS else f"python -m {__package__}.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

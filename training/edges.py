@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from training.command_line import add_measured_objects, command_parser, exit_status, measured
-from training.evaluation.edge_clicks import measure_edges, table
+from .command_line import add_measured_objects, command_parser, exit_status, measured
+from .evaluation.edge_clicks import measure_edges, table
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Benchmarks click-based segmentation: `python -m training.evaluate --dataset GrabCut --root DIR --out DIR`.
+"""Benchmarks click-based segmentation: `icmformer evaluate --dataset GrabCut --root DIR --out DIR`.
 
 Simulates an annotator on every object and writes results.json, curve.png and, object by object while it runs,
 objects.jsonl; run it again with the same --out to go on where it stopped.
@@ -12,11 +12,12 @@ from pathlib import Path
 
 from icmformer.errors import ConfigError
 from icmformer.inference.profiles import PROFILES, RUNTIMES
-from training.command_line import add_dataset, add_processes, command_parser, exit_status, given
-from training.evaluation.protocol import trace
-from training.evaluation.report import print_table
-from training.evaluation.runner import evaluate
-from training.evaluation.settings import EvaluationSettings
+
+from .command_line import add_dataset, add_processes, command_parser, exit_status, given
+from .evaluation.protocol import trace
+from .evaluation.report import print_table
+from .evaluation.runner import evaluate
+from .evaluation.settings import EvaluationSettings
 
 __all__ = ["main", "trace"]
 

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from icmformer.weights.quantise import STORED
-from training.command_line import command_parser, exit_status
-from training.loop.checkpoints import CHECKPOINT, export
+
+from .command_line import command_parser, exit_status
+from .loop.checkpoints import CHECKPOINT, export
 
 
 def main(argv: list[str] | None = None) -> int:

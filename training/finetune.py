@@ -1,4 +1,4 @@
-"""Fine-tunes a network on a team's own annotations: `python -m training.finetune --annotations EXPORT --out RUN`.
+"""Fine-tunes a network on a team's own annotations: `icmformer finetune --annotations EXPORT --out RUN`.
 
 Reads COCO JSON, CVAT for images or video 1.1, Label Studio JSON (also zipped) or a folder of images/ and masks/, or,
 with --label-studio or --cvat, a project straight from the tool, whose token comes from the environment, as
@@ -15,12 +15,12 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from training.command_line import command_parser, exit_status
-from training.finetuning.projects.choice import project_of
-from training.finetuning.promotion import default_weights
-from training.finetuning.readers.annotations import Orientation
-from training.finetuning.runner import finetune
-from training.finetuning.settings import FinetuneSettings
+from .command_line import command_parser, exit_status
+from .finetuning.projects.choice import project_of
+from .finetuning.promotion import default_weights
+from .finetuning.readers.annotations import Orientation
+from .finetuning.runner import finetune
+from .finetuning.settings import FinetuneSettings
 
 NOT_PROMOTED = 3
 """Exit status of a run whose weights are not shown to be better."""

@@ -14,9 +14,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command_line import command_parser, exit_status, given, positive, positive_number
-from training.tools.gpu_visit import PARTS, VisitOptions, visit
-from training.tools.pieces import join, missing, split
+from .command_line import command_parser, exit_status, given, positive, positive_number
+from .tools.gpu_visit import PARTS, VisitOptions, visit
+from .tools.pieces import join, missing, split
 
 
 def _parser() -> argparse.ArgumentParser:

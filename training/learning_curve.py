@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command_line import command_parser, exit_status, new_file, positive
-from training.tools.learning_curve import as_markdown, read, save_picture, save_table
+from .command_line import command_parser, exit_status, new_file, positive
+from .tools.learning_curve import as_markdown, read, save_picture, save_table
 
 
 def main(argv: list[str] | None = None) -> int:

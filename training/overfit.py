@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.command_line import command_parser, exit_status
-from training.tools.overfit import overfit
+from .command_line import command_parser, exit_status
+from .tools.overfit import overfit
 
 ENOUGH = 0.95
 

@@ -11,10 +11,10 @@ import sys
 
 import torch
 
-from training.command_line import command_parser, exit_status, new_file, positive
-from training.tools.click_profile import profile_clicks, table
-from training.tools.machine import machine
-from training.tools.speed_figures import PUBLISHED
+from .command_line import command_parser, exit_status, new_file, positive
+from .tools.click_profile import profile_clicks, table
+from .tools.machine import machine
+from .tools.speed_figures import PUBLISHED
 
 
 def main(argv: list[str] | None = None) -> int:

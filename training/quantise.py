@@ -3,7 +3,7 @@
 Makes some clicks on each object and measures between which values the inputs of the network's products lie. The weights
 are written again, stored as they were, with these ranges in config.json. Where a processor has VNNI and no bf16,
 servers then compute in int8; `ICMFORMER_PRECISION` chooses otherwise. Measure afterwards what it costs:
-`ICMFORMER_PRECISION=int8 python -m training.evaluate ...`. Objects that the network was trained on will do, as nothing
+`ICMFORMER_PRECISION=int8 icmformer evaluate ...`. Objects that the network was trained on will do, as nothing
 is learnt from them.
 """
 
@@ -19,9 +19,10 @@ from icmformer.errors import WeightsError
 from icmformer.settings import Settings
 from icmformer.weights import MODEL_FILE, load, save
 from icmformer.weights.quantise import stored_form
-from training.command_line import add_measured_objects, command_parser, exit_status, positive
-from training.evaluation.activation_ranges import measure_ranges
-from training.evaluation.benchmarks import load_benchmark
+
+from .command_line import add_measured_objects, command_parser, exit_status, positive
+from .evaluation.activation_ranges import measure_ranges
+from .evaluation.benchmarks import load_benchmark
 
 
 def main(argv: list[str] | None = None) -> int:

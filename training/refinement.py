@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from training.command_line import add_measured_objects, command_parser, exit_status, measured
-from training.evaluation.refinement import refinement_by_score
+from .command_line import add_measured_objects, command_parser, exit_status, measured
+from .evaluation.refinement import refinement_by_score
 
 
 def main(argv: list[str] | None = None) -> int:

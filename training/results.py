@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from training.command_line import add_processes, command_parser, exit_status
-from training.evaluation.standard_benchmarks import SETS, evaluate_benchmarks
+from .command_line import add_processes, command_parser, exit_status
+from .evaluation.standard_benchmarks import SETS, evaluate_benchmarks
 
 
 def main(argv: list[str] | None = None) -> int:

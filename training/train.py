@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 from icmformer.errors import ConfigError
-from training.command_line import command_parser, exit_status, given, positive_number
-from training.loop.config import load_config
-from training.loop.plan import plan
-from training.loop.processes import world_size
-from training.loop.run import RunOptions, no_network, train
+
+from .command_line import command_parser, exit_status, given, positive_number
+from .loop.config import load_config
+from .loop.plan import plan
+from .loop.processes import world_size
+from .loop.run import RunOptions, no_network, train
 
 
 def _parser() -> argparse.ArgumentParser:

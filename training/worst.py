@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from training.command_line import command_parser, exit_status, new_file
-from training.evaluation.hard_cases import draw_hard_cases
+from .command_line import command_parser, exit_status, new_file
+from .evaluation.hard_cases import draw_hard_cases
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,7 +23,11 @@ from icmformer.serving.version_tags import model_name
 from icmformer.settings import Settings
 from icmformer.weights import load
 
-MODULES = {"coco": "icmformer.boxes.coco", "label-studio": "ls_backend.boxes", "cvat": "serverless.boxes"}
+MODULES = {
+    "coco": "icmformer.boxes.coco",
+    "label-studio": "icmformer.applications.ls_backend.boxes",
+    "cvat": "icmformer.applications.serverless.boxes",
+}
 """Where boxes come from. By name, as this package depends on neither tool's side and they may not load."""
 
 

@@ -17,7 +17,10 @@ from icmformer.diagnosis import installation, machine, serving
 from icmformer.diagnosis.report import Finding, Report, failed, ok, skipped
 from icmformer.settings import variables
 
-TOOLS = {"label studio": "ls_backend.doctor", "cvat": "serverless.doctor"}
+TOOLS = {
+    "label studio": "icmformer.applications.ls_backend.doctor",
+    "cvat": "icmformer.applications.serverless.doctor",
+}
 """The modules that check the tools. By name, as this package depends on neither and they may not load."""
 _WORDS = {"ok": "", "warning": "WARNING: ", "failed": "FAILED: ", "skipped": "skipped: "}
 

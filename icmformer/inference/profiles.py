@@ -122,7 +122,7 @@ def find_arithmetic(asked: str, profile: Profile, device: torch.device, runtime:
             f"ICMFORMER_PRECISION=int8 needs a CPU and the openvino runtime, not {runtime} on {device}{_ELSE}"
         )
     if asked == "int8" and not ranges:
-        measure = "measure them (python -m training.quantise --help)"
+        measure = "measure them (python -m icmformer.applications.training.quantise --help)"
         raise ConfigError(f"ICMFORMER_PRECISION=int8 needs ranges, which these weights do not have: {measure}{_ELSE}")
     if asked == "bf16" and not has_bf16(device):
         raise ConfigError(f"ICMFORMER_PRECISION=bf16: this device does not compute in bf16{_ELSE}")

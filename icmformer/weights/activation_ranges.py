@@ -17,7 +17,7 @@ PARTS = ("encode", "decode")
 
 @dataclass(frozen=True)
 class ActivationRanges:
-    """The ranges of a network's two halves, as `python -m training.quantise` measures them on clicks.
+    """The ranges of a network's two halves, as `training.quantise` measures them on clicks.
 
     Attributes:
         encode: Of the image encoder: name of a product in the converted network -> least and largest value.

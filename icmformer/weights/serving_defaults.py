@@ -25,7 +25,7 @@ class ServingDefaults:
         click_margin: Least distance in pixels of the network's input between a click and the input's edges: nearer ones
             are drawn so far inside. With the radius of the disks, none is cut off.
         score_sharpness: Factor on the log-odds of pixels in the score of a mask; see `expected_iou`. 1 leaves
-            them as they are; `python -m training.calibrate` finds a network's own.
+            them as they are; `training.calibrate` finds a network's own.
         threshold: Probability above which a pixel is in the mask.
 
     Raises:

@@ -167,7 +167,10 @@ def _instead(content: Mapping[object, object]) -> str:
     if {"state", "param_groups"} <= content.keys():
         return "it is the state of an optimiser alone; the network is in another file"
     if {"state", "config", "best"} <= content.keys():
-        return "it is a checkpoint of training.train; export it first: python -m training.export FILE -o FOLDER"
+        return (
+            "it is a checkpoint of training.train; export it first: "
+            "python -m icmformer.applications.training.export FILE -o FOLDER"
+        )
     keys = f"it has {listed(map(str, content))}"
     if "optimizer" in content or "optimizer_state_dict" in content:
         return f"{keys}: the state of an optimiser without a network"

@@ -34,6 +34,7 @@ from icmformer.weights.state_dicts import find_state_dict, listed
 from icmformer.weights.unpickle import TorchFile, not_weights
 
 FORMAT = 3
+"""Of the native form, as it is written."""
 _SECOND_HEAD = "edge_head."  # for objects' edges, of networks derived from SimpleClick (U-CFR); masks do without
 _TABLE, _INDEX = "relative_position_bias_table", "relative_position_index"
 _READS = (1, 2, 3)  # the first had no int8; the first two called the refinement pass `second_look`
@@ -79,6 +80,9 @@ class Weights:
 
         Args:
             copy: Give it values of its own. Without, it shares memory with `state_dict`: for serving only.
+
+        Returns:
+            A module that takes (B, 3, H, W) images, previous masks and clicks; see its `forward`.
         """
         network = meta_network(self.config)
         values = {k: v.clone() for k, v in self.state_dict.items()} if copy else self.state_dict
@@ -377,7 +381,7 @@ def _verify_sums(folder: Path) -> None:
         if (folder / "weights" / SUMS_FILE).is_file():
             hint = f"; {folder / 'weights'} is one"
         elif (folder / "checkpoint.pt").is_file():
-            hint = f"; of a training run make one: python -m training.export {folder} -o FOLDER"
+            hint = f"; of a training run make one: python -m icmformer.applications.training.export {folder} -o FOLDER"
         raise WeightsError(f"{folder} is not a weights folder: {SUMS_FILE} cannot be read ({error}){hint}") from error
     sums = {name.strip(): digest for digest, _, name in (line.partition(" ") for line in lines if line)}
     for file in (CONFIG_FILE, MODEL_FILE):

@@ -101,7 +101,7 @@ def _dinov2(letter: str, networks: tuple[str, ...], length: int | None = None, s
     )
 
 
-_MD5 = "its publisher gives the beginning of its md5, which `python -m training.data.download fetch` compares"
+_MD5 = "its publisher gives the beginning of its md5, which `training.data.download fetch` compares"
 ZOO: tuple[Entry, ...] = (
     *(_simpleclick("cocolvis", "COCO+LVIS", size) for size in _VITS),
     *(_simpleclick("sbd", "SBD", size) for size in _VITS),

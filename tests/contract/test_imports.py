@@ -11,9 +11,11 @@ import pytest
 from tests.commands import run_without
 from tests.conftest import ROOT
 
-FOLDERS = ("icmformer", "training", "serverless", "ls_backend")
+APPLICATIONS = ("training", "serverless", "ls_backend")
+FOLDERS = ("icmformer", *APPLICATIONS)
 LAYERS = {
     "version": 0,
+    "applications": 0,
     "errors": 0,
     "memory": 0,
     "timings": 0,
@@ -67,16 +69,27 @@ def modules(folder: str) -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[str]:
+    """What a file imports, by the name that it has in the repository."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name.removeprefix(_BELOW) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            assert node.module
-            if node.module in FOLDERS:  # `from icmformer import cli` imports icmformer.cli
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            module = origin(node, path.relative_to(ROOT))
+            if module in FOLDERS:  # `from icmformer import cli` imports icmformer.cli
+                yield from (f"{module}.{alias.name}" for alias in node.names)
             else:
-                yield node.module
+                yield module
+
+
+_BELOW = "icmformer.applications."
+
+
+def origin(node: ast.ImportFrom, path: Path) -> str:
+    """The module, in full, that a file imports names from; the path is relative to the folder with all packages."""
+    if not node.level:
+        return str(node.module).removeprefix(_BELOW)
+    package = path.parent.parts
+    return ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -85,6 +98,18 @@ def test_folders_import_only_the_package_and_themselves(folder):
         for name in imports(path):
             other = name.split(".")[0]
             assert other not in FOLDERS or other in ("icmformer", folder), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_applications_import_their_own_modules_relatively_and_the_package_in_full(folder):
+    """So an application runs under both of its names, with one copy of each of its modules."""
+    for path in modules(folder):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level or folder in APPLICATIONS, f"{path}: relative import"
+                assert node.level or str(node.module).split(".")[0] not in APPLICATIONS, f"{path}: {node.module}"
+            elif isinstance(node, ast.Import):
+                assert not {alias.name.split(".")[0] for alias in node.names} & {*APPLICATIONS}, path
 
 
 def test_layers_of_the_package_point_one_way():
@@ -109,8 +134,9 @@ def imported_modules(root: Path, folders: tuple[str, ...]) -> dict[str, set[str]
             if isinstance(node, ast.Import):
                 graph[name] |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                inner = {f"{node.module}.{alias.name}" for alias in node.names}
-                graph[name] |= inner & known.keys() or {str(node.module)}
+                module = origin(node, path.relative_to(root))
+                inner = {f"{module}.{alias.name}" for alias in node.names}
+                graph[name] |= inner & known.keys() or {module}
         graph[name] &= known.keys()
     return graph
 
@@ -135,7 +161,14 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 @pytest.mark.parametrize(
-    "hidden", ["from p import a", "def later():\n    import p.a", "if TYPE_CHECKING:\n    import p.a"]
+    "hidden",
+    [
+        "from p import a",
+        "from . import a",
+        "from .a import x",
+        "def later():\n    import p.a",
+        "if TYPE_CHECKING:\n    import p.a",
+    ],
 )
 def test_circles_are_found_wherever_the_import_is(tmp_path, hidden):
     (tmp_path / "p").mkdir()

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from functools import cache
 
+from icmformer.cli.applications import PROGRAMS
 from tests.conftest import ROOT
 from tests.docs.test_links import pages
 
@@ -72,7 +73,7 @@ def is_started(program, source):
         said = re.search(r",\s*".join(f'"{word}"' for word in sub), source)
         return said is not None and ("icmformer.cli.main.main" in source or '"icmformer"' in source)
     whole = re.escape(name)
-    said = rf'"{whole}"|{whole}(\.__main__)?\.main\b|(from|import) {whole}\b|^{whole}$'
+    said = rf'"(icmformer\.applications\.)?{whole}"|{whole}(\.__main__)?\.main\b|(from|import) {whole}\b|^{whole}$'
     return re.search(said, source, re.M) is not None
 
 
@@ -84,7 +85,10 @@ def program_of(command):
         return words[2], *sub
     if words[0] == "torchrun":
         return ("training.train",)
-    if words[0] == "icmformer":
+    if words[0].endswith("icmformer"):
+        for named, program in PROGRAMS.items():  # the application's own command, which tests start by its module
+            if tuple(words[1 : 1 + len(named)]) == named:
+                return (program.module.removesuffix(".__main__"),)
         return "icmformer", *words[1 : 3 if words[1] in ("weights", "clicks", "boxes") else 2]
     if words[0] == "cvat-cli":
         return "cvat-cli", "function", words[4]

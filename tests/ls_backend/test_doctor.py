@@ -194,7 +194,7 @@ def test_a_project_without_an_address_is_told(doctor, monkeypatch):
     ],
 )
 def test_a_server_that_never_answers_or_is_no_http_takes_seconds_and_one_line(doctor, monkeypatch, greeting, text):
-    monkeypatch.setattr("ls_backend.doctor.NETWORK_SECONDS", 0.3)
+    monkeypatch.setattr("icmformer.applications.ls_backend.doctor.NETWORK_SECONDS", 0.3)
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as other:
 

@@ -25,7 +25,7 @@ PHOTOS = ("chelsea", "coffee", "astronaut", "rocket", "coins", "camera", "moon",
 
 @pytest.fixture
 def server(studio, tmp_path):
-    """The backend as `python -m ls_backend` starts it."""
+    """The backend as `icmformer serve label-studio` starts it."""
     for name in PHOTOS:
         studio.files[f"/data/upload/1/{name}.png"] = png(getattr(data, name)())
     port = free_port(0)

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import nuclio_sdk
 import pytest
+from icmformer.applications.serverless import doctor as checks_of_cvat
 
 from icmformer.serving.core import ServingCore
-from serverless import doctor as checks_of_cvat
 from serverless import main
 from serverless.interactor import CVATCodec
 from serverless.settings import FunctionSettings

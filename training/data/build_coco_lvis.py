@@ -29,12 +29,13 @@ from typing import Any
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command_line import command_parser, exit_status
-from training.data.coco_lvis.community import Community
-from training.data.coco_lvis.originals import ImageId, Instances, Panoptic, Skipped, image_id
-from training.data.coco_lvis.rules import Object, combine
-from training.data.coco_lvis.store import FORMAT
-from training.data.coco_lvis.writing import write_shard
+
+from ..command_line import command_parser, exit_status
+from .coco_lvis.community import Community
+from .coco_lvis.originals import ImageId, Instances, Panoptic, Skipped, image_id
+from .coco_lvis.rules import Object, combine
+from .coco_lvis.store import FORMAT
+from .coco_lvis.writing import write_shard
 
 _SHARD = 500
 

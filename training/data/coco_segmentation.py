@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.types import BoolMask
-from training.data.outlines import BadAnnotationError, checked_points, polygon_mask, whole_number
-from training.data.packed_mask import LONGEST_NUMBER, PackedMask, unpacked_runs
+
+from .outlines import BadAnnotationError, checked_points, polygon_mask, whole_number
+from .packed_mask import LONGEST_NUMBER, PackedMask, unpacked_runs
 
 NO_OUTLINE = "no outline"
 FEW_POINTS = "fewer than three points"

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
-from training.data.records import ImageRecord, ImageSource
+
+from .records import ImageRecord, ImageSource
 
 _NEVER = 1
 """Marks an image that found no room; offsets are multiples of `_ALIGNMENT`, and 0 is an image not met yet."""

@@ -25,7 +25,8 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command_line import command_parser, exit_status
+
+from ..command_line import command_parser, exit_status
 
 _BLOCK = 1 << 20
 

@@ -14,8 +14,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.command_line import command_parser, exit_status
-from training.data.shards import open_shard
+
+from ..command_line import command_parser, exit_status
+from .shards import open_shard
 
 
 def extract_set(root: Path, name: str, out: Path) -> int:

@@ -11,9 +11,10 @@ from PIL import Image
 
 from icmformer.errors import ConfigError, UnreadableImageError
 from icmformer.images.reading import FORMATS, read_image
-from training.data.label_masks import read_label_mask
-from training.data.objects import IGNORE
-from training.data.records import ImageRecord
+
+from .label_masks import read_label_mask
+from .objects import IGNORE
+from .records import ImageRecord
 
 IMAGE_ENDINGS = frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
 """Endings, in lower case, of the files that are taken for images: those of all formats that are opened."""

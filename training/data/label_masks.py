@@ -12,7 +12,8 @@ from PIL import Image
 
 from icmformer.errors import ConfigError, ImageError
 from icmformer.images.reading import DEFAULT_MAX_PIXELS, check_size
-from training.data.objects import IGNORE, MOST_OBJECTS
+
+from .objects import IGNORE, MOST_OBJECTS
 
 _BRIGHT = 200
 """The least value of an object in a mask of two values with soft edges."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.records import ImageRecord, Place
+from .records import ImageRecord, Place
 
 IGNORE = 255
 MOST_OBJECTS = 254

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from icmformer.types import BoolMask
-from training.data.outlines import BadAnnotationError
+
+from .outlines import BadAnnotationError
 
 LONGEST_NUMBER = 7
 """Characters of a packed run length: 35 bits."""

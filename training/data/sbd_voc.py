@@ -14,7 +14,8 @@ from scipy.ndimage import find_objects
 
 from icmformer.errors import ConfigError, UnreadableImageError
 from icmformer.images.reading import read_image
-from training.data.records import ImageRecord
+
+from .records import ImageRecord
 
 SBD = "sbd"
 _SLIVER = 0.08

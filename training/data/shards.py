@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
-from training.data.held_out import held_out
-from training.data.records import ImageRecord
+
+from .held_out import held_out
+from .records import ImageRecord
 
 
 class Shard:

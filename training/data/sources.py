@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError, IcmformerError, UnreadableImageError
-from training.data.coco_lvis.store import LayeredShards
-from training.data.folders import Folder
-from training.data.records import ImageSource
-from training.data.sbd_voc import LAYOUTS, Published
-from training.data.shards import open_shard
+
+from .coco_lvis.store import LayeredShards
+from .folders import Folder
+from .records import ImageSource
+from .sbd_voc import LAYOUTS, Published
+from .shards import open_shard
 
 _NAMED = 8
 

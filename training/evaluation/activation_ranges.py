@@ -19,8 +19,9 @@ from icmformer.inference.backends.openvino import OpenVINOBackend, Shape
 from icmformer.inference.cache import NullCache
 from icmformer.weights import Weights
 from icmformer.weights.activation_ranges import PARTS, ActivationRanges, Range
-from training.evaluation.benchmarks import EvalObject
-from training.evaluation.protocol import Stepwise, simulate
+
+from .benchmarks import EvalObject
+from .protocol import Stepwise, simulate
 
 
 class _Measuring(OpenVINOBackend):

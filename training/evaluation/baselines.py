@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from icmformer.inference.roi import ROI, PixelClick, whole
 from icmformer.types import BoolMask, FloatMap, RGBImage
-from training.evaluation.benchmarks import load_benchmark
-from training.evaluation.noc import TARGET_IOU
-from training.evaluation.object_results import ObjectLog
-from training.evaluation.protocol import Predict, simulate
-from training.evaluation.report import write_results
+
+from .benchmarks import load_benchmark
+from .noc import TARGET_IOU
+from .object_results import ObjectLog
+from .protocol import Predict, simulate
+from .report import write_results
 
 _SEED_RADIUS = 5  # pixels around a click that are certain, as the networks' disks
 _FIRST_GUESS = 0.25  # of the image's shorter side: where the object is guessed to be, around its clicks

@@ -14,12 +14,13 @@ from PIL import Image
 
 from icmformer.errors import ConfigError, IcmformerError, UnreadableImageError
 from icmformer.images.reading import LoadedImage, read_image
-from training.data.folders import files_in, image_pairs
-from training.data.held_out import held_out
-from training.data.records import ImageRecord
-from training.data.sbd_voc import read_sbd, read_voc
-from training.data.shards import Shard, open_shard
-from training.simulated_annotator import IGNORE
+
+from ..data.folders import files_in, image_pairs
+from ..data.held_out import held_out
+from ..data.records import ImageRecord
+from ..data.sbd_voc import read_sbd, read_voc
+from ..data.shards import Shard, open_shard
+from ..simulated_annotator import IGNORE
 
 Truth = NDArray[np.int32]
 

@@ -16,8 +16,9 @@ from icmformer.inference.engine import expected_iou
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
 from icmformer.weights import ServingDefaults
-from training.evaluation.benchmarks import EvalObject
-from training.evaluation.protocol import Stepwise, simulate
+
+from .benchmarks import EvalObject
+from .protocol import Stepwise, simulate
 
 _SHARPNESSES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 _BAD = 0.8

@@ -13,8 +13,9 @@ from icmformer import Engine
 from icmformer.errors import ConfigError
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
-from training.evaluation.benchmarks import EvalObject
-from training.evaluation.protocol import ScriptedAnnotator, Stepwise, simulate
+
+from .benchmarks import EvalObject
+from .protocol import ScriptedAnnotator, Stepwise, simulate
 
 _STRETCH = 6  # pixels of an edge
 

@@ -17,10 +17,11 @@ from icmformer.inference.roi import PixelClick, bounding_box, expand, whole
 from icmformer.models import network_config
 from icmformer.types import BoolMask, RGBImage
 from icmformer.weights import load
-from training.evaluation.benchmarks import EvalObject, Truth
-from training.evaluation.noc import TARGET_IOU, clicks_to
-from training.evaluation.object_results import Header, ObjectResult, evaluated_objects
-from training.evaluation.protocol import ScriptedAnnotator, as_served, pixel_middles, simulate
+
+from .benchmarks import EvalObject, Truth
+from .noc import TARGET_IOU, clicks_to
+from .object_results import Header, ObjectResult, evaluated_objects
+from .protocol import ScriptedAnnotator, as_served, pixel_middles, simulate
 
 _RIGHT, _MISSED, _EXTRA = (200, 200, 200), (225, 50, 45), (40, 95, 230)
 _POSITIVE, _NEGATIVE = (0, 130, 50), (0, 0, 0)

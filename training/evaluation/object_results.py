@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from icmformer.errors import ConfigError
-from training.evaluation.benchmarks import EvalObject, load_benchmark
+
+from .benchmarks import EvalObject, load_benchmark
 
 _LOG = "objects.jsonl"
 _EVALUATION = {"identity", "dataset", "root", "limit", "profile", "size", "served", "box", "target_iou"}

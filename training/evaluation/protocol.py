@@ -27,9 +27,10 @@ from icmformer.inference.roi import ROI, PixelClick, ZoomSettings, bounding_box,
 from icmformer.serving.client import Ask, ServedImage
 from icmformer.types import BoolMask, FloatMap
 from icmformer.weights.serving_defaults import THRESHOLD
-from training.evaluation.benchmarks import Truth
-from training.evaluation.noc import MAX_CLICKS
-from training.simulated_annotator import SimulatedAnnotator
+
+from ..simulated_annotator import SimulatedAnnotator
+from .benchmarks import Truth
+from .noc import MAX_CLICKS
 
 ClickOrder = Literal["ordered", "unordered"]
 """How a tool sends clicks: in their order (Label Studio), or as two lists whose mutual order is lost (CVAT)."""

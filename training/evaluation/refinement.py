@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from icmformer import Engine
 from icmformer.inference.engine import expected_iou
-from training.evaluation.benchmarks import EvalObject
-from training.evaluation.protocol import Stepwise, simulate
+
+from .benchmarks import EvalObject
+from .protocol import Stepwise, simulate
 
 _SCORES = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 1.01)
 

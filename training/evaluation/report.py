@@ -13,10 +13,11 @@ import numpy as np
 from icmformer.images.masks import overlay, write_image
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask, RGBImage
-from training.evaluation.benchmarks import Truth
-from training.evaluation.noc import MAX_CLICKS, area_under_curve, click_count, clicks_to, mean_iou, mean_iou_at
-from training.evaluation.object_results import ObjectResult
-from training.evaluation.protocol import pixel_middles
+
+from .benchmarks import Truth
+from .noc import MAX_CLICKS, area_under_curve, click_count, clicks_to, mean_iou, mean_iou_at
+from .object_results import ObjectResult
+from .protocol import pixel_middles
 
 TARGETS = (80, 85, 90, 95)
 

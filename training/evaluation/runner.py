@@ -26,10 +26,12 @@ from icmformer.serving.client import asker
 from icmformer.settings import Settings
 from icmformer.types import BoolMask
 from icmformer.weights import THRESHOLD
-from training.evaluation.benchmarks import EvalObject, Truth, load_benchmark
-from training.evaluation.noc import click_count
-from training.evaluation.object_results import Header, ObjectLog, ObjectResult
-from training.evaluation.protocol import (
+
+from ..simulated_annotator import SimulatedAnnotator
+from .benchmarks import EvalObject, Truth, load_benchmark
+from .noc import click_count
+from .object_results import Header, ObjectLog, ObjectResult
+from .protocol import (
     JitteredAnnotator,
     Predict,
     Stepwise,
@@ -38,9 +40,8 @@ from training.evaluation.protocol import (
     by_function,
     simulate,
 )
-from training.evaluation.report import OverlayStrip, write_results
-from training.evaluation.settings import EvaluationSettings
-from training.simulated_annotator import SimulatedAnnotator
+from .report import OverlayStrip, write_results
+from .settings import EvaluationSettings
 
 Size = tuple[int, int]
 

@@ -14,12 +14,13 @@ from icmformer.models import meta_network, network_config
 from icmformer.serving.client import model_of
 from icmformer.settings import Settings
 from icmformer.weights import Weights, load
-from training.evaluation.protocol import ClickOrder
+
+from .protocol import ClickOrder
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """The data set, the network, the annotator, and how the two meet: the options of `python -m training.evaluate`.
+    """The data set, the network, the annotator, and how the two meet: the options of `icmformer evaluate`.
 
     Attributes:
         target_iou: Where sessions stop; None makes all clicks.

@@ -11,9 +11,10 @@ from typing import Any
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.weights.serving_defaults import MIN_CROP_SIZE
-from training.evaluation.report import print_table
-from training.evaluation.runner import evaluate
-from training.evaluation.settings import EvaluationSettings
+
+from .report import print_table
+from .runner import evaluate
+from .settings import EvaluationSettings
 
 OBJECTS = {"GrabCut": 50, "Berkeley": 100, "DAVIS": 345, "SBD": 6671, "PascalVOC": 3427, "COCO_MVal": 800}
 """Objects of each benchmark, as published."""

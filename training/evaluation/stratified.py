@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from training.data.held_out import HELD_OUT_SETS
-from training.evaluation.benchmarks import EvalObject, ShardObject, Truth
-from training.evaluation.noc import click_count, mean_iou_at
-from training.evaluation.object_results import evaluated_objects
+from ..data.held_out import HELD_OUT_SETS
+from .benchmarks import EvalObject, ShardObject, Truth
+from .noc import click_count, mean_iou_at
+from .object_results import evaluated_objects
 
 _TARGETS = (0.8, 0.85, 0.9)
 THIN = 0.4

@@ -19,12 +19,13 @@ from icmformer.disk import writing
 from icmformer.errors import ConfigError, TrainingError
 from icmformer.settings import Settings
 from icmformer.weights import is_store, load
-from training.evaluation.noc import MAX_CLICKS, object_noc
-from training.evaluation.object_results import read_object_results
-from training.evaluation.runner import evaluate
-from training.evaluation.settings import EvaluationSettings
-from training.finetuning.settings import FinetuneSettings
-from training.finetuning.split import Part, Split
+
+from ..evaluation.noc import MAX_CLICKS, object_noc
+from ..evaluation.object_results import read_object_results
+from ..evaluation.runner import evaluate
+from ..evaluation.settings import EvaluationSettings
+from .settings import FinetuneSettings
+from .split import Part, Split
 
 Results = Mapping[str, Any]
 """What an evaluation found, as in results.json."""

@@ -15,9 +15,10 @@ from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError
-from training.finetuning.names import common_name, folder_of, joined_by_name
-from training.finetuning.photos import PreparedPhoto
-from training.finetuning.readers.reading_report import ReadingReport
+
+from .names import common_name, folder_of, joined_by_name
+from .photos import PreparedPhoto
+from .readers.reading_report import ReadingReport
 
 UNMATCHED = "photo whose path --group-by does not match: a group of its own"
 RULES = ("auto", "none", "folder")

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from training.finetuning.photos import PreparedPhoto
+from .photos import PreparedPhoto
 
 FRAMES, TILES, VARIANTS = "frames of one video", "tiles of one image", "variants of one photo"
 

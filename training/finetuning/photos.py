@@ -15,10 +15,11 @@ from tqdm import tqdm
 from icmformer.errors import ImageError
 from icmformer.images.reading import LoadedImage
 from icmformer.types import RGBImage
-from training.finetuning.readers.annotations import AnnotatedPhoto, Annotation, BadAnnotationError, Orientation
-from training.finetuning.readers.label_map import draw
-from training.finetuning.readers.orientation import frame_of
-from training.finetuning.readers.reading_report import ReadingReport
+
+from .readers.annotations import AnnotatedPhoto, Annotation, BadAnnotationError, Orientation
+from .readers.label_map import draw
+from .readers.orientation import frame_of
+from .readers.reading_report import ReadingReport
 
 _PALETTE = [channel for value in range(256) for channel in (value * 37 % 256, value * 91 % 256, value * 151 % 256)]
 

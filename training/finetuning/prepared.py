@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from icmformer.errors import ConfigError
-from training.finetuning.gate import replace_folder
-from training.finetuning.photos import prepare_photos
-from training.finetuning.readers.annotations import AnnotatedPhoto
-from training.finetuning.readers.detect import read_annotations
-from training.finetuning.readers.reading_report import ReadingReport
-from training.finetuning.settings import FinetuneSettings
-from training.finetuning.split import Split, split
+
+from .gate import replace_folder
+from .photos import prepare_photos
+from .readers.annotations import AnnotatedPhoto
+from .readers.detect import read_annotations
+from .readers.reading_report import ReadingReport
+from .settings import FinetuneSettings
+from .split import Split, split
 
 READING = "reading.jsonl"
 """File beside the parts: what was read, skipped and decided, each by name."""

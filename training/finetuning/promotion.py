@@ -10,7 +10,8 @@ from pathlib import Path
 
 from icmformer.errors import ConfigError, WeightsError
 from icmformer.weights import NONE_YET, CurrentChangedError, VersionStore, Weights, load, open_store, store_of
-from training.finetuning.settings import FinetuneSettings
+
+from .settings import FinetuneSettings
 
 PROMOTION = "promotion.json"
 """File in the run's folder: what became of its promoted weights in the store."""

@@ -17,12 +17,13 @@ from icmformer.errors import WeightsError
 from icmformer.images.masks import overlay
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask, RGBImage
-from training.evaluation.benchmarks import EvalObject, load_benchmark
-from training.evaluation.protocol import Stepwise, pixel_middles, simulate
-from training.finetuning.gate import Comparison, Results
-from training.finetuning.prepared import READING, Prepared
-from training.finetuning.settings import FinetuneSettings
-from training.finetuning.split import Split
+
+from ..evaluation.benchmarks import EvalObject, load_benchmark
+from ..evaluation.protocol import Stepwise, pixel_middles, simulate
+from .gate import Comparison, Results
+from .prepared import READING, Prepared
+from .settings import FinetuneSettings
+from .split import Split
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}td,th{padding:.25em .8em;text-align:left;border-bottom:1px solid #ddd}

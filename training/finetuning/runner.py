@@ -14,17 +14,18 @@ import yaml
 from icmformer.inference.profiles import find_device
 from icmformer.models import network_config
 from icmformer.weights import Weights, load, save
-from training.finetuning import gate
-from training.finetuning.gate import noc90
-from training.finetuning.prepared import Prepared, prepared
-from training.finetuning.progress import Progress, alone, told
-from training.finetuning.promotion import Promotion, bound, promote
-from training.finetuning.report import write_report
-from training.finetuning.settings import FinetuneSettings
-from training.finetuning.split import Part, Split
-from training.loop.checkpoints import CHECKPOINT, read_checkpoint
-from training.loop.config import load_config
-from training.loop.run import RunOptions, train
+
+from ..loop.checkpoints import CHECKPOINT, read_checkpoint
+from ..loop.config import load_config
+from ..loop.run import RunOptions, train
+from . import gate
+from .gate import noc90
+from .prepared import Prepared, prepared
+from .progress import Progress, alone, told
+from .promotion import Promotion, bound, promote
+from .report import write_report
+from .settings import FinetuneSettings
+from .split import Part, Split
 
 LEAST_SHARE = 0.0001
 """Share of the input a target covers at least: a team's objects are trained on however small they are."""

@@ -11,13 +11,14 @@ from typing import Any
 
 from icmformer.errors import ConfigError
 from icmformer.weights import Weights, version_of
-from training.data.folders import IMAGE_ENDINGS
-from training.finetuning.groups import check_rule
-from training.finetuning.projects.project import Project
-from training.finetuning.projects.snapshots import Snapshots
-from training.finetuning.readers.annotations import Orientation
-from training.finetuning.readers.detect import Export
-from training.finetuning.readers.files import folder_files
+
+from ..data.folders import IMAGE_ENDINGS
+from .groups import check_rule
+from .projects.project import Project
+from .projects.snapshots import Snapshots
+from .readers.annotations import Orientation
+from .readers.detect import Export
+from .readers.files import folder_files
 
 
 @dataclass(frozen=True)

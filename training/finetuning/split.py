@@ -16,9 +16,10 @@ import numpy as np
 
 from icmformer.errors import ConfigError
 from icmformer.weights.serving_defaults import MIN_CROP_SIZE
-from training.finetuning.groups import find_groups
-from training.finetuning.photos import PreparedPhoto
-from training.finetuning.readers.reading_report import ReadingReport
+
+from .groups import find_groups
+from .photos import PreparedPhoto
+from .readers.reading_report import ReadingReport
 
 Part = Literal["train", "choosing", "held_out"]
 PARTS: tuple[Part, ...] = get_args(Part)

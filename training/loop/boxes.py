@@ -8,7 +8,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.loop.clicks import ABSENT
+from .clicks import ABSENT
 
 NO_BOX = (-1, -1, -1, -1)
 _JITTER = 0.1

@@ -19,8 +19,9 @@ from icmformer.errors import WeightsError
 from icmformer.weights import save
 from icmformer.weights.quantise import Stored
 from icmformer.weights.serving_defaults import ServingDefaults
-from training.loop.config import as_mapping
-from training.loop.trainer import Trainer
+
+from .config import as_mapping
+from .trainer import Trainer
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 """Names in a run's folder: the last state, and the one with the fewest clicks on the validation images."""

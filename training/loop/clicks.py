@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from icmformer.errors import ConfigError
 from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask
-from training.simulated_annotator import any_pixel, deepest, distance_to_edge
+
+from ..simulated_annotator import any_pixel, deepest, distance_to_edge
 
 ABSENT = -1.0
 _KERNEL = np.ones((3, 3), np.uint8)

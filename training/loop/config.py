@@ -17,8 +17,9 @@ import yaml
 from icmformer.errors import ConfigError
 from icmformer.models import network_config
 from icmformer.weights.serving_defaults import ServingDefaults
-from training.loop.augmentation import AugmentConfig
-from training.loop.clicks import PointsConfig
+
+from .augmentation import AugmentConfig
+from .clicks import PointsConfig
 
 _WITHOUT_POINT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 1e-4, which YAML takes for a text
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from icmformer.inference.roi import PixelClick
-from training.loop.clicks import add_click
-from training.loop.samples import sample_rng
-from training.simulated_annotator import EXTRA, MISSED, sampled_click
+
+from ..simulated_annotator import EXTRA, MISSED, sampled_click
+from .clicks import add_click
+from .samples import sample_rng
 
 _BYTES_AT_ONCE = 2**28
 """For distances within rows, of which each wrong pixel takes eight bytes a column: of so many as fit at a time."""

@@ -18,12 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from icmformer.errors import ConfigError, UnreadableImageError
-from training.data.decoded import Decoded
-from training.loop.config import TrainConfig, stages
-from training.loop.corrections import Corrections
-from training.loop.samples import Batch, SampleSet, stack
-from training.loop.trainer import batches, worker_processes
-from training.loop.unreadable import too_many
+
+from ..data.decoded import Decoded
+from .config import TrainConfig, stages
+from .corrections import Corrections
+from .samples import Batch, SampleSet, stack
+from .trainer import batches, worker_processes
+from .unreadable import too_many
 
 CORRECTED = 64
 """Samples in the batch whose correcting clicks are timed."""

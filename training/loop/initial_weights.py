@@ -21,8 +21,9 @@ from icmformer.weights.store import open_safetensors
 from icmformer.weights.unpickle import TorchFile, not_weights
 from icmformer.weights.vit_backbones import CENTRED, Normalisation, read_google_vit
 from icmformer.weights.warm_start import warm_start
-from training.loop.initialisation import initialise_as_published
-from training.loop.timm_backbones import PREFIX, declared_normalisation, pretrained
+
+from .initialisation import initialise_as_published
+from .timm_backbones import PREFIX, declared_normalisation, pretrained
 
 AUGREG_PREFIX = "augreg:"
 """What goes before the file of a backbone that was trained with mean and standard deviation 0.5, as AugReg's were."""

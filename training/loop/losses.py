@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.simulated_annotator import IGNORE
+from ..simulated_annotator import IGNORE
 
 _EPS = 1e-12
 

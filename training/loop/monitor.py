@@ -16,7 +16,8 @@ from icmformer import Click
 from icmformer.disk import writing
 from icmformer.images.masks import overlay
 from icmformer.weights.serving_defaults import THRESHOLD
-from training.loop.trainer import StepResult
+
+from .trainer import StepResult
 
 SHOWN = 4
 _SCALARS_EVERY = 10  # steps, for TensorBoard; log.jsonl has all

@@ -14,7 +14,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from icmformer.errors import ConfigError
 from icmformer.models import ClickNetwork
-from training.loop.config import OptimConfig
+
+from .config import OptimConfig
 
 OptimizerStates = Mapping[str, Mapping[str, Tensor]]
 """What an optimiser keeps of each parameter, by its name."""

@@ -11,13 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from icmformer.errors import ConfigError, IcmformerError, UnreadableImageError
 from icmformer.models import ClickNetwork, meta_network
-from training.data.sources import Images, open_images
-from training.loop.config import TrainConfig, stages
-from training.loop.initial_weights import starting_network
-from training.loop.optimiser import learning_rate, parameter_groups
-from training.loop.processes import world_size
-from training.loop.samples import SampleSet
-from training.loop.unreadable import too_many
+
+from ..data.sources import Images, open_images
+from .config import TrainConfig, stages
+from .initial_weights import starting_network
+from .optimiser import learning_rate, parameter_groups
+from .processes import world_size
+from .samples import SampleSet
+from .unreadable import too_many
 
 OPENED = 50
 """Images that a dry run opens, where it takes no longer than some seconds."""

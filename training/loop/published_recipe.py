@@ -14,12 +14,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.objects import IGNORE, any_object, areas, without_stuff
-from training.data.records import ImageRecord, Place
-from training.data.sbd_voc import SBD, without_slivers
-from training.loop.augmentation import AugmentConfig
-from training.loop.clicks import published_clicks
-from training.loop.config import TrainConfig
+from ..data.objects import IGNORE, any_object, areas, without_stuff
+from ..data.records import ImageRecord, Place
+from ..data.sbd_voc import SBD, without_slivers
+from .augmentation import AugmentConfig
+from .clicks import published_clicks
+from .config import TrainConfig
 
 STOCHASTIC_DEPTH = 0.2
 """Rate at the last of Swin's blocks; plain ViTs have none."""

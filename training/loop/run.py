@@ -18,19 +18,20 @@ from icmformer.diagnosis.machine import free_memory
 from icmformer.errors import ConfigError, DiskFullError, IcmformerError, TrainingError, UnreadableImageError
 from icmformer.inference.backends.torch import first_line, from_compiler, out_of_memory
 from icmformer.inference.profiles import find_device
-from training.data.decoded import Decoded
-from training.data.sources import Images, open_images
-from training.loop.checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
-from training.loop.config import TrainConfig, can_anneal
-from training.loop.feed import FeedFigures, measure_feed
-from training.loop.initial_weights import starting_network
-from training.loop.monitor import Monitor
-from training.loop.plan import check
-from training.loop.processes import Processes, joined, on_signals
-from training.loop.samples import Batch, SampleSet
-from training.loop.trainer import StepResult, Trainer, batches
-from training.loop.unreadable import Unreadable
-from training.loop.validation import Validation
+
+from ..data.decoded import Decoded
+from ..data.sources import Images, open_images
+from .checkpoints import BEST, CHECKPOINT, CheckpointWriter, load_checkpoint
+from .config import TrainConfig, can_anneal
+from .feed import FeedFigures, measure_feed
+from .initial_weights import starting_network
+from .monitor import Monitor
+from .plan import check
+from .processes import Processes, joined, on_signals
+from .samples import Batch, SampleSet
+from .trainer import StepResult, Trainer, batches
+from .unreadable import Unreadable
+from .validation import Validation
 
 _MOST_GIGABYTES = 100_000
 

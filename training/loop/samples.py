@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from icmformer.errors import ConfigError, IcmformerError, TrainingError, UnreadableImageError
-from training.data.objects import any_object, pick_object, without_stuff
-from training.data.records import ImageSource
-from training.loop.augmentation import OTHER, colour, view
-from training.loop.boxes import NO_BOX, box_prompt
-from training.loop.clicks import first_clicks
-from training.loop.config import TrainConfig
-from training.loop.published_recipe import published_sample
+
+from ..data.objects import any_object, pick_object, without_stuff
+from ..data.records import ImageSource
+from .augmentation import OTHER, colour, view
+from .boxes import NO_BOX, box_prompt
+from .clicks import first_clicks
+from .config import TrainConfig
+from .published_recipe import published_sample
 
 _ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
 _UNREADABLE_IN_A_ROW = 100  # so many alone are enough: the disk is away, say, and each takes its time to fail

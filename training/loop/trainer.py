@@ -23,14 +23,15 @@ from icmformer.layers.blocks import SwinBlock
 from icmformer.models import ClickNetwork, ImageFeatures, build_network
 from icmformer.models.swin import ICMFormerSwin
 from icmformer.weights.serving_defaults import THRESHOLD
-from training.loop.boxes import ellipses
-from training.loop.clicks import used_slots
-from training.loop.config import Stage, TrainConfig, stages
-from training.loop.corrections import Corrections
-from training.loop.gradient_checkpointing import checkpoint_blocks
-from training.loop.initialisation import initialise_as_published
-from training.loop.losses import AdaptiveIoU, normalized_focal_loss
-from training.loop.optimiser import (
+
+from .boxes import ellipses
+from .clicks import used_slots
+from .config import Stage, TrainConfig, stages
+from .corrections import Corrections
+from .gradient_checkpointing import checkpoint_blocks
+from .initialisation import initialise_as_published
+from .losses import AdaptiveIoU, normalized_focal_loss
+from .optimiser import (
     AveragedWeights,
     OptimizerStates,
     learning_rate,
@@ -38,8 +39,8 @@ from training.loop.optimiser import (
     make_optimizer,
     optimizer_state,
 )
-from training.loop.published_recipe import STOCHASTIC_DEPTH
-from training.loop.samples import Batch, RunSampler, Sample, SampleSet, collate
+from .published_recipe import STOCHASTIC_DEPTH
+from .samples import Batch, RunSampler, Sample, SampleSet, collate
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from icmformer.inference.predictor import Predictor
 from icmformer.inference.roi import ZoomSettings
 from icmformer.models import ClickNetwork
 from icmformer.weights import THRESHOLD
-from training.evaluation.benchmarks import EvalObject, readable_objects, unreadable_object
-from training.evaluation.noc import mean_iou_at
-from training.evaluation.protocol import Stepwise, simulate
-from training.evaluation.report import summarise
-from training.loop.processes import Processes
+
+from ..evaluation.benchmarks import EvalObject, readable_objects, unreadable_object
+from ..evaluation.noc import mean_iou_at
+from ..evaluation.protocol import Stepwise, simulate
+from ..evaluation.report import summarise
+from .processes import Processes
 
 
 class Validation:

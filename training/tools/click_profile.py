@@ -13,7 +13,8 @@ from icmformer.inference.backends import openvino as openvino_backend
 from icmformer.inference.backends.openvino import OpenVINOBackend
 from icmformer.settings import Settings
 from icmformer.weights import load
-from training.tools.published_path import PublishedViT, plain_vit
+
+from .published_path import PublishedViT, plain_vit
 
 _TOP = 5
 

@@ -23,8 +23,9 @@ from icmformer.inference.roi import PixelClick, ZoomSettings
 from icmformer.models.vit import ICMFormerViT
 from icmformer.types import RGBImage
 from icmformer.weights import Weights
-from training.evaluation.protocol import Stepwise
-from training.tools.published_path import PublishedViT
+
+from ..evaluation.protocol import Stepwise
+from .published_path import PublishedViT
 
 _NETWORK_STAGES = ("encode", "decode", "wait")
 

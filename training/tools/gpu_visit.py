@@ -21,13 +21,16 @@ import torch
 from icmformer.errors import ConfigError
 from icmformer.inference.profiles import find_device
 from icmformer.models import meta_network
-from training.data.sources import open_images
-from training.loop.checkpoints import CHECKPOINT, export
-from training.loop.config import can_anneal, load_config
-from training.loop.initial_weights import starting_network
-from training.loop.processes import on_signals
-from training.loop.samples import SampleSet
-from training.tools.pieces import split
+
+from ..data.sources import open_images
+from ..loop.checkpoints import CHECKPOINT, export
+from ..loop.config import can_anneal, load_config
+from ..loop.initial_weights import starting_network
+from ..loop.processes import on_signals
+from ..loop.samples import SampleSet
+from .pieces import split
+
+_TRAINING = __package__.rpartition(".")[0]  # this package, by the name that it has here
 
 NETWORKS = ("starter", *(f"random:icmformer_vit_{size}448" for size in ("base", "large", "huge")))
 """What is timed, one after the other: each writes its own figures."""
@@ -188,7 +191,17 @@ def _feed(options: VisitOptions, until: float) -> Iterator[_Command]:
 def _bench(options: VisitOptions, until: float) -> Iterator[_Command]:
     for name in NETWORKS:
         short = name.removeprefix("random:").removeprefix("icmformer_")
-        words = ["training.bench", "--device", options.device, "--weights", name, "--megapixels", "1", "--repeats", "5"]
+        words = [
+            f"{_TRAINING}.bench",
+            "--device",
+            options.device,
+            "--weights",
+            name,
+            "--megapixels",
+            "1",
+            "--repeats",
+            "5",
+        ]
         words += [
             "--clients",
             "1",
@@ -215,7 +228,7 @@ def _train(options: VisitOptions, until: float) -> Iterator[_Command]:
 
 def _training(options: VisitOptions) -> list[str]:
     workers = max(cores() - 2, 1) if options.workers is None else options.workers
-    return ["training.train", str(options.config), "--data-root", str(options.data_root), "--workers", str(workers)]
+    return [f"{_TRAINING}.train", str(options.config), "--data-root", str(options.data_root), "--workers", str(workers)]
 
 
 def cores() -> int:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from icmformer.errors import ConfigError
-from training.evaluation.object_results import read_lines
+
+from ..evaluation.object_results import read_lines
 
 _PAUSE = 10
 """Median steps without a step from which on a run was not running."""

@@ -13,11 +13,12 @@ from skimage import data as skimage_data
 
 from icmformer.images.masks import write_image
 from icmformer.weights import load
-from training.evaluation.benchmarks import load_benchmark
-from training.evaluation.protocol import trace
-from training.loop.checkpoints import CHECKPOINT, export
-from training.loop.config import load_config
-from training.loop.run import RunOptions, train
+
+from ..evaluation.benchmarks import load_benchmark
+from ..evaluation.protocol import trace
+from ..loop.checkpoints import CHECKPOINT, export
+from ..loop.config import load_config
+from ..loop.run import RunOptions, train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "overfit.yaml"
 _PERSON = (

@@ -15,11 +15,12 @@ from icmformer.inference.backends import openvino as openvino_backend
 from icmformer.inference.profiles import PROFILES, find_arithmetic, find_device, find_runtime
 from icmformer.settings import Settings
 from icmformer.weights import load
-from training.tools.click_times import click_times, published_click, sample_image, times_ms
-from training.tools.machine import machine
-from training.tools.peers import installed, peers
-from training.tools.published_path import plain_vit
-from training.tools.throughput import throughput, workers_throughput
+
+from .click_times import click_times, published_click, sample_image, times_ms
+from .machine import machine
+from .peers import installed, peers
+from .published_path import plain_vit
+from .throughput import throughput, workers_throughput
 
 PUBLISHED = "random:icmformer_vit_base448"
 _PEER_REPEATS = 3  # a click of theirs can take half a minute

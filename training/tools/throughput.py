@@ -17,7 +17,8 @@ import torch
 
 from icmformer import Click, Engine, LoadedImage, memory
 from icmformer.weights import Weights, load
-from training.tools.click_times import clicks_on, milliseconds, sample_image
+
+from .click_times import clicks_on, milliseconds, sample_image
 
 _READY_SECONDS = 300  # for the slowest worker to load
 _ROUNDS = 3  # of each figure, in turn: a machine's speed drifts

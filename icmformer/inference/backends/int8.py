@@ -56,7 +56,7 @@ def quantise(model: Any, ranges: Mapping[str, Range], named: str) -> None:
     if {node.get_friendly_name() for node in nodes} != ranges.keys():
         raise RangesError(
             f"{named} has int8 ranges of a network that was converted otherwise: measure them again with "
-            "python -m training.quantise, or set ICMFORMER_PRECISION=fp32"
+            "python -m icmformer.applications.training.quantise, or set ICMFORMER_PRECISION=fp32"
         )
     rounded: dict[tuple[str, int], Any] = {}
     for node in nodes:

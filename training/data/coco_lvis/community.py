@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
-from training.data.coco_lvis.rules import Object
-from training.data.packed_mask import PackedMask
+
+from ..packed_mask import PackedMask
+from .rules import Object
 
 _RECONSTRUCT, _SCALAR = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]  # what NumPy's pickles call
 

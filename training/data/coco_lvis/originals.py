@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError, ImageError
 from icmformer.images.reading import DEFAULT_MAX_PIXELS, decode_image
-from training.data.coco_segmentation import encode
-from training.data.outlines import BadAnnotationError, entry_id, whole_number
-from training.data.packed_mask import PackedMask
+
+from ..coco_segmentation import encode
+from ..outlines import BadAnnotationError, entry_id, whole_number
+from ..packed_mask import PackedMask
 
 _NO_PIXEL = "no pixel of the image"
 _LONGEST_SIDE = 65_535  # of JPEG

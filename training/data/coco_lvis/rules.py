@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from icmformer.types import BoolMask
-from training.data.packed_mask import PackedMask
+
+from ..packed_mask import PackedMask
 
 MIN_AREA = 80
 MIN_STUFF = 500

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from icmformer.images.reading import read_image
-from training.data.records import ImageRecord, Place
+
+from ..records import ImageRecord, Place
 
 FORMAT = "icmformer-layers-1"
 

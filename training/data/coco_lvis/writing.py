@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.disk import writing
-from training.data.coco_lvis.rules import Mask, Object, Shape
+
+from .rules import Mask, Object, Shape
 
 _MOST = 254  # 255 means ignored everywhere
 

@@ -9,7 +9,8 @@ from icmformer.errors import ConfigError
 from icmformer.fetching.addresses import Site
 from icmformer.fetching.settings import CvatSettings, FetchSettings
 from icmformer.serving.errors import RequestError
-from training.finetuning.projects.project import Project
+
+from .project import Project
 
 
 def project_of(
@@ -60,7 +61,7 @@ def project_of(
     if number < 1:
         raise ConfigError(f"--{kinds[0]} must be a number from 1 on, got {number}")
     if label_studio is not None:
-        from training.finetuning.projects.label_studio import LabelStudioProject
+        from .label_studio import LabelStudioProject
 
         if accepted and predictions:
             raise ConfigError("--accepted and --predictions contradict each other: nobody has accepted a prediction")
@@ -73,7 +74,7 @@ def project_of(
         return LabelStudioProject.from_settings(settings, number, accepted, predictions)
     if predictions:
         raise ConfigError("--predictions goes with Label Studio; CVAT has none")
-    from training.finetuning.projects.cvat import CvatProject, Kind
+    from .cvat import CvatProject, Kind
 
     kind: Kind = "project" if project is not None else "task" if task is not None else "job"
     own = CvatSettings.from_environment({**os.environ, "CVAT_HOST": cvat or ""})

@@ -15,12 +15,13 @@ from icmformer.disk import writing
 from icmformer.fetching.cvat import Cvat, CvatError
 from icmformer.fetching.filecache import FileCache
 from icmformer.fetching.settings import CvatSettings
-from training.finetuning.projects.cvat_job import CvatJob
-from training.finetuning.projects.project import MARK, read_file, write_file
-from training.finetuning.readers.annotations import AnnotatedPhoto, AnnotationError, Photo
-from training.finetuning.readers.choice import choose
-from training.finetuning.readers.cvat_parts import CvatPart, annotations_of
-from training.finetuning.readers.reading_report import ReadingReport
+
+from ..readers.annotations import AnnotatedPhoto, AnnotationError, Photo
+from ..readers.choice import choose
+from ..readers.cvat_parts import CvatPart, annotations_of
+from ..readers.reading_report import ReadingReport
+from .cvat_job import CvatJob
+from .project import MARK, read_file, write_file
 
 Kind = Literal["task", "job", "project"]
 _JOBS = "jobs.json"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from training.finetuning.readers.cvat_meta import CvatTask, iso_time, stated_size
-from training.finetuning.readers.cvat_parts import INTERPOLATED, CvatPart, part
-from training.finetuning.readers.cvat_shapes import OUTLINES, CvatShape
-from training.finetuning.readers.reading_report import ReadingReport
+from ..readers.cvat_meta import CvatTask, iso_time, stated_size
+from ..readers.cvat_parts import INTERPOLATED, CvatPart, part
+from ..readers.cvat_shapes import OUTLINES, CvatShape
+from ..readers.reading_report import ReadingReport
 
 UNREVIEWED = "an automatic shape that nobody has looked through"
 _STEP = re.compile(r"step=(\d+)")

@@ -17,12 +17,13 @@ from icmformer.fetching.label_studio import LabelStudio
 from icmformer.fetching.label_studio_tasks import LabelStudioGoneError, PatientStudio, pages
 from icmformer.fetching.settings import FetchSettings
 from icmformer.serving.errors import FetchError, RequestError
-from training.finetuning.projects.project import MARK, read_file, write_file
-from training.finetuning.readers.annotations import AnnotatedPhoto, AnnotationError
-from training.finetuning.readers.choice import choose
-from training.finetuning.readers.label_studio import read_label_studio
-from training.finetuning.readers.label_studio.fetched import AddressBook
-from training.finetuning.readers.reading_report import ReadingReport
+
+from ..readers.annotations import AnnotatedPhoto, AnnotationError
+from ..readers.choice import choose
+from ..readers.label_studio import read_label_studio
+from ..readers.label_studio.fetched import AddressBook
+from ..readers.reading_report import ReadingReport
+from .project import MARK, read_file, write_file
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Seconds between tries: Label Studio takes a minute or so to start again."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from icmformer.disk import flush, writing
-from training.finetuning.readers.annotations import AnnotatedPhoto, AnnotationError
-from training.finetuning.readers.reading_report import ReadingReport
+
+from ..readers.annotations import AnnotatedPhoto, AnnotationError
+from ..readers.reading_report import ReadingReport
 
 MARK = "complete.json"
 """File of a snapshot that is whole."""

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.finetuning.projects.project import MARK, Project
+from .project import MARK, Project
 
 _STALE = 3600.0  # seconds after which a refresh that was stopped begins anew: the project has changed since
 

@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 from icmformer.errors import ConfigError
 from icmformer.images.display import ShownBy
 from icmformer.types import BoolMask
-from training.data.outlines import BadAnnotationError as BadAnnotationError  # for all readers
+
+from ...data.outlines import BadAnnotationError as BadAnnotationError  # for all readers
 
 Orientation = Literal["upright", "stored"]
 """The frame of an annotation's coordinates: the photo as its EXIF orientation says it is shown, or as it is stored."""

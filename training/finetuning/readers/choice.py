@@ -6,9 +6,9 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable
 
-from training.finetuning.readers.annotations import AnnotatedPhoto
-from training.finetuning.readers.photo_finder import NO_PHOTO, SEVERAL_PHOTOS, PhotoFinder, common_tail, name_parts
-from training.finetuning.readers.reading_report import ReadingReport
+from .annotations import AnnotatedPhoto
+from .photo_finder import NO_PHOTO, SEVERAL_PHOTOS, PhotoFinder, common_tail, name_parts
+from .reading_report import ReadingReport
 
 ANNOTATED_AGAIN = "photo annotated several times"
 

@@ -11,17 +11,18 @@ from typing import Any
 from urllib.parse import unquote
 
 from icmformer.types import BoolMask
-from training.data.coco_segmentation import NO_OUTLINE, decode, outlines_nothing
-from training.data.outlines import entry_id, whole_number
-from training.finetuning.readers.annotations import (
+
+from ...data.coco_segmentation import NO_OUTLINE, decode, outlines_nothing
+from ...data.outlines import entry_id, whole_number
+from .annotations import (
     AnnotatedPhoto,
     Annotation,
     AnnotationError,
     BadAnnotationError,
     Photo,
 )
-from training.finetuning.readers.photo_finder import NO_PHOTO, PhotoFinder, data_address, name_parts
-from training.finetuning.readers.reading_report import ReadingReport
+from .photo_finder import NO_PHOTO, PhotoFinder, data_address, name_parts
+from .reading_report import ReadingReport
 
 _LONGEST_NAME = 4096
 _LONGEST_TOLD = 80

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-from training.finetuning.readers.annotations import (
+from .annotations import (
     AnnotatedPhoto,
     AnnotationError,
     BadAnnotationError,
     Photo,
 )
-from training.finetuning.readers.cvat_meta import CvatTask, read_tasks, stated_size
-from training.finetuning.readers.cvat_parts import INTERPOLATED, CvatPart, annotations_of, part
-from training.finetuning.readers.cvat_shapes import OUTLINES, CvatShape, as_number
-from training.finetuning.readers.photo_finder import PhotoFinder
-from training.finetuning.readers.reading_report import ReadingReport
+from .cvat_meta import CvatTask, read_tasks, stated_size
+from .cvat_parts import INTERPOLATED, CvatPart, annotations_of, part
+from .cvat_shapes import OUTLINES, CvatShape, as_number
+from .photo_finder import PhotoFinder
+from .reading_report import ReadingReport
 
 NO_NAMES = "a track of a task of images"
 _LAST_FRAME = 1e9

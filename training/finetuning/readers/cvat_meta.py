@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from training.finetuning.readers.cvat_shapes import as_number
+from .cvat_shapes import as_number
 
 _FRAME = re.compile(r"^frame_\d{6,}(\.\w+)?$", re.IGNORECASE)
 _LONGEST_SIDE = 1e7

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.finetuning.readers.annotations import Annotation
-from training.finetuning.readers.cvat_shapes import OUTLINES, CvatShape, as_number
-from training.finetuning.readers.reading_report import ReadingReport
+from .annotations import Annotation
+from .cvat_shapes import OUTLINES, CvatShape, as_number
+from .reading_report import ReadingReport
 
 INTERPOLATED = "interpolated between keyframes"
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.types import BoolMask
-from training.data.outlines import finite
-from training.finetuning.readers.annotations import BadAnnotationError
-from training.finetuning.readers.shapes import Ellipse, Polygon
+
+from ...data.outlines import finite
+from .annotations import BadAnnotationError
+from .shapes import Ellipse, Polygon
 
 OUTLINES = ("mask", "polygon", "ellipse")
 _NO_NUMBER = "a coordinate that is no number"

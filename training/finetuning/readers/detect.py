@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from training.finetuning.readers.annotations import AnnotatedPhoto, AnnotationError
-from training.finetuning.readers.choice import choose
-from training.finetuning.readers.coco import is_coco, read_coco
-from training.finetuning.readers.cvat import is_cvat, parse_cvat, read_cvat
-from training.finetuning.readers.files import ANNOTATION_SUFFIXES, Files, folder_files, unpacked
-from training.finetuning.readers.label_studio import is_label_studio, read_label_studio
-from training.finetuning.readers.mask_folder import has_mask_folder, read_mask_folder
-from training.finetuning.readers.photo_finder import PhotoFinder, name_parts
-from training.finetuning.readers.reading_report import ReadingReport
+from .annotations import AnnotatedPhoto, AnnotationError
+from .choice import choose
+from .coco import is_coco, read_coco
+from .cvat import is_cvat, parse_cvat, read_cvat
+from .files import ANNOTATION_SUFFIXES, Files, folder_files, unpacked
+from .label_studio import is_label_studio, read_label_studio
+from .mask_folder import has_mask_folder, read_mask_folder
+from .photo_finder import PhotoFinder, name_parts
+from .reading_report import ReadingReport
 
 _UNKNOWN = "is no export that is known: COCO JSON, Label Studio JSON, CVAT XML, or a folder of images/ and masks/"
 _LARGEST = 4 << 30

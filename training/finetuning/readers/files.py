@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from icmformer.errors import DiskFullError
-from training.data.folders import IMAGE_ENDINGS, is_left_by_a_system
-from training.finetuning.readers.annotations import AnnotationError
-from training.finetuning.readers.reading_report import ReadingReport
+
+from ...data.folders import IMAGE_ENDINGS, is_left_by_a_system
+from .annotations import AnnotationError
+from .reading_report import ReadingReport
 
 Files = Mapping[str, Path]
 """Files by their path within the export, with forward slashes."""

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmformer.types import BoolMask
-from training.data.objects import IGNORE, MOST_OBJECTS
-from training.finetuning.readers.annotations import AnnotatedPhoto, Annotation, BadAnnotationError
-from training.finetuning.readers.reading_report import ReadingReport
+
+from ...data.objects import IGNORE, MOST_OBJECTS
+from .annotations import AnnotatedPhoto, Annotation, BadAnnotationError
+from .reading_report import ReadingReport
 
 TOO_MANY = f"objects beyond the largest {MOST_OBJECTS} of a photo"
 

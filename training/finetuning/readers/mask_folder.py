@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from icmformer.errors import ConfigError
 from icmformer.types import BoolMask
-from training.data.folders import IMAGE_ENDINGS
-from training.data.label_masks import LabelMask, read_label_mask
-from training.data.objects import IGNORE
-from training.finetuning.readers.annotations import AnnotatedPhoto, Annotation, BadAnnotationError, Photo
-from training.finetuning.readers.files import Files
-from training.finetuning.readers.label_map import TOO_MANY
-from training.finetuning.readers.reading_report import ReadingReport
+
+from ...data.folders import IMAGE_ENDINGS
+from ...data.label_masks import LabelMask, read_label_mask
+from ...data.objects import IGNORE
+from .annotations import AnnotatedPhoto, Annotation, BadAnnotationError, Photo
+from .files import Files
+from .label_map import TOO_MANY
+from .reading_report import ReadingReport
 
 
 def has_mask_folder(files: Files) -> bool:

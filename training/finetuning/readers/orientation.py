@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.finetuning.readers.annotations import BadAnnotationError, Orientation, Photo
-from training.finetuning.readers.reading_report import ReadingReport
+from .annotations import BadAnnotationError, Orientation, Photo
+from .reading_report import ReadingReport
 
 _TAG = 0x0112
 _TURNS = {  # EXIF orientation -> what makes the stored picture upright, as in PIL.ImageOps.exif_transpose

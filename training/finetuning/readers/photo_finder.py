@@ -15,10 +15,10 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
-from training.data.folders import IMAGE_ENDINGS
-from training.finetuning.readers.annotations import BadAnnotationError
-from training.finetuning.readers.files import Files, folder_files
-from training.finetuning.readers.reading_report import ReadingReport
+from ...data.folders import IMAGE_ENDINGS
+from .annotations import BadAnnotationError
+from .files import Files, folder_files
+from .reading_report import ReadingReport
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from icmformer.types import BoolMask
-from training.data.outlines import BadAnnotationError, checked_points, finite, polygon_mask
+
+from ...data.outlines import BadAnnotationError, checked_points, finite, polygon_mask
 
 
 @dataclass(frozen=True)

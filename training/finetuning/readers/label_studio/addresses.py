@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from urllib.parse import unquote, unquote_plus
 
-from training.data.folders import IMAGE_ENDINGS
+from ....data.folders import IMAGE_ENDINGS
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.\-]*://", re.IGNORECASE)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)", re.IGNORECASE | re.DOTALL)

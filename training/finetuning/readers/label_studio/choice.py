@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from training.finetuning.readers.label_studio.shapes import OUTLINES, kind_of
-from training.finetuning.readers.reading_report import ReadingReport
+from ..reading_report import ReadingReport
+from .shapes import OUTLINES, kind_of
 
 
 @dataclass(frozen=True)

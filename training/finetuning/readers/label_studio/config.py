@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.finetuning.readers.annotations import AnnotationError
+from ..annotations import AnnotationError
 
 _FIELD = re.compile(r"\$([\w\[\].]+)")
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[([^.\[\]]+)\]")

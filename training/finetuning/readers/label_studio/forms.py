@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.finetuning.readers.annotations import AnnotationError
-from training.finetuning.readers.label_studio.addresses import may_be_photo
+from ..annotations import AnnotationError
+from .addresses import may_be_photo
 
 FLAT = "from_json_min"
 """Key of a task that came from JSON-MIN, whose regions do not say what image they are on."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.finetuning.readers.annotations import (
+from ..annotations import (
     AnnotatedPhoto,
     Annotation,
     AnnotationError,
@@ -17,15 +17,15 @@ from training.finetuning.readers.annotations import (
     Photo,
     Shape,
 )
-from training.finetuning.readers.label_studio.addresses import names
-from training.finetuning.readers.label_studio.choice import Chosen, choose, text_of
-from training.finetuning.readers.label_studio.config import LabellingConfig
-from training.finetuning.readers.label_studio.fetched import AddressBook
-from training.finetuning.readers.label_studio.forms import FLAT, label_studio_tasks
-from training.finetuning.readers.label_studio.shapes import OUTLINES, geometry, kind_of, shape_of
-from training.finetuning.readers.label_studio.task_photos import Found, Images, Target, TaskPhotos, Uploads
-from training.finetuning.readers.photo_finder import PhotoFinder
-from training.finetuning.readers.reading_report import ReadingReport
+from ..photo_finder import PhotoFinder
+from ..reading_report import ReadingReport
+from .addresses import names
+from .choice import Chosen, choose, text_of
+from .config import LabellingConfig
+from .fetched import AddressBook
+from .forms import FLAT, label_studio_tasks
+from .shapes import OUTLINES, geometry, kind_of, shape_of
+from .task_photos import Found, Images, Target, TaskPhotos, Uploads
 
 _LARGEST = 1_000_000
 _UNREADABLE = "region that cannot be read"

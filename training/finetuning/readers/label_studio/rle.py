@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.finetuning.readers.annotations import BadAnnotationError
+from ..annotations import BadAnnotationError
 
 _KIND = "a brush mask that is damaged"
 _HEADER_BITS = 32 + 5 + 4 * 4

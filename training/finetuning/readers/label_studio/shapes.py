@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from icmformer.types import BoolMask
-from training.data.outlines import checked_points, finite, polygon_mask
-from training.finetuning.readers.annotations import BadAnnotationError, Shape
-from training.finetuning.readers.label_studio.rle import decode_rle
-from training.finetuning.readers.photo_finder import data_address
-from training.finetuning.readers.shapes import Ellipse
+
+from ....data.outlines import checked_points, finite, polygon_mask
+from ..annotations import BadAnnotationError, Shape
+from ..photo_finder import data_address
+from ..shapes import Ellipse
+from .rle import decode_rle
 
 _OTHER_SIZE = "a mask of another size than its photo"
 _NO_NUMBER = "a coordinate that is no number"

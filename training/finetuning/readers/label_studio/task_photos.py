@@ -12,12 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from training.finetuning.readers.annotations import BadAnnotationError
-from training.finetuning.readers.label_studio.addresses import as_uploaded, is_data, may_be_photo, names, without_prefix
-from training.finetuning.readers.label_studio.config import LabellingConfig, task_value
-from training.finetuning.readers.label_studio.fetched import AddressBook
-from training.finetuning.readers.photo_finder import NO_PHOTO, PhotoFinder, data_address, fits
-from training.finetuning.readers.reading_report import ReadingReport
+from ..annotations import BadAnnotationError
+from ..photo_finder import NO_PHOTO, PhotoFinder, data_address, fits
+from ..reading_report import ReadingReport
+from .addresses import as_uploaded, is_data, may_be_photo, names, without_prefix
+from .config import LabellingConfig, task_value
+from .fetched import AddressBook
 
 NOT_TOLD = "which photo is meant is not told"
 _HELP = "give the project's labelling config with --label-config"
