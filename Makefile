@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow test-gpu lint format bench studio demo demo-reset e2e bench-rle bench-cvat function sbom audit overfit starter starter-bundle clean
+.PHONY: help version wheel setup test test-slow test-gpu lint format bench studio demo demo-reset e2e bench-rle bench-cvat function sbom audit overfit starter starter-bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,14 @@ lint: $(STAMP) ## check style and types
 format: $(STAMP) ## format the code
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
+
+wheel: $(STAMP) ## build the wheel and the source distribution into dist/, and check that both give the same package
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m release.same_wheel dist
+
+version: $(STAMP) ## check that all texts name one version, or set it: make version VERSION=0.2.0
+	@$(BIN)/python -m release.version $(VERSION)
 
 bench: $(STAMP) ## measure what a click costs, as ratios within one run
 	$(BIN)/python -m training.bench
@@ -115,4 +123,4 @@ starter-bundle: $(STAMP) ## put the weights that `make starter` trained into the
 	cp runs/rounded/* icmformer/assets/starter/
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .venv-label-studio $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) .venv-label-studio $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site

@@ -18,6 +18,7 @@ class ScaledConv(nn.Module):
         super().__init__()
         self.stride = stride
         self.groups = groups
+        self.padding = kernel // 2
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel, kernel))
         self.scale = nn.Parameter(torch.ones(out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -25,7 +26,7 @@ class ScaledConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.scale[:, None, None, None]
-        return F.conv2d(x, weight, self.bias, self.stride, self.weight.shape[-1] // 2, groups=self.groups)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
 
 
 class InvertedResidual(nn.Module):
