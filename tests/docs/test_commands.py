@@ -216,7 +216,7 @@ ACTIVATE = "source .venv/bin/activate\n"
 def test_the_quick_start_reaches_masks(workshop, written):
     """The function served by make, clicked on by the command line, curl and Python; and the command line alone."""
     port = free_port(0)
-    function = written("README.md", "make function PORT=8090").replace("make ", "make -o .venv/.installed ")
+    function = written("docs/quick_start.md", "make function PORT=8090").replace("make ", "make -o .venv/.installed ")
     server = subprocess.Popen(
         ["bash", "-ec", f"exec {function.replace('8090', str(port))}"],
         cwd=workshop,
@@ -234,13 +234,13 @@ def test_the_quick_start_reaches_masks(workshop, written):
                 assert server.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
-        shell(workshop, written("README.md", "--server http").replace("8090", str(port)))
+        shell(workshop, written("docs/quick_start.md", "--server http").replace("8090", str(port)))
         served = np.asarray(Image.open(workshop / "mask.png"))
         assert 0.01 < (served > 0).mean() < 0.5
-        shell(workshop, ACTIVATE + written("README.md", "icmformer segment photo.jpg --click 300,200 -o"))
+        shell(workshop, ACTIVATE + written("docs/quick_start.md", "icmformer segment photo.jpg --click 300,200 -o"))
         np.testing.assert_array_equal(np.asarray(Image.open(workshop / "mask.png")), served)
         assert Image.open(workshop / "look.jpg").size == (600, 400)
-        assert "all is well" in shell(workshop, ACTIVATE + written("README.md", "icmformer doctor"))
+        assert "all is well" in shell(workshop, ACTIVATE + written("docs/quick_start.md", "icmformer doctor"))
 
         asked = written("docs/performance.md", "curl").replace("8090", str(port))
         asked = asked.replace(f"make function PORT={port} &", "")
@@ -262,11 +262,11 @@ def run_python(folder, text):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readmes_commands_and_python_run(workshop, written):
+def test_the_quick_starts_other_commands_and_python_run(workshop, written):
     shutil.copy(ROOT / "docs/figures/label_studio.jpg", workshop / "photo.jpg")
-    shell(workshop, ACTIVATE + written("README.md", "--negative"))
+    shell(workshop, ACTIVATE + written("docs/quick_start.md", "--negative"))
     assert (workshop / "mask.png").is_file()
-    run_python(workshop, written("README.md", "engine", "python") + "\nassert result.mask.any() and polygons")
+    run_python(workshop, written("docs/quick_start.md", "engine", "python") + "\nassert result.mask.any() and polygons")
 
 
 def test_weights_are_converted_as_written(workshop, written):
