@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help version wheel setup test test-slow test-gpu lint format bench studio demo demo-reset e2e bench-rle bench-cvat function sbom audit overfit starter starter-bundle clean
+.PHONY: help version wheel docs docs-serve setup test test-slow test-gpu lint format bench studio demo demo-reset e2e bench-rle bench-cvat function sbom audit overfit starter starter-bundle clean
 
 help: ## list the commands
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 ifneq ($(TORCH_INDEX_URL),)
 	$(BIN)/python -m pip install --no-deps --constraint $(CONSTRAINTS) --index-url $(TORCH_INDEX_URL) torch
 endif
-	$(BIN)/python -m pip install --progress-bar on --constraint $(CONSTRAINTS) --editable '.[test,lint]'
+	$(BIN)/python -m pip install --progress-bar on --constraint $(CONSTRAINTS) --editable '.[test,lint,docs]'
 	@touch $@
 
 # Number of tests that run at a time, each on one core; ARGS takes more options of pytest.
@@ -55,6 +55,12 @@ wheel: $(STAMP) ## build the wheel and the source distribution into dist/, and c
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m release.same_wheel dist
+
+docs: $(STAMP) ## build the documentation as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(STAMP) ## show the documentation at http://127.0.0.1:8000 while you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 version: $(STAMP) ## check that all texts name one version, or set it: make version VERSION=0.2.0
 	@$(BIN)/python -m release.version $(VERSION)

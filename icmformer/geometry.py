@@ -22,10 +22,15 @@ Ring = NDArray[np.float64]
 class CleanUp:
     """What to tidy in a mask before it is handed out.
 
+    Called with an (H, W) bool mask and its clicks, it returns a tidied copy; `Engine.segment` takes it as `clean_up`.
+
     Attributes:
         keep_clicked: Keep only the connected parts that a positive click lies on (all of them if none does).
         fill_holes: Fill holes of at most so many pixels, unless a negative click lies in one; 0 fills none.
         min_area: Drop parts of fewer pixels, unless a positive click lies on them.
+
+    Raises:
+        ConfigError: A count that is not a whole number, or less than 0.
     """
 
     keep_clicked: bool = False
@@ -43,7 +48,18 @@ class CleanUp:
         return self.tidied(MaskRuns.of(mask), clicks).to_mask()
 
     def tidied(self, runs: MaskRuns, clicks: Iterable[Click] = ()) -> MaskRuns:
-        """The same of a mask's runs; the work is that of the mask's box, not of the image."""
+        """The same of a mask's runs; the work is that of the mask's box, not of the image.
+
+        Args:
+            runs: The mask.
+            clicks: In pixels of the image.
+
+        Returns:
+            The tidied mask; `runs` itself where there is nothing to do.
+
+        Raises:
+            PromptError: A click outside the image.
+        """
         if runs.box is None or not (self.keep_clicked or self.min_area or self.fill_holes):
             return runs
         top, bottom, left, right = runs.box
@@ -110,7 +126,11 @@ def mask_to_polygons(mask: BoolMask | MaskRuns, max_points: int | None = None) -
         max_points: Most points over all polygons and holes, at least 4; None for exact outlines.
 
     Returns:
-        Polygons, largest first; none for an empty mask.
+        Polygons in pixels of the image, largest first; none for an empty mask.
+
+    Raises:
+        ImageError: Neither a bool array (H, W) nor runs.
+        ConfigError: A budget under 4 points.
     """
     if not isinstance(mask, MaskRuns):
         if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.bool_:

@@ -107,7 +107,26 @@ def _cache_dir(env: Mapping[str, str]) -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """What every program here goes by."""
+    """What every program here goes by. docs/settings.md says more of each field.
+
+    Attributes:
+        weights: Name or path of the weights.
+        weights_path: Folders searched for weights by name.
+        weights_seconds: Seconds between two looks for a new version of the weights; 0 for none.
+        cache_dir: Folder for downloaded and converted files.
+        device: auto, cpu, cuda or cuda:N.
+        profile: exact or fast.
+        runtime: auto, torch or openvino.
+        precision: What fast computes in: auto, fp32, bf16 or int8.
+        threads: CPU threads of the network; 0 leaves the choice to torch.
+        batch: Requests that the torch runtime decodes in one pass.
+        compile: Whether the torch runtime compiles the network.
+        max_pixels: Largest image opened, in pixels.
+        image_cache_mb: MB of decoded images kept by a server.
+        feature_cache_mb: MB of encoded image features kept.
+        state_cache_mb: MB of predictions of unfinished objects kept.
+        click_log: File to which servers log clicks; None for none.
+    """
 
     weights: str = variable("ICMFORMER_WEIGHTS", "starter", text)
     weights_path: tuple[Path, ...] = variable("ICMFORMER_WEIGHTS_PATH", (), listed(os.pathsep, path))

@@ -41,6 +41,9 @@ class Click:
         x: Pixels from the left edge, continuous.
         y: Pixels from the top edge, continuous.
         positive: True on the object, False on what is not the object.
+
+    Raises:
+        PromptError: Coordinates that are not finite, or `positive` that is neither True nor False.
     """
 
     x: float
@@ -56,9 +59,16 @@ class Click:
         object.__setattr__(self, "positive", bool(positive))
 
     def pixel(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the (row, column) of the pixel under the click in an image of `height` x `width` pixels.
+        """The pixel of an image under the click.
 
         A click exactly on the right or bottom edge counts for the last pixel, as annotation tools send such clicks.
+
+        Args:
+            height: Of the image, in pixels.
+            width: Of the image, in pixels.
+
+        Returns:
+            (row, column).
 
         Raises:
             PromptError: The click lies outside the image.
@@ -75,7 +85,10 @@ class Box:
     """An axis-aligned box around the object, as two opposite corners in continuous pixels; any corner order will do.
 
     Attributes:
-        x1, y1, x2, y2: After construction x1 < x2 and y1 < y2.
+        x1: Left edge, in pixels; after construction less than x2.
+        y1: Top edge; after construction less than y2.
+        x2: Right edge.
+        y2: Bottom edge.
 
     Raises:
         PromptError: Coordinates that are not finite, or a box without area.
@@ -98,7 +111,14 @@ class Box:
             object.__setattr__(self, name, value)
 
     def pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Returns (row min, row max, column min, column max), inclusive, of the pixels under the box, cut to the image.
+        """The pixels of an image under the box, cut to the image.
+
+        Args:
+            height: Of the image, in pixels.
+            width: Of the image, in pixels.
+
+        Returns:
+            (row min, row max, column min, column max), inclusive.
 
         Raises:
             PromptError: The box lies wholly outside the image.
@@ -118,12 +138,12 @@ class MaskResult:
     """The engine's reply to one prompt.
 
     Attributes:
-        runs: The mask as its runs.
+        runs: The (H, W) mask as its runs, whose work is not that of all pixels.
         score: The network's own estimate of the mask's IoU with the object, in [0, 1]: the expected intersection over
             the expected union if every pixel's probability, sharpened, is taken at its word. 0 for an empty mask.
         roi: (row min, row max, column min, column max), inclusive: the ROI of the last step.
         timings: Stage name -> milliseconds.
-        make_probability: Makes `probability`.
+        make_probability: Makes `probability`, (H, W) float32.
     """
 
     runs: MaskRuns = field(repr=False)

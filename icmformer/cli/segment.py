@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from icmformer.errors import ConfigError, PromptError
-from icmformer.geometry import CleanUp, Polygon, mask_to_polygons
+from icmformer.geometry import CleanUp
 from icmformer.images.masks import check_mask_path, overlay, read_mask, write_image, write_mask
 from icmformer.images.reading import LoadedImage, read_image
 from icmformer.inference.engine import Engine
 from icmformer.inference.profiles import PROFILES, RUNTIMES
 from icmformer.serving.client import ServedImage, asker
+from icmformer.serving.description import description
 from icmformer.settings import Settings
-from icmformer.types import Box, Click, MaskResult
+from icmformer.types import Box, Click
 
 
 class _AppendClick(argparse.Action):
@@ -130,7 +131,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.overlay:
         write_image(args.overlay, overlay(image.pixels, result.mask, args.clicks))
     if args.json:
-        print(json.dumps(_description(result, mask_to_polygons(result.runs, args.max_points))))
+        print(json.dumps(description(result, args.max_points)))
     else:
         area, share = result.runs.area, result.runs.share
         print(
@@ -157,16 +158,3 @@ def _ask_server(args: argparse.Namespace, image: LoadedImage, box: Box | None) -
     if not mask.any():
         print(_EMPTY)
     return 0
-
-
-def _description(result: MaskResult, polygons: list[Polygon]) -> dict[str, Any]:
-    return {
-        "score": round(result.score, 4),
-        "area": result.runs.area,
-        "roi": list(result.roi),
-        "timings_ms": {name: round(value, 2) for name, value in result.timings.items()},
-        "polygons": [
-            {"exterior": p.exterior.round(2).tolist(), "holes": [h.round(2).tolist() for h in p.holes]}
-            for p in polygons
-        ],
-    }

@@ -60,6 +60,11 @@ def write_mask(path: Path, mask: BoolMask) -> None:
     _write(path, mask.astype(np.uint8) * 255)
 
 
+def mask_png(mask: BoolMask) -> bytes:
+    """The PNG file that `write_mask` writes, without writing it."""
+    return _encoded(Path("mask.png"), mask.astype(np.uint8) * 255)
+
+
 def check_mask_path(path: Path) -> None:
     """Raises `ImageError` if a mask could not be written to a path, as far as its name and folder tell."""
     if path.suffix.lower() not in (".png", ".tif", ".tiff", ".bmp"):
@@ -78,15 +83,22 @@ def write_image(path: Path, pixels: RGBImage) -> None:
 
 
 def _write(path: Path, pixels: NDArray[np.uint8]) -> None:
+    data = _encoded(path, pixels)
     try:
-        done, data = cv2.imencode(path.suffix or ".", pixels)
-        if not done:
-            raise ImageError(f"{path}: encoding failed")
-        path.write_bytes(data.tobytes())
-    except cv2.error as error:
-        raise ImageError(f"{path}: {path.suffix or 'a name without suffix'} names no image format") from error
+        path.write_bytes(data)
     except OSError as error:
         raise ImageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _encoded(path: Path, pixels: NDArray[np.uint8]) -> bytes:
+    """The file that belongs under a path."""
+    try:
+        done, data = cv2.imencode(path.suffix or ".", pixels)
+    except cv2.error as error:
+        raise ImageError(f"{path}: {path.suffix or 'a name without suffix'} names no image format") from error
+    if not done:
+        raise ImageError(f"{path}: encoding failed")
+    return data.tobytes()
 
 
 def overlay(image: RGBImage, mask: BoolMask, clicks: Iterable[Click] = ()) -> RGBImage:

@@ -72,10 +72,13 @@ class LoadedImage:
 
     @staticmethod
     def from_array(pixels: NDArray[np.uint8]) -> LoadedImage:
-        """Takes an RGB array.
+        """Takes an RGB array, of which it keeps a copy.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB.
 
         Raises:
-            ImageError: Not (H, W, 3) uint8.
+            ImageError: Not (H, W, 3) uint8, or without pixels.
         """
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             got = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
@@ -92,9 +95,15 @@ class LoadedImage:
     def from_pil(image: Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS, shown_by: ShownBy = "plain") -> LoadedImage:
         """Takes a Pillow image, as `decode_image` takes a file's.
 
+        Args:
+            image: Of any mode; it need not be loaded.
+            max_pixels: Largest image taken, in pixels.
+            shown_by: As for `decode_image`.
+
         Raises:
             ImageTooLargeError: More than `max_pixels`.
             TruncatedImageError: A file behind it that ends early.
+            ImageError: Not an image of Pillow.
         """
         if not isinstance(image, Image.Image):
             raise ImageError(f"expected an image of Pillow, got {type(image).__name__}")
@@ -106,7 +115,10 @@ class LoadedImage:
     def from_bytes(
         data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False, shown_by: ShownBy = "plain"
     ) -> LoadedImage:
-        """Decodes an image file; see `decode_image`. The digest is the file's, and that of how it is shown."""
+        """Decodes an image file; arguments and errors are those of `decode_image`.
+
+        The digest is the file's, and that of how it is shown.
+        """
         pixels = decode_image(data, max_pixels, allow_truncated, shown_by)
         digest = content_digest(data, shown_by)
         pixels.flags.writeable = False
@@ -132,9 +144,9 @@ def decode_image(
 
     Args:
         data: The file's bytes.
-        max_pixels: Largest image opened; checked on the header, before decoding.
+        max_pixels: Largest image opened, in pixels (100 million); checked on the header, before decoding.
         allow_truncated: Open a damaged file as far as it goes, with a `TruncatedImageWarning`.
-        shown_by: As which tool shows it; see `icmformer.images.display`.
+        shown_by: As which tool shows it: `plain` (transparency over white, 16 bits scaled), `cvat` or `label studio`.
 
     Returns:
         (H, W, 3) uint8 RGB.

@@ -57,7 +57,7 @@ class Caches:
 
     @staticmethod
     def bounded(settings: Settings | None = None) -> Caches:
-        """LRU caches of the sizes in the settings."""
+        """LRU caches in memory of the sizes in the settings, those of the environment unless given."""
         settings = settings or Settings.from_environment()
         return Caches(ByteLRU(settings.feature_cache_mb << 20), ByteLRU(settings.state_cache_mb << 20))
 
@@ -76,7 +76,13 @@ class Engine:
         settings: Those of the environment, unless given.
 
     Attributes:
-        arithmetic: fp32, bf16 or int8.
+        weights: The network that it has.
+        device: Where that runs, a `torch.device`.
+        runtime: What runs it: torch or openvino.
+        profile: How; its `name` is exact or fast.
+        arithmetic: What its products are computed in: fp32, bf16 or int8.
+        settings: Those that hold for it.
+        caches: What it keeps between requests.
         backend: What runs the network.
         predictor: The steps from clicks to masks, one at a time.
 
@@ -192,9 +198,12 @@ class Engine:
             runtime: As for the engine.
             settings: As for the engine.
 
+        Returns:
+            The engine. Its first click also pays for what is made lazily; see `warm_up`.
+
         Raises:
             WeightsError: See `icmformer.weights.load`.
-            DeviceError: A device that is not there.
+            DeviceError: As for the engine.
             ConfigError: As for the engine.
         """
         settings = settings or Settings.from_environment()
@@ -219,8 +228,8 @@ class Engine:
 
         Args:
             image: (H, W, 3) uint8 RGB, or a `LoadedImage`, which spares naming its content again.
-            clicks: On the object (positive) and off it.
-            box: A box around the object, or its four coordinates (x1, y1, x2, y2).
+            clicks: On the object (positive) and off it, in pixels of the image.
+            box: A box around the object, or its four coordinates (x1, y1, x2, y2), in pixels.
             previous_mask: (H, W) bool, or float probabilities in [0, 1]: a mask to correct. One with nothing over 0.5
                 counts as none; together with a box, what lies in the box is the first guess.
             ordered: Whether `clicks` are in the order in which they were made; False where a tool keeps positive and
@@ -275,7 +284,15 @@ class Engine:
             yield
 
     def prefetch(self, image: NDArray[np.uint8] | LoadedImage) -> None:
-        """Encodes the whole image, which the first click on any of its objects will ask for."""
+        """Encodes the whole image, which the first click on any of its objects will ask for.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, or a `LoadedImage`.
+
+        Raises:
+            ImageError: Not an RGB image.
+            DeviceMemoryError: A GPU without memory left for a pass.
+        """
         loaded = image if isinstance(image, LoadedImage) else LoadedImage.from_array(image)
         self.predictor.prefetch(loaded)
 
@@ -283,6 +300,10 @@ class Engine:
         """Takes one step on a blank image, so that the first request does not pay for lazy initialisation.
 
         Says in the log where the feature cache is too small to be of use for this network.
+
+        Raises:
+            DeviceMemoryError: A GPU without memory left for a pass.
+            ConfigError: Ranges for int8, where the settings ask for it, that do not fit the network (`RangesError`).
         """
         blank = LoadedImage.from_array(np.zeros((64, 64, 3), np.uint8))
         self.segment(blank, [Click(32, 32)])

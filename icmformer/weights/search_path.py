@@ -11,6 +11,7 @@ from icmformer.weights.pointer import is_store, read_pointer
 
 CONFIG_FILE, MODEL_FILE, SUMS_FILE = "config.json", "model.safetensors", "SHA256SUMS"
 RANDOM_PREFIX = "random:"
+"""Before the name of a registered network: it with seeded random values."""
 FILES = (".pth", ".safetensors", ".npz")
 """Suffixes of single files that have a name, which is the rest of theirs; of `.npz` there are only backbones."""
 _BUNDLED = Path(__file__).parents[1] / "assets"

@@ -34,7 +34,6 @@ from icmformer.weights.state_dicts import find_state_dict, listed
 from icmformer.weights.unpickle import TorchFile, not_weights
 
 FORMAT = 3
-"""Of the native form, as it is written."""
 _SECOND_HEAD = "edge_head."  # for objects' edges, of networks derived from SimpleClick (U-CFR); masks do without
 _TABLE, _INDEX = "relative_position_bias_table", "relative_position_index"
 _READS = (1, 2, 3)  # the first had no int8; the first two called the refinement pass `second_look`

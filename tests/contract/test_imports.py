@@ -35,6 +35,7 @@ LAYERS = {
     "fetching": 8,
     "boxes": 8,
     "diagnosis": 8,
+    "tryout": 8,
     "cli": 9,
     "__main__": 10,
 }

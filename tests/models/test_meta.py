@@ -10,11 +10,13 @@ from icmformer.models import build_network, meta_network
 PROGRAM = """
 import sys
 import torch
-before = set(sys.modules)  # some versions of torch load sympy themselves
 from icmformer import Engine
 from icmformer.models import meta_network
 Engine.from_weights("starter", runtime="torch").warm_up()
-print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules.keys() - before])
+forbidden = ["torch._dynamo", "torch._inductor"]
+if not torch.__version__.startswith("2.6."):  # it loads sympy by itself
+    forbidden.append("sympy")
+print([name for name in forbidden if name in sys.modules])
 """
 
 

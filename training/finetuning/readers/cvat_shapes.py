@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -100,8 +101,10 @@ def _numbers(text: str, number: int) -> NDArray[np.float64]:
         BadAnnotationError: Something else.
     """
     try:
-        numbers = np.fromstring(text, np.float64, sep=",")
-    except ValueError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # NumPy 2.0 to 2.2 only warn of what cannot be read
+            numbers = np.fromstring(text, np.float64, sep=",")
+    except (ValueError, DeprecationWarning) as error:
         raise BadAnnotationError(_NO_NUMBER, str(error)) from error
     if numbers.size != number or not text.strip():  # numpy reads -1 from blanks
         raise BadAnnotationError(_NO_NUMBER, f"{number:,} are due, {numbers.size:,} can be read")
