@@ -1,11 +1,13 @@
 """What `pip install` of the wheel gives: built, looked into, and installed beside a user's own `training`."""
 
 import email
+import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from PIL import Image
 import icmformer
 from icmformer.cli.applications import PROGRAMS
 from tests.conftest import ROOT
+from tests.tryout.running import Running
 
 pytest.importorskip("build", reason="the package `build`, which builds wheels, is not installed")
 pytest.importorskip("hatchling")
@@ -134,6 +137,33 @@ def test_an_empty_environment_gets_what_it_needs_and_clicks(installed, tmp_path)
     expected = engine.segment(image, clicks=[icmformer.Click(400, 300)]).mask
     assert expected.any()
     np.testing.assert_array_equal(np.asarray(Image.open(mask)) > 0, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_page_to_try_opens_and_answers_a_click(installed):
+    running = Running(
+        ROOT / "docs/figures/label_studio.jpg",
+        "--no-browser",
+        program=[installed / "env" / "bin" / "icmformer"],
+        PYTHONPATH="",
+        ICMFORMER_CACHE_DIR=str(installed / "cache"),
+    )
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(running.address, timeout=60) as page:
+            assert "<title>icmformer try" in page.read().decode()
+        prompt = {"clicks": [{"x": 400, "y": 300, "positive": True}], "box": None}
+        request = urllib.request.Request(
+            f"{running.address}photos/0/mask",
+            json.dumps(prompt).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with opener.open(request, timeout=60) as reply:
+            assert json.load(reply)["area"] > 0
+    finally:
+        status, said = running.stop()
+    assert (status, "Traceback" in said) == (0, False)
 
 
 @pytest.mark.slow

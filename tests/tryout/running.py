@@ -14,13 +14,14 @@ class Running:
 
     Args:
         words: Photos and options.
+        program: Another installation's `icmformer`.
         environment: Variables besides those of the tests.
     """
 
-    def __init__(self, *words, **environment):
+    def __init__(self, *words, program=(sys.executable, "-m", "icmformer"), **environment):
         bare = {name: value for name, value in os.environ.items() if name not in ("BROWSER", "DISPLAY")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "icmformer", "try", *map(str, words)],
+            [*program, "try", *map(str, words)],
             cwd=ROOT,
             env={**bare, "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
