@@ -1,7 +1,7 @@
 # `make help` lists the commands. Everything runs in .venv, which is created on first use.
 PYTHON ?= python3
 CONSTRAINTS ?= constraints/cpu.txt
-# Address of a package index with the torch build that you want (CPU only, or another CUDA version); see the README.
+# Address of a package index with the torch build that you want (CPU only, or another CUDA version); see docs/quick_start.md.
 TORCH_INDEX_URL ?=
 
 VENV := .venv

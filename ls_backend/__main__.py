@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     args = _parser().parse_args(argv)
     try:
+        if os.name == "nt":
+            raise ConfigError("the backend needs Linux or macOS, as gunicorn does; on Windows, run it in WSL or Docker")
         port, workers, threads = (_whole(args, *bounds) for bounds in _BOUNDS)
         settings = BackendSettings.from_environment()
         if args.check:

@@ -39,7 +39,7 @@ def main() -> int:
         for check in (imports, doctor, segment):
             (folder / check.__name__).mkdir()
             told = check(folder / check.__name__, environment)
-            print(f"{check.__name__}: {told or 'well'}", flush=True)
+            print(f"{check.__name__}: {told or 'ok'}", flush=True)
             if told:
                 wrong.append(check.__name__)
     return 1 if wrong else 0

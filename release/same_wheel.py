@@ -2,7 +2,7 @@
 
 The folder holds one wheel and one source distribution, as `make wheel` writes them. The wheel is built again from the
 clone and from the source distribution: each must have the same files, byte by byte, and nothing but the package may lie
-at the top of site-packages. Needs pip and a package index, for what builds wheels.
+at the top of site-packages. Needs pip and what builds wheels (the extra `test`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         files = contents(wheel)
         check_top_level(files)
         for what, source in (("the clone", ROOT), (sdist.name, sdist)):
-            compare(files, contents(built(source)), f"the wheel built from {what}")
+            with tempfile.TemporaryDirectory(prefix="icmformer-wheel-") as folder:
+                compare(files, contents(built(source, Path(folder))), f"the wheel built from {what}")
     except (WheelError, OSError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -46,14 +47,13 @@ def contents(wheel: Path) -> dict[str, str]:
         return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()}
 
 
-def built(source: Path) -> Path:
-    """The wheel that pip builds from a folder or a source distribution, in a folder that is left to the system.
+def built(source: Path, folder: Path) -> Path:
+    """The wheel that pip builds from a folder or a source distribution into an empty folder.
 
     Raises:
         WheelError: It could not be built.
     """
-    folder = Path(tempfile.mkdtemp(prefix="icmformer-wheel-"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-cache-dir", "--wheel-dir"]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     done = subprocess.run([*command, str(folder), str(source)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise WheelError(f"no wheel could be built from {source}: {done.stderr[-2000:]}")

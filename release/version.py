@@ -29,7 +29,6 @@ _PATTERNS = tuple(
         ("CITATION.cff", r"^version: "),
         ("Dockerfile*", r'^ARG VERSION="?|\borg\.opencontainers\.image\.version="'),
         ("*kustomization.yaml", r"^ *newTag: "),
-        ("*.ipynb", rf'^ *"(?={_VERSION} starter\b)'),  # printed beside the weights' name
     )
 )
 _HEADING = re.compile(rf"^## {_GROUP}", re.MULTILINE)
@@ -103,7 +102,7 @@ def check(root: Path) -> None:
         wrong.append(f"{CHANGELOG} begins with {newest['version'] if newest else 'no version'}")
     if wrong:
         raise VersionError(
-            f"{PLACE} says {version}, but\n  " + "\n  ".join(wrong) + f"\nmake version VERSION={version} mends it"
+            f"{PLACE} says {version}, but\n  " + "\n  ".join(wrong) + f"\nmake version VERSION={version} corrects it"
         )
 
 

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--server",
         metavar="URL",
-        help="evaluate a CVAT function, deployed or served by serverless.local, which gets only what CVAT sends; "
+        help="evaluate a CVAT function, deployed or served by `icmformer serve cvat`, which gets only what CVAT sends; "
         "options about the network are then the function's own",
     )
     parser.add_argument(

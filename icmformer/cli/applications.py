@@ -32,7 +32,7 @@ PROGRAMS = {
     ("serve", "label-studio"): Program("ls_backend.__main__", "label-studio", "the Label Studio ML backend"),
     ("serve", "cvat"): Program("serverless.local", "cvat", "the CVAT function over HTTP, without Docker and Nuclio"),
     ("warm-up",): Program(
-        "serverless.warm_up", "cvat", "have the CVAT function see a job's frames before annotators do"
+        "serverless.warm_up", "cvat-agent", "have the CVAT function see a job's frames before annotators do"
     ),
 }
 
@@ -70,10 +70,13 @@ def started(argv: Sequence[str]) -> int | None:
 
 
 def _run(name: str, program: Program, argv: list[str]) -> int:
+    advice = f"pip install 'icmformer[{program.extra}]' brings what it needs"
     try:
-        status: int = importlib.import_module(f"icmformer.applications.{program.module}").main(argv)
+        module = importlib.import_module(f"icmformer.applications.{program.module}")
     except ImportError as error:
-        raise ConfigError(
-            f"`icmformer {name}` cannot start ({error}): pip install 'icmformer[{program.extra}]' brings what it needs"
-        ) from error
+        raise ConfigError(f"`icmformer {name}` cannot start ({error}): {advice}") from error
+    try:
+        status: int = module.main(argv)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"`icmformer {name}` ended ({error}): {advice}") from error
     return status

@@ -83,6 +83,7 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.token, self._invitation = host, secrets.token_urlsafe(18), ""
+        self._lapses = 0.0
         self._busy, self._closing, self._changed = 0, False, threading.Condition()
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -107,17 +108,18 @@ class PageServer(ThreadingHTTPServer):
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}"
 
-    def invitation(self) -> str:
-        """An address that leads to the page once."""
+    def invitation(self, seconds: float = 60.0) -> str:
+        """An address that leads to the page once, for so many seconds."""
         with self._changed:
-            self._invitation = secrets.token_urlsafe(18)
+            self._invitation, self._lapses = secrets.token_urlsafe(18), time.monotonic() + seconds
             return f"{self._root}/once/{self._invitation}"
 
     def invited(self, path: str) -> bool:
         """Whether a path is that of the last invitation, which it then uses up."""
         given = path.removeprefix("/once/")
         with self._changed:
-            known = given != path and bool(self._invitation) and _same(given, self._invitation)
+            open_still = bool(self._invitation) and time.monotonic() < self._lapses
+            known = given != path and open_still and _same(given, self._invitation)
             self._invitation = "" if known else self._invitation
             return known
 

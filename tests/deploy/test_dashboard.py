@@ -110,8 +110,8 @@ def servers(studio, tmp_path):
         "ICMFORMER_FEATURE_CACHE_MB": "8",
     }
     commands = (
-        [sys.executable, "-m", "ls_backend", "--port", str(ports[0])],
-        [sys.executable, "-m", "serverless.local", "--port", str(ports[1])],
+        [sys.executable, "-m", "icmformer", "serve", "label-studio", "--port", str(ports[0])],
+        [sys.executable, "-m", "icmformer", "serve", "cvat", "--port", str(ports[1])],
     )
     running = [Process(c[2], c, environment, tmp_path / f"{c[2]}.log") for c in commands]
     for process in running:

@@ -37,7 +37,7 @@ def replicas(studio, tmp_path):
                 "ICMFORMER_CACHE_DIR": str(tmp_path / f"cache-{number}"),
                 "ICMFORMER_THREADS": "1",
             }
-            command = [sys.executable, "-m", "ls_backend", "--port", str(port)]
+            command = [sys.executable, "-m", "icmformer", "serve", "label-studio", "--port", str(port)]
             running.append(Process(f"backend {number}", command, environment, tmp_path / f"backend-{number}.log"))
             running[-1].port = port
             running[-1].start()

@@ -88,7 +88,7 @@ def program_of(command):
     if words[0].endswith("icmformer"):
         for named, program in PROGRAMS.items():  # the application's own command, which tests start by its module
             if tuple(words[1 : 1 + len(named)]) == named:
-                return (program.module.removesuffix(".__main__"),)
+                return ("icmformer", *named) if named[0] == "serve" else (program.module,)
         return "icmformer", *words[1 : 3 if words[1] in ("weights", "clicks", "boxes") else 2]
     if words[0] == "cvat-cli":
         return "cvat-cli", "function", words[4]

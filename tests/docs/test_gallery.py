@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from skimage import data
 
 from icmformer import Engine
 from tests.conftest import ROOT
@@ -53,10 +52,3 @@ def test_the_page_has_every_entry_and_no_other_and_pictures_are_small():
     assert set(files) == names
     assert max(files.values()) < 60_000
     assert sum(files.values()) < 600_000
-
-
-@pytest.mark.parametrize("name", sorted({entry.photo for entry in gallery.ENTRIES}))
-def test_scikit_image_gives_the_photo_as_free(name):
-    told = getattr(data, name).__doc__
-    assert re.search(r"\bCC0\b|[Pp]ublic [Dd]omain", told)
-    assert f"| `{name}` |" in PAGE

@@ -133,6 +133,6 @@ def test_the_webhook_tells_how_many_clicks_a_kept_mask_took(studio, page):
 @pytest.mark.parametrize(("token", "status", "said"), [(None, 0, "token           ok"), ("0" * 40, 1, "is wrong")])
 def test_the_backends_own_check_finds_label_studio_and_its_token(studio, token, status, said):
     environment = {**os.environ, "LABEL_STUDIO_URL": studio.url, "LABEL_STUDIO_API_KEY": token or studio.token}
-    command = [sys.executable, "-m", "ls_backend", "--check"]
+    command = [sys.executable, "-m", "icmformer", "serve", "label-studio", "--check"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, said in done.stdout) == (status, True), done.stdout + done.stderr

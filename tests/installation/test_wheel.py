@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 import icmformer
 from icmformer.cli.applications import PROGRAMS
@@ -80,7 +82,8 @@ def test_its_page_says_what_it_is_and_no_link_is_relative(wheel):
     (name,) = [name for name in files if name.endswith(".dist-info/METADATA")]
     about = email.message_from_bytes(files[name])
     assert about["Version"] == icmformer.__version__
-    assert about["License-Expression"] == "MIT"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert about["License-Expression"] == project["license"]
     assert {entry.split(",")[0] for entry in about.get_all("Project-URL")} >= {"Documentation", "Source", "Issues"}
     text = about.get_payload(decode=True).decode()
     assert text.startswith("# icmformer")
@@ -99,7 +102,7 @@ def installed(wheel, tmp_path_factory):
     python = home / "env" / "bin" / "python"
     command = [python, "-m", "pip", "install", "--no-cache-dir", "--constraint", ROOT / "constraints/cpu.txt", wheel]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
-    if done.returncode and "No matching distribution" in done.stderr:
+    if done.returncode and "CI" not in os.environ and re.search(r"NewConnectionError|NameResolutionError", done.stderr):
         pytest.skip("pip reaches no package index")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (packages,) = (home / "env" / "lib").glob("python*/site-packages")
@@ -183,6 +186,37 @@ def test_its_commands_answer_or_say_what_to_install(installed):
         else:
             assert done.stdout.startswith(f"usage: icmformer {' '.join(words)} ")
     assert called(installed, "icmformer", "evaluate", "--help").returncode
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_with_the_extra_weights_are_evaluated(installed, wheel, tmp_path):
+    """The servers are started from an installed wheel in tests/deploy/test_containers.py."""
+    command = [
+        "-m",
+        "pip",
+        "install",
+        "--no-cache-dir",
+        "--constraint",
+        ROOT / "constraints/cpu.txt",
+        f"{wheel}[train]",
+    ]
+    done = called(installed, "python", *command)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for folder, pixels in (("images", data.coffee()), ("masks", np.zeros(data.coffee().shape[:2], np.uint8))):
+        (tmp_path / folder).mkdir()
+        if folder == "masks":
+            pixels[120:330, 150:480] = 255
+        Image.fromarray(pixels).save(tmp_path / folder / "cup.png")
+    options = ["--dataset", "folder", "--root", str(tmp_path), "--out", str(tmp_path / "out"), "--profile", "fast"]
+    done = called(installed, "icmformer", "evaluate", *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["objects"] == 1
+    done = called(
+        installed, "icmformer", "finetune", "--annotations", str(tmp_path / "nothing"), "--out", str(tmp_path)
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_health_answers_while_image_hosts_do_not(start):
     silent = socket.create_server(("127.0.0.1", 0), backlog=200)  # takes connections and says nothing
     port = free_port(0)
     hosts = {"ICMFORMER_ALLOWED_HOSTS": "localhost", "ICMFORMER_QUEUE": "40", "ICMFORMER_FETCH_SECONDS": "5"}
-    command = [sys.executable, "-m", "ls_backend", "--port", str(port), "--threads", "8"]
+    command = [sys.executable, "-m", "icmformer", "serve", "label-studio", "--port", str(port), "--threads", "8"]
     server = start(command, port, **hosts)
     server.wait_for(f"{server.url}/health", 120)
     assert "warning: 8 threads leave none for /health once 41 requests are there; 49 are used" in server.log.read_text()
@@ -159,7 +159,11 @@ def test_gunicorn_can_be_told_that_its_socket_listens_already(monkeypatch):
 
 def test_the_port_opens_once_the_model_is_there_any_worker_tells_of_all_and_logs_are_json(start):
     port = free_port(0)
-    server = start([sys.executable, "-m", "ls_backend", "--port", str(port), "--workers", "2"], port, LOG_FORMAT="json")
+    server = start(
+        [sys.executable, "-m", "icmformer", "serve", "label-studio", "--port", str(port), "--workers", "2"],
+        port,
+        LOG_FORMAT="json",
+    )
     with opened(server, port) as connection:
         assert "ready" in server.log.read_text()
         connection.settimeout(10)

@@ -37,7 +37,10 @@ def server(studio, tmp_path):
         "ICMFORMER_IMAGE_CACHE_MB": "64",
     }
     process = Process(
-        "the backend", [sys.executable, "-m", "ls_backend", "--port", str(port)], environment, tmp_path / "backend.log"
+        "the backend",
+        [sys.executable, "-m", "icmformer", "serve", "label-studio", "--port", str(port)],
+        environment,
+        tmp_path / "backend.log",
     )
     process.url = f"http://127.0.0.1:{port}"
     process.start()

@@ -60,7 +60,7 @@ def test_every_picture_is_accounted_for():
 
 def test_every_photo_of_a_picture_is_accounted_for():
     used = set(NAMES)
-    for name in tracked("docs/*.py"):
+    for name in tracked("docs/*.py", "docs/*.ipynb"):
         text = (ROOT / name).read_text()
         used |= set(re.findall(r"\bdata\.(\w+)\(\)", text))
         used |= set(re.findall(r'\bEntry\(\s*"\w+",\s*"(\w+)"', text))  # of the gallery
@@ -169,8 +169,6 @@ def test_the_cards_front_matter_points_to_the_terms():
     assert head["pipeline_tag"] == "mask-generation"
     assert head["library_name"] == PROJECT["name"]
     text = (STARTER / "MODEL_CARD.md").read_text()
-    for name in head["datasets"]:
-        assert name in text.partition("- Data: ")[2].lower()
     assert "not known\nto be safe" in text or "not known to be safe" in text
 
 

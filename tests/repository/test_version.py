@@ -79,7 +79,6 @@ def test_the_command_changes_the_version_and_nothing_else(clone):
         ("docs/new.md", "pip install dist/icmformer-0.0.9-py3-none-any.whl, or icmformer-0.0.9.tar.gz"),
         ("docs/new.md", "https://github.com/icmformer/icmformer/releases/tag/v0.0.9"),
         ("deploy/k8s/overlays/new/kustomization.yaml", "images:\n  - name: icmformer\n    newTag: 0.0.9-cpu\n"),
-        ("docs/new.ipynb", '["2.13.0",\n "0.0.9 starter fast"]'),
         ("Dockerfile.new", "ARG VERSION=0.0.9"),
         ("Dockerfile.new", 'LABEL org.opencontainers.image.version="0.0.9"'),
     ],

@@ -52,7 +52,7 @@ class Server:
     def __init__(self, folder, *options):
         self.port = free_port(0)
         self.url = f"http://127.0.0.1:{self.port}/"
-        command = [sys.executable, "-m", "serverless.local", "--port", str(self.port), *options]
+        command = [sys.executable, "-m", "icmformer", "serve", "cvat", "--port", str(self.port), *options]
         self.log = folder / "local.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

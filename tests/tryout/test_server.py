@@ -93,6 +93,8 @@ def test_an_invitation_leads_to_the_page_once_and_only_who_may_ask(own):
     status, headers, _ = server.ask("GET", path, root="")
     assert (status, headers["Location"]) == (303, server.root)
     assert server.refusal("GET", path, root="")[0] == 403
+    lapsed = urlsplit(server.server.invitation(seconds=0)).path
+    assert server.refusal("GET", lapsed, root="")[0] == 403
 
 
 def test_the_address_without_its_slash_is_not_the_page(served):
