@@ -3,11 +3,17 @@
 # Run from the root of the sources. EXTRAS names the parts of the package (label-studio,cvat, and on a CPU cpu, which is
 # its faster runtime; with train it also trains).
 # TORCH_INDEX_URL names another package index for torch (CPU builds, other CUDA versions).
+# VERSION is what the image says that it has; another version than that of the sources is refused.
 set -eu
 
 kind=${1:?usage: docker/install.sh cpu|cuda}
 constraints=constraints/$kind.txt
 test -f "$constraints" || { echo "there is no $constraints" >&2; exit 2; }
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' icmformer/version.py)
+if [ "${VERSION:-$version}" != "$version" ]; then
+  echo "VERSION is $VERSION, but the sources are of version $version (icmformer/version.py)" >&2
+  exit 2
+fi
 
 pip() { python -m pip --disable-pip-version-check --no-input "$@"; }
 
@@ -16,18 +22,17 @@ if [ -n "${TORCH_INDEX_URL:-}" ]; then
 fi
 test "$kind" = cpu && runtime=cpu, || runtime=
 pip install --no-cache-dir --constraint "$constraints" ".[${EXTRAS:-${runtime}label-studio,cvat}]"
-
-# What is only there to build, and what was compiled on the way.
-rm -rf build ./*.egg-info
 pip check
+
 cd /
 scratch=$(mktemp -d) # the cache folder is to be another user's: nothing of root's may lie in it
-# There is no GPU while an image is built.
-ICMFORMER_DEVICE=cpu ICMFORMER_CACHE_DIR=$scratch python - <<'CHECK'
-import ls_backend._wsgi  # noqa: F401  loads the bundled weights and answers a click
-import serverless.main  # noqa: F401
-from icmformer import Engine
+# There is no GPU while an image is built. Without a home, as at run time, OpenVINO's package neither leaves anything
+# there nor reports over the network that it is used.
+ICMFORMER_DEVICE=cpu ICMFORMER_CACHE_DIR=$scratch HOME=/nonexistent python -P - <<'CHECK'
+import icmformer
+import icmformer.applications.ls_backend._wsgi  # noqa: F401  loads the bundled weights and answers a click
+import icmformer.applications.serverless.main  # noqa: F401
 
-print("installed:", Engine.from_weights("starter").weights.name)
+print("installed: icmformer", icmformer.__version__, icmformer.Engine.from_weights("starter").weights.name)
 CHECK
 rm -rf "$scratch"

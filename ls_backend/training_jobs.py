@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import icmformer
 from icmformer.errors import IcmformerError
 from icmformer.serving.errors import RequestError, TrainingRefusedError
 from icmformer.serving.metrics import Metrics
@@ -268,7 +269,7 @@ class TrainingJobs:
         threads = str(self._threads)
         own = {"LABEL_STUDIO_API_KEY": self._settings.api_key, "LABEL_STUDIO_URL": self._settings.url}
         own |= {"OMP_NUM_THREADS": threads, "ICMFORMER_THREADS": threads, "PYTHONUNBUFFERED": "1"}
-        here = Path(__file__).resolve().parents[1]
+        here = Path(icmformer.__file__).resolve().parents[1]
         if here.name not in ("site-packages", "dist-packages"):  # a clone: the training comes from it, too
             own["PYTHONPATH"] = os.pathsep.join(filter(None, (str(here), kept.get("PYTHONPATH"))))
         return {**kept, **own}

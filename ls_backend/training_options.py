@@ -26,8 +26,8 @@ OFF = (
 )
 """What somebody is told who presses the button of a backend that is not set up for it."""
 
-PROGRAM = (sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "icmformer.applications.training.finetune")
-"""The command that trains."""
+PROGRAM = (sys.executable, "-P", "-m", "icmformer.applications.training.finetune")
+"""The command that trains. With -P no code comes from the folder that it is started in, which servers may write to."""
 
 
 def _number(what: str, fits: Callable[[float], bool]) -> Callable[[str, str], float]:

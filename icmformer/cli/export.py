@@ -13,6 +13,7 @@ import torch
 
 from icmformer.errors import ConfigError, IcmformerError
 from icmformer.export.onnx import OPSET, Files, export_onnx
+from icmformer.inference.backends.openvino_import import imported
 from icmformer.models import ClickNetwork, network_config
 from icmformer.weights import load
 
@@ -82,7 +83,7 @@ def _difference(network: ClickNetwork, files: Files, batch: int, side: int) -> f
     """The largest difference of a logit between the files and torch; None without a runtime for them."""
     if importlib.util.find_spec("openvino") is None:
         return None
-    import openvino
+    openvino = imported()
 
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(batch, 3, side, side, generator=generator)

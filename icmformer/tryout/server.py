@@ -83,7 +83,7 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.token, self._invitation = host, secrets.token_urlsafe(18), ""
-        self._lapses = 0.0
+        self._lapses, self._open = 0.0, dict[threading.Thread, socket.socket]()
         self._busy, self._closing, self._changed = 0, False, threading.Condition()
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -156,11 +156,28 @@ class PageServer(ThreadingHTTPServer):
                 self._busy -= 1
                 self._changed.notify_all()
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answers a connection in a thread, as the standard library does, and remembers both until `finish`."""
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        with self._changed:
+            self._open = {known: held for known, held in self._open.items() if known.is_alive()} | {thread: request}
+            thread.start()
+
     def finish(self, seconds: float) -> None:
-        """Takes no more requests, and waits for those in progress: a process that ends below them may crash."""
+        """Takes no more requests, waits for those in progress, and ends all connections with their threads.
+
+        A process that ends while a thread is there that has run a network may crash, in torch or OpenVINO.
+        """
+        end = time.monotonic() + seconds
         with self._changed:
             self._closing = True
             self._changed.wait_for(lambda: not self._busy, seconds)
+            connections = dict(self._open)
+        for connection in connections.values():
+            with contextlib.suppress(OSError):  # it has ended already
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in connections:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says what went wrong on the terminal, unless the browser has just gone away."""

@@ -23,8 +23,13 @@ from tests.conftest import ROOT
 
 _PROGRAMS = ("buildah", "podman", "crun", "debootstrap", "unshare", "nsenter", "tar")
 _SYSTEM = {"PATH": f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin"}
-# crun refuses machines where cgroups of both versions are mounted; containers here have no limits, and need neither.
-_APART = ["unshare", "--mount", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh"]
+_APART = [
+    *("unshare", "--mount", "sh", "-c"),
+    # Caches have fixed places. And crun refuses machines with cgroups of both versions; it needs neither here.
+    "for place in /var/lib/containers /run/containers; do mkdir -p $place; mount -t tmpfs none $place; done\n"
+    'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"',
+    "sh",
+]
 _PLAIN = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _SOURCES = {"index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "cert", "client-cert"}
 _SOURCES |= {"constraint", "timeout", "default-timeout", "retries"}

@@ -146,6 +146,13 @@ def test_everything_installed_is_pinned(image):
             assert version.split("+")[0] == pinned[found], found
 
 
+def test_licences_are_inside(image):
+    """The code's, that of what the weights were trained from, the weights' own."""
+    found = image.inside("sh", "-c", "cd / && find usr/local/lib -path '*/icmformer-*.dist-info/licenses/*' -type f")
+    names = {path.partition("/licenses/")[2] for path in found.split()}
+    assert names >= {"LICENSE", "NOTICE", "LICENSES/Apache-2.0.txt", "icmformer/assets/starter/LICENSE"}
+
+
 def test_a_server_can_write_to_three_folders_alone(image):
     assert image.inside("id", "-u").split() == ["1000"]
     search = "find / -xdev -not -type l -writable 2>/dev/null || true"
@@ -158,7 +165,7 @@ def test_a_server_can_write_to_three_folders_alone(image):
 
 
 def test_nothing_of_the_building_is_left(image):
-    """Sources, what root wrote at home, compilers' output, this machine's pip settings."""
+    """Neither sources, nor what was written to root's home, nor this machine's pip settings."""
     left = image.storage.inside(image.name, "sh", "-c", "ls -A /src /root; pip config list", options=["--user=0"])
     base = image.found["Config"]["Labels"]["org.opencontainers.image.base.name"]
     before = image.storage.inside(base, "sh", "-c", "mkdir /src; ls -A /src /root; pip config list")

@@ -1,7 +1,10 @@
 """OpenVINO against torch: the same network, the same masks, whatever is in the cache folder."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,6 +161,18 @@ def test_a_cache_folder_that_cannot_be_written_costs_only_time(photo, cache_home
     shutil.rmtree(cache_home)
     cache_home.write_text("a file where the folder should be")
     assert np.array_equal(asked(photo).probability, right.probability)
+
+
+def test_no_use_of_it_is_reported(tmp_path):
+    """OpenVINO's own import starts a process that would, and that leaves an identifier in the home."""
+    program = "import icmformer; icmformer.Engine.from_weights('starter', 'cpu', runtime='openvino').warm_up()"
+    environment = {n: v for n, v in os.environ.items() if n not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    environment |= {"HOME": str(tmp_path), "ICMFORMER_CACHE_DIR": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    usual = [sys.executable, "-c", "import openvino, time; time.sleep(1)"]
+    subprocess.run(usual, env=environment, check=True, timeout=120)
+    assert (tmp_path / "intel").exists()  # so that this test notices
 
 
 def test_nothing_goes_to_the_network(photo, cache_home, monkeypatch):

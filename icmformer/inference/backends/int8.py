@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from icmformer.errors import ConfigError
+from icmformer.inference.backends.openvino_import import imported
 from icmformer.weights.activation_ranges import Range
 
 _PRODUCTS = ("MatMul", "Convolution")
@@ -33,7 +34,7 @@ def products(model: Any) -> list[Any]:
 
 def showing_inputs(model: Any) -> tuple[Any, list[str]]:
     """A model with the same inputs whose outputs are what its products multiply by weights, and the products' names."""
-    import openvino
+    openvino = imported()
     from openvino import opset13 as opset
 
     nodes = products(model)

@@ -30,6 +30,7 @@ from icmformer.errors import ConfigError
 from icmformer.export.split import split
 from icmformer.inference.backends.base import Arithmetic, Backend, device_lock
 from icmformer.inference.backends.int8 import quantise
+from icmformer.inference.backends.openvino_import import imported
 from icmformer.layers.clickmap import draw_disks
 from icmformer.models import ImageFeatures
 from icmformer.version import __version__
@@ -67,9 +68,7 @@ class OpenVINOBackend(Backend):
     ) -> None:
         if not available():
             raise ConfigError("the openvino runtime is not installed: pip install 'icmformer[cpu]', or use torch")
-        import openvino
-
-        self._openvino = openvino
+        self._openvino = imported()
         self._core = _core()
         self._weights = weights
         self._ranges = weights.int8 if arithmetic == "int8" else None
@@ -82,7 +81,7 @@ class OpenVINOBackend(Backend):
             "PERF_COUNT": count_times,
             "ENABLE_CPU_PINNING": False,  # workers side by side would all be pinned to the same cores
         }
-        self.identity = ("openvino", openvino.__version__, arithmetic, self._ranges and self._ranges.digest)
+        self.identity = ("openvino", self._openvino.__version__, arithmetic, self._ranges and self._ranges.digest)
         self.lock = device_lock("cpu")
         self._cache_dir = cache_dir / "openvino"
         self._compiled: OrderedDict[Shape, tuple[Any, Any]] = OrderedDict()
@@ -215,8 +214,7 @@ def _core() -> Any:
     Its CPU plugin gives the thread that makes it a stack for signals, and frees that when it goes itself, in whatever
     thread: the next signal would then end the process (seen with 2026.4, where a network gave way to another one).
     """
-    import openvino
-
+    openvino = imported()
     return openvino.Core()
 
 
