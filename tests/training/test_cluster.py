@@ -39,7 +39,7 @@ def test_the_kubernetes_job_runs_the_image_with_options_that_are_known(capsys):
     assert container["name"] == "pytorch"  # the operator looks for this one
     assert container["image"] == f"icmformer:{icmformer.__version__}-gpu-train"
     command = container["command"]
-    after = command[command.index("training.train") + 1 :]
+    after = command[command.index("icmformer.applications.training.train") + 1 :]
     assert {option.split("=")[0] for option in after if option.startswith("--")} <= known_options(capsys)
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 4
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
