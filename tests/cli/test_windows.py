@@ -14,7 +14,7 @@ from icmformer.serving.click_log import ClickLog
 for package in (icmformer.cli, icmformer.diagnosis):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
-import ls_backend.doctor, serverless.doctor
+import icmformer.applications.ls_backend.doctor, icmformer.applications.serverless.doctor
 from icmformer.cli.main import main
 log = ClickLog(pathlib.Path(sys.argv[2]), most_bytes=0)
 for _ in range(3):

@@ -21,12 +21,12 @@ from tests.ls_backend.test_soak import ask
 
 PLAYED = """
 import time
-import ls_backend.worker
+import icmformer.applications.ls_backend.worker
 from icmformer import Engine
-ls_backend.worker.SENDING_SECONDS = 2
+icmformer.applications.ls_backend.worker.SENDING_SECONDS = 2
 segment = Engine.segment
 Engine.segment = lambda *a, **k: time.sleep(0.5) or segment(*a, **k)
-import ls_backend.__main__ as main
+import icmformer.applications.ls_backend.__main__ as main
 raise SystemExit(main.main())
 """
 """A backend whose clicks take half a second more, and which waits two seconds for a request that does not come."""

@@ -31,9 +31,9 @@ TRAIN = {"annotations": [], "project": "3.1700000000", "label_config": "<View/>"
 """What Label Studio sends, without its webhook for trainings."""
 PLAYED = """
 import sys
-import ls_backend.training_options as options
+import icmformer.applications.ls_backend.training_options as options
 options.PROGRAM = (sys.executable, sys.argv.pop(1))
-import ls_backend.__main__ as main
+import icmformer.applications.ls_backend.__main__ as main
 raise SystemExit(main.main())
 """
 
