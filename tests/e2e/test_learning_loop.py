@@ -73,7 +73,9 @@ def training_pids(studio):
             command = (place / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"icmformer.applications.training.finetune" in command and any(str(studio.home).encode() in part for part in command):
+        if b"icmformer.applications.training.finetune" in command and any(
+            str(studio.home).encode() in part for part in command
+        ):
             found.append(int(place.name))
     return found
 
