@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from icmformer.cli.options import add_network_options
 from icmformer.errors import ConfigError, PromptError
 from icmformer.geometry import CleanUp
 from icmformer.images.masks import check_mask_path, overlay, read_mask, write_image, write_mask
 from icmformer.images.reading import LoadedImage, read_image
 from icmformer.inference.engine import Engine
-from icmformer.inference.profiles import PROFILES, RUNTIMES
+from icmformer.inference.profiles import RUNTIMES
 from icmformer.serving.client import ServedImage, asker
 from icmformer.serving.description import description
 from icmformer.settings import Settings
@@ -59,13 +60,7 @@ def register(commands: Any) -> None:
         metavar="URL",
         help="have the CVAT function at this address segment the image, with its own weights and settings",
     )
-    parser.add_argument("--weights", help="name or path of the weights (ICMFORMER_WEIGHTS, else starter)")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (ICMFORMER_DEVICE, else auto)")
-    parser.add_argument(
-        "--profile",
-        choices=list(PROFILES),
-        help="exact: as published; fast: no flip, in what suits the processor (ICMFORMER_PROFILE, else fast)",
-    )
+    add_network_options(parser)
     parser.add_argument(
         "--runtime",
         choices=list(RUNTIMES),

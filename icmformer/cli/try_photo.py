@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from icmformer.cli.options import add_network_options
 from icmformer.errors import ConfigError
 from icmformer.inference.engine import Engine
-from icmformer.inference.profiles import PROFILES
 from icmformer.settings import Settings
 from icmformer.tryout.photos import Photos, find_photos
 from icmformer.tryout.server import PageServer
@@ -44,13 +44,7 @@ def register(commands: Any) -> None:
         metavar="PHOTO",
         help="photo, or folder of photos; without any, the page opens those that are dropped on it",
     )
-    parser.add_argument("--weights", help="name or path of the weights (ICMFORMER_WEIGHTS, else starter)")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (ICMFORMER_DEVICE, else auto)")
-    parser.add_argument(
-        "--profile",
-        choices=list(PROFILES),
-        help="exact: as published; fast: no flip, in what suits the processor (ICMFORMER_PROFILE, else fast)",
-    )
+    add_network_options(parser)
     parser.add_argument("--port", type=int, default=0, help="port of the page (0: any that is free)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone can reach the page)"
