@@ -67,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=["yes", "no"],
         help="whether a first click gets a coarse-to-fine refinement pass (default: as the weights' config says)",
     )
+    parser.add_argument(
+        "--close-up",
+        metavar="CLICK,PIXELS,RATIO",
+        help="from which click on the ROI is how many pixels wide at least, and how many times as wide as the mask; no "
+        "for all clicks alike (default: as the weights' config says)",
+    )
     add_processes(parser)
     parser.add_argument("--overlays", action="store_true", help="write a picture of every click of every object")
     return parser
@@ -91,12 +97,11 @@ def _settings(args: argparse.Namespace) -> EvaluationSettings:
     """
     if args.seed is not None and not args.click_spread:
         raise ConfigError("--seed goes with --click-spread")
-    if args.server and (
-        args.order or args.box or args.mode != "auto" or args.weights or args.profile or args.refinement_pass
-    ):
+    own = args.order, args.box, args.weights, args.profile, args.refinement_pass, args.close_up
+    if args.server and (args.mode != "auto" or any(own)):
         raise ConfigError(
-            "--server has settings of its own; leave out --weights, --profile, --as-served, --box, --mode and "
-            "--refinement-pass"
+            "--server has settings of its own; leave out --weights, --profile, --as-served, --box, --mode, "
+            "--refinement-pass and --close-up"
         )
     settings = given(args, EvaluationSettings)
     if args.all_clicks:

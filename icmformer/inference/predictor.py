@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -157,7 +157,11 @@ class Predictor:
         with timings.stage("roi"):
             box = None if previous is None else previous.map.extent(self.zoom.mask_threshold)
             kept = None if previous is None else previous.roi
-            return choose_roi(box, kept, clicks, (height, width), self.zoom, self.serving.min_crop_size)
+            zoom, least, close_up = self.zoom, self.serving.min_crop_size, self.serving.close_up
+            if close_up and len(clicks) >= close_up.from_click:
+                zoom = replace(zoom, expansion_ratio=close_up.expansion_ratio)
+                least = min(least, close_up.min_crop_size)
+            return choose_roi(box, kept, clicks, (height, width), zoom, least)
 
     def _run(
         self,

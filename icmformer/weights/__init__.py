@@ -3,7 +3,8 @@
 The native form is a folder:
 
     config.json        {"format": 3, "name": ..., "network": {...}, "min_crop_size": 200, "refinement_pass": false,
-                       "click_margin": 0, "score_sharpness": 1.0, "threshold": 0.49, "about": {...}}
+                       "click_margin": 0, "score_sharpness": 1.0, "threshold": 0.49, "close_up": null,
+                       "about": {...}}
     model.safetensors  the state dict, stored as `icmformer.weights.quantise` says: fp32, fp16 or int8
     SHA256SUMS         of both, as `sha256sum -c` reads it
 
@@ -25,7 +26,7 @@ from icmformer.weights.search_path import (
     locate,
     search_path,
 )
-from icmformer.weights.serving_defaults import AS_PUBLISHED, MIN_CROP_SIZE, THRESHOLD, ServingDefaults
+from icmformer.weights.serving_defaults import AS_PUBLISHED, MIN_CROP_SIZE, THRESHOLD, CloseUp, ServingDefaults
 from icmformer.weights.store import FORMAT, Weights, WeightsWarning, load, save
 from icmformer.weights.versions import NONE_YET, CurrentChangedError, Version, VersionStore, open_store, store_of
 
@@ -39,6 +40,7 @@ __all__ = [
     "RANDOM_PREFIX",
     "SUMS_FILE",
     "THRESHOLD",
+    "CloseUp",
     "CurrentChangedError",
     "Pointer",
     "ServingDefaults",

@@ -15,6 +15,47 @@ THRESHOLD = 0.49
 
 
 @dataclass(frozen=True)
+class CloseUp:
+    """How later clicks zoom in, once the mask is nearly right.
+
+    Attributes:
+        from_click: The first click of an object that does, counted from 1; 2 at least, as a first one has no mask.
+        min_crop_size: Least side in pixels of the ROI; where `ServingDefaults.min_crop_size` is less, that holds.
+        expansion_ratio: The ROI's side over the mask's side.
+
+    Raises:
+        ConfigError: A value that cannot be used; the text names it.
+    """
+
+    from_click: int
+    min_crop_size: int
+    expansion_ratio: float
+
+    def __post_init__(self) -> None:
+        if type(self.from_click) is not int or self.from_click < 2:
+            raise ConfigError(f"close_up.from_click must be 2 or a later click, got {self.from_click!r}")
+        if type(self.min_crop_size) is not int or self.min_crop_size < 1:
+            raise ConfigError(f"close_up.min_crop_size must be a positive number of pixels, got {self.min_crop_size!r}")
+        ratio = self.expansion_ratio
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 1 <= ratio <= 10:
+            raise ConfigError(f"close_up.expansion_ratio must be a number from 1 to 10, got {ratio!r}")
+
+    @staticmethod
+    def of(description: Any) -> CloseUp | None:
+        """Takes its keys from a mapping; None for none.
+
+        Raises:
+            ConfigError: Not a mapping of these keys and no others; see also the class.
+        """
+        if description is None or isinstance(description, CloseUp):
+            return description
+        known = {f.name for f in fields(CloseUp)}
+        if not isinstance(description, Mapping) or set(description) != known:
+            raise ConfigError(f"close_up must be a mapping of {', '.join(sorted(known))}, got {description!r}")
+        return CloseUp(**description)
+
+
+@dataclass(frozen=True)
 class ServingDefaults:
     """The published path, unless weights say otherwise.
 
@@ -27,6 +68,7 @@ class ServingDefaults:
         score_sharpness: Factor on the log-odds of pixels in the score of a mask; see `expected_iou`. 1 leaves
             them as they are; `training.calibrate` finds a network's own.
         threshold: Probability above which a pixel is in the mask.
+        close_up: How later clicks zoom in; None: as all others.
 
     Raises:
         ConfigError: A value that cannot be used; the text names it.
@@ -37,6 +79,7 @@ class ServingDefaults:
     click_margin: int = 0
     score_sharpness: float = 1.0
     threshold: float = THRESHOLD
+    close_up: CloseUp | None = None
 
     def __post_init__(self) -> None:
         if type(self.min_crop_size) is not int or self.min_crop_size < 1:
@@ -62,9 +105,8 @@ class ServingDefaults:
         """
         if "second_look" in description:
             description = {"refinement_pass": description["second_look"], **description}
-        return ServingDefaults(
-            **{f.name: description[f.name] for f in fields(ServingDefaults) if f.name in description}
-        )
+        known = {f.name: description[f.name] for f in fields(ServingDefaults) if f.name in description}
+        return ServingDefaults(**{**known, "close_up": CloseUp.of(known.get("close_up"))})
 
     def as_mapping(self) -> dict[str, Any]:
         """The form that `of` reads."""

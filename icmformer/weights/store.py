@@ -70,7 +70,8 @@ class Weights:
     @property
     def identity(self) -> str:
         """Names network, values and how they are served: equal only where all are."""
-        own = dict(self.serving.as_mapping().items() - AS_PUBLISHED.as_mapping().items())  # a new field changes no name
+        published = AS_PUBLISHED.as_mapping()
+        own = {k: v for k, v in self.serving.as_mapping().items() if v != published[k]}  # a new field changes no name
         facts = json.dumps([self.sha256, self.config, own], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 

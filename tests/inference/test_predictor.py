@@ -9,7 +9,7 @@ from icmformer import LoadedImage
 from icmformer.inference.backends.base import CallableBackend
 from icmformer.inference.predictor import Prediction, Predictor
 from icmformer.inference.roi import ROI, PixelClick, ZoomSettings
-from icmformer.weights import ServingDefaults
+from icmformer.weights import CloseUp, ServingDefaults
 from tests.golden.analytic import analytic_network
 from training.evaluate import trace
 
@@ -28,8 +28,8 @@ class Recorder:
         return logits
 
 
-def predictor(recorder, flip=False, refinement_pass=False, **zoom):
-    serving = ServingDefaults(refinement_pass=refinement_pass)
+def predictor(recorder, flip=False, refinement_pass=False, close_up=None, min_crop_size=200, **zoom):
+    serving = ServingDefaults(min_crop_size, refinement_pass, close_up=close_up)
     return Predictor(CallableBackend(recorder), ZoomSettings(**zoom), flip, serving)
 
 
@@ -133,6 +133,27 @@ def test_what_fills_the_image_or_starts_from_a_mask_or_has_its_roi_is_not_refine
         recorder = Recorder()
         predictor(recorder, refinement_pass=True).step(image(), previous, [click], roi=roi)
         assert len(recorder.inputs) == 1
+
+
+def test_later_clicks_zoom_in_closer():
+    """Each prediction is a square in its ROI, so ROIs get smaller with every click, down to their least side."""
+    clicks = [PixelClick(200 + i, 260 + i, True) for i in range(5)]
+    usual = [p.roi for p in steps(clicks, Recorder(), least_overlap=1.0)]
+    close = [p.roi for p in steps(clicks, Recorder(), close_up=CloseUp(3, 60, 1.1), least_overlap=1.0)]
+    assert close[:2] == usual[:2]
+    assert usual[2] != close[2]
+    for number, (before, roi) in enumerate(pairwise(close[1:]), 3):
+        rows = before.height // 4, before.height // 2  # of the mask in the ROI before
+        assert roi.height < usual[number - 1].height
+        assert roi.height >= min(60, 1.1 * (rows[1] - rows[0]) - 2)
+    assert usual[-1].height == 201
+    assert min(close[-1].height, close[-1].width) in (61, 62)  # the square of 60, and what the rounding adds
+
+
+def test_a_close_up_never_keeps_further_away_than_the_weights_do():
+    clicks = [PixelClick(200, 260, True)] * 4
+    near = [p.roi for p in steps(clicks, Recorder(), close_up=CloseUp(2, 150, 1.4), min_crop_size=50)]
+    assert near == [p.roi for p in steps(clicks, Recorder(), min_crop_size=50)]
 
 
 def test_a_given_mask_is_a_prediction_of_every_pixel():

@@ -300,6 +300,25 @@ def test_the_refinement_pass_is_made_or_not_whatever_the_weights_say(tmp_path, r
     assert told["yes"]["miou_at_1"] > told["no"]["miou_at_1"] + 0.01
 
 
+def test_later_clicks_zoom_in_as_the_option_says_whatever_the_weights_say(pairs, tmp_path, run, capsys):
+    fixed = "--all-clicks", "--limit", "1", "--profile", "fast"
+    wishes = {"no": None, "3,20,1.1": {"from_click": 3, "min_crop_size": 20, "expansion_ratio": 1.1}}
+    masks = {}
+    for wish, expected in wishes.items():
+        out = tmp_path / wish
+        assert run(pairs, out, *fixed, "--close-up", wish, weights=TRAINED)["close_up"] == expected
+        masks[wish] = json.loads((out / "objects.jsonl").read_text().splitlines()[1])["masks"]
+    near, usual = masks["3,20,1.1"], masks["no"]
+    assert near[:2] == usual[:2]
+    assert near[2] != usual[2]
+    common = ["--dataset", "folder", "--root", str(pairs), "--out", str(tmp_path / "bad")]
+    for text, told in (("3,60", "--close-up is CLICK,PIXELS,RATIO"), ("1,60,1.2", "from_click must be 2 or a later")):
+        assert main([*common, "--close-up", text]) == 2
+        assert told in capsys.readouterr().err
+    assert main([*common, "--server", "http://localhost:1", "--close-up", "no"]) == 2
+    assert "--close-up" in capsys.readouterr().err
+
+
 def test_a_spread_of_a_half_keeps_to_the_inner_half_of_one_region():
     truth = np.zeros((60, 120), np.int32)
     truth[10:51, 10:51] = truth[20:40, 80:100] = 1

@@ -14,7 +14,7 @@ from icmformer.errors import WeightsError
 from icmformer.models import build_network
 from icmformer.models.config import config_mapping, network_config
 from icmformer.weights.quantise import unpack
-from icmformer.weights.serving_defaults import AS_PUBLISHED, ServingDefaults
+from icmformer.weights.serving_defaults import AS_PUBLISHED, CloseUp, ServingDefaults
 from tests.weights.conftest import NAME
 
 
@@ -102,6 +102,11 @@ def test_a_network_that_has_scales_of_its_own_is_stored_as_bytes_too(tmp_path):
         ('"format": 2, "second_look": true, "click_margin": 5', ServingDefaults(200, True, 5)),
         ('"format": 2, "second_look": false, "score_sharpness": 2.5', ServingDefaults(200, False, 0, 2.5)),
         ('"format": 3, "refinement_pass": true', ServingDefaults(refinement_pass=True)),
+        ('"format": 3, "close_up": null', AS_PUBLISHED),
+        (
+            '"format": 3, "close_up": {"from_click": 3, "min_crop_size": 60, "expansion_ratio": 1.25}',
+            ServingDefaults(close_up=CloseUp(3, 60, 1.25)),
+        ),
     ],
 )
 def test_folders_of_all_formats_load(network, tmp_path, written, serving):
@@ -186,6 +191,11 @@ def resum(folder):
         ({"score_sharpness": True}, "score_sharpness must be"),
         ({"threshold": 1.0}, "threshold must be a probability"),
         ({"threshold": 1}, "threshold must be a probability"),
+        ({"close_up": True}, "close_up must be a mapping of expansion_ratio, from_click, min_crop_size"),
+        ({"close_up": {"from_click": 3}}, "close_up must be a mapping"),
+        ({"close_up": {"from_click": 1, "min_crop_size": 60, "expansion_ratio": 2}}, "from_click must be 2 or a later"),
+        ({"close_up": {"from_click": 3, "min_crop_size": 0, "expansion_ratio": 2}}, "close_up.min_crop_size must be"),
+        ({"close_up": {"from_click": 3, "min_crop_size": 9, "expansion_ratio": 0.5}}, "a number from 1 to 10"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(native, change, text):
@@ -257,6 +267,7 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
         {"click_margin": 5},
         {"score_sharpness": 2.5},
         {"threshold": 0.6},
+        {"close_up": CloseUp(3, 60, 1.25)},
     )
     served = [ServingDefaults(**change) for change in changes]
     others = [
@@ -265,7 +276,7 @@ def test_the_identity_names_config_and_values(native, network, tmp_path):
     ]
     assert [one.serving for one in others] == served
     assert {one.sha256 for one in others} == {weights.load(native).sha256}
-    assert len({one.identity for one in (*others, weights.load(native))}) == 6
+    assert len({one.identity for one in (*others, weights.load(native))}) == 7
 
 
 def test_a_new_serving_field_left_at_its_default_changes_no_identity(native, monkeypatch):

@@ -22,6 +22,7 @@ from .benchmarks import EvalObject, Truth
 from .noc import TARGET_IOU, clicks_to
 from .object_results import Header, ObjectResult, evaluated_objects
 from .protocol import ScriptedAnnotator, as_served, pixel_middles, simulate
+from .settings import overridden
 
 _RIGHT, _MISSED, _EXTRA = (200, 200, 200), (225, 50, 45), (40, 95, 230)
 _POSITIVE, _NEGATIVE = (0, 130, 50), (0, 0, 0)
@@ -95,8 +96,8 @@ def _engine(folder: Path, header: Header, weights: str) -> Engine:
         raise ConfigError(f"{folder} is of other weights than {weights}; name those with --weights")
     if header["size"] != [network_config(loaded.config).img_size] * 2:
         raise ConfigError(f"{folder} is of another input size than the weights' own")
-    refined = header.get("refinement_pass", loaded.serving.refinement_pass)
-    loaded = dataclasses.replace(loaded, serving=dataclasses.replace(loaded.serving, refinement_pass=refined))
+    serving = overridden(loaded.serving, header.get("refinement_pass"), header.get("close_up"))
+    loaded = dataclasses.replace(loaded, serving=serving)
     return Engine(loaded, "cpu", header["profile"], runtime=header.get("runtime", "auto"))
 
 

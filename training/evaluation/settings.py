@@ -13,7 +13,7 @@ from icmformer.inference.prompts import BoxStart
 from icmformer.models import meta_network, network_config
 from icmformer.serving.client import model_of
 from icmformer.settings import Settings
-from icmformer.weights import Weights, load
+from icmformer.weights import CloseUp, ServingDefaults, Weights, load
 
 from .protocol import ClickOrder
 
@@ -27,6 +27,7 @@ class EvaluationSettings:
         order: None evaluates the published protocol at the input that `mode` says; else an engine as an annotation tool
             calls it, at the weights' own input size.
         refinement_pass: Whether a first click gets a refinement pass; None leaves it to the weights.
+        close_up: `CLICK,PIXELS,RATIO`, the values of a `CloseUp`, or `no` for none; None leaves it to the weights.
 
     Raises:
         ConfigError: A value that cannot be used, or two that do not go together.
@@ -46,6 +47,7 @@ class EvaluationSettings:
     click_spread: float = 0.0
     seed: int = 0
     refinement_pass: bool | None = None
+    close_up: str | None = None
 
     def __post_init__(self) -> None:
         if self.target_iou is not None and not 0 < self.target_iou <= 1:
@@ -54,14 +56,12 @@ class EvaluationSettings:
             raise ConfigError(f"--click-spread must lie in [0, 1], got {self.click_spread}")
         if (self.order or self.box) and self.mode not in ("auto", "native"):
             raise ConfigError("--as-served and --box use the weights' own input size; leave --mode out")
+        _close_up(self.close_up)
 
     def load_weights(self) -> Weights:
-        """The weights, with the refinement pass or without it where these settings say so."""
+        """The weights, with the refinement pass and the close-up that these settings name."""
         weights = load(self.weights)
-        if self.refinement_pass is None:
-            return weights
-        serving = dataclasses.replace(weights.serving, refinement_pass=self.refinement_pass)
-        return dataclasses.replace(weights, serving=serving)
+        return dataclasses.replace(weights, serving=overridden(weights.serving, self.refinement_pass, self.close_up))
 
     def make_profile(self) -> Profile:
         """The profile, with what these settings say of boxes."""
@@ -98,10 +98,35 @@ class EvaluationSettings:
             "box": self.box,
             "limit": self.limit,
         }
-        usual = {"server": None, "runtime": "auto", "spread": 0.0, "seed": 0, "refinement_pass": None}
+        usual = {"server": None, "runtime": "auto", "spread": 0.0, "seed": 0, "refinement_pass": None, "close_up": None}
         usual |= {"precision": "auto", "int8_ranges": None}
-        now = self.server, self.runtime, self.click_spread, self.seed, self.refinement_pass, precision, ranges
+        asked = self.refinement_pass, self.close_up
+        now = self.server, self.runtime, self.click_spread, self.seed, *asked, precision, ranges
         return always | {key: value for key, value in zip(usual, now, strict=True) if value != usual[key]}
+
+
+def overridden(serving: ServingDefaults, refinement_pass: bool | None, close_up: str | None) -> ServingDefaults:
+    """Serving defaults with what an evaluation says otherwise, as `EvaluationSettings` has it.
+
+    Raises:
+        ConfigError: A close-up that cannot be used.
+    """
+    if refinement_pass is not None:
+        serving = dataclasses.replace(serving, refinement_pass=refinement_pass)
+    if close_up is not None:
+        serving = dataclasses.replace(serving, close_up=_close_up(close_up))
+    return serving
+
+
+def _close_up(text: str | None) -> CloseUp | None:
+    if text is None or text == "no":
+        return None
+    try:
+        click, pixels, ratio = text.split(",")
+        values = int(click), int(pixels), float(ratio)
+    except ValueError:
+        raise ConfigError(f"--close-up is CLICK,PIXELS,RATIO, such as 3,60,1.25, or no; not {text!r}") from None
+    return CloseUp(*values)
 
 
 def _ranges_in_use(weights: Weights, settings: EvaluationSettings) -> str | None:

@@ -115,6 +115,8 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> str:
         told += f", zooming in to {first['min_crop_size']} pixels where the published networks stop at {MIN_CROP_SIZE}"
     if first.get("refinement_pass"):
         told += ", with a refinement pass after a first click, which the published networks do not make"
+    if close := first.get("close_up"):
+        told += f", zooming in closer from click {close['from_click']} on"
     parts = [f"{name} {measured[name]['objects']} of {OBJECTS[name]}" for name in sets if _is_part(name, measured)]
     if parts:
         told += f"; **not the whole sets, so not to be compared: {', '.join(parts)} objects**"

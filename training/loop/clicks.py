@@ -38,8 +38,10 @@ class PointsConfig:
         edge: Probability that a positive click lies on the object's outermost pixels.
         anywhere: Probability that a correcting click lies anywhere in the larger error, not in its inner half.
         box: Share of the samples that begin with a box.
+        unfinished: Share of the other samples that begin with a mask that is nearly right, and a click that corrects
+            it.
 
-    The last four are for `recipe: own` alone.
+    The last five are for `recipe: own` alone.
     """
 
     max_points: int = 24
@@ -52,14 +54,16 @@ class PointsConfig:
     edge: float = 0.0
     anywhere: float = 0.0
     box: float = 0.0
+    unfinished: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_points < 1 or not 0 < self.gamma <= 1:
             raise ConfigError(f"points.max_points starts at 1 and gamma lies in (0, 1], got {self}")
         if min(self.negatives) < 0 or abs(sum(self.negatives) - 1) > 1e-6:
             raise ConfigError(f"points.negatives are shares that add up to 1, got {self.negatives}")
-        if not all(0 <= share <= 1 for share in (self.edge, self.anywhere, self.box, self.centre_first, self.erode)):
-            raise ConfigError(f"points.edge, anywhere, box, centre_first and erode lie in [0, 1], got {self}")
+        shares = ("edge", "anywhere", "box", "unfinished", "centre_first", "erode")
+        if not all(0 <= getattr(self, name) <= 1 for name in shares):
+            raise ConfigError(f"points.{', '.join(shares)} lie in [0, 1], got {self}")
 
 
 def first_clicks(

@@ -193,7 +193,7 @@ _NOT_IN = {
         *(f"augment.{name}" for name in ("whole", "zoom", "zoom_expansion", "native", "gray", "least")),
         "data.least",
         "points.centre_first",
-        *(f"points.{name}" for name in ("border", "edge", "anywhere", "box")),
+        *(f"points.{name}" for name in ("border", "edge", "anywhere", "box", "unfinished")),
     ),
 }
 """What a recipe does not read."""

@@ -21,6 +21,7 @@ from .boxes import NO_BOX, box_prompt
 from .clicks import first_clicks
 from .config import TrainConfig
 from .published_recipe import published_sample
+from .unfinished import unfinished_prompt
 
 _ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
 _UNREADABLE_IN_A_ROW = 100  # so many alone are enough: the disk is away, say, and each takes its time to fail
@@ -37,6 +38,7 @@ class Sample:
         points: (2N, 3) float32, as the networks take them.
         box: (4,) int16: first and last row and column of a box to begin with, or -1.
         passed_over: Images that were drawn for it first and cannot be read.
+        previous: (S, S) uint8 probabilities, of 255, of a mask to begin with; None for none.
     """
 
     number: int
@@ -45,6 +47,7 @@ class Sample:
     points: NDArray[np.float32]
     box: NDArray[np.int16]
     passed_over: tuple[UnreadableImageError, ...] = ()
+    previous: NDArray[np.uint8] | None = None
 
 
 def sample_rng(seed: int, number: int, stream: int = 0) -> Generator:
@@ -121,7 +124,11 @@ class SampleSet(Dataset[Sample | IcmformerError]):
             points = first_clicks(cut, others, slots, config.points, rng)
             pixels = colour(seen, config.augment, rng)
             box, points = box_prompt(cut, points, config.points.box, rng)
-            return Sample(number, pixels, cut, points, box, tuple(passed_over.values()))
+            previous = None
+            if box[0] < 0:
+                share, anywhere = config.points.unfinished, config.points.anywhere
+                previous = unfinished_prompt(cut, others, points, share, config.serving.threshold, anywhere, rng)
+            return Sample(number, pixels, cut, points, box, tuple(passed_over.values()), previous)
         if passed_over:
             last = next(reversed(passed_over.values()))
             raise TrainingError(
@@ -154,6 +161,8 @@ class Batch:
         points: (B, 2N, 3) float32.
         boxes: (B, 4) int16, as `Sample` has them; None where no sample has one.
         passed_over: Images that were drawn for them first and cannot be read.
+        previous: (B, 1, S, S) uint8 probabilities, of 255, of masks to begin with, 0 for none; None where no sample has
+            one.
     """
 
     numbers: tuple[int, ...]
@@ -162,15 +171,22 @@ class Batch:
     points: Tensor
     boxes: Tensor | None = None
     passed_over: tuple[UnreadableImageError, ...] = ()
+    previous: Tensor | None = None
 
     def split(self, parts: int) -> list[Batch]:
         """The batch in equal parts."""
         size = len(self.numbers) // parts
         cuts = [slice(i, i + size) for i in range(0, size * parts, size)]
-        boxes = [None if self.boxes is None else self.boxes[c] for c in cuts]
         return [
-            Batch(self.numbers[c], self.image[c], self.target[c], self.points[c], own)
-            for c, own in zip(cuts, boxes, strict=True)
+            Batch(
+                self.numbers[c],
+                self.image[c],
+                self.target[c],
+                self.points[c],
+                None if self.boxes is None else self.boxes[c],
+                previous=None if self.previous is None else self.previous[c],
+            )
+            for c in cuts
         ]
 
     def pin_memory(self) -> Batch:
@@ -203,4 +219,13 @@ def stack(samples: list[Sample]) -> Batch:
         torch.from_numpy(np.stack([s.points for s in samples])),
         boxes if (boxes >= 0).any() else None,
         tuple(error for s in samples for error in s.passed_over),
+        _previous(samples),
     )
+
+
+def _previous(samples: list[Sample]) -> Tensor | None:
+    """The masks that samples begin with, as `Batch` has them."""
+    if all(s.previous is None for s in samples):
+        return None
+    none = np.zeros_like(samples[0].target)
+    return torch.from_numpy(np.stack([none if s.previous is None else s.previous for s in samples]))[:, None]

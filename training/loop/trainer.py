@@ -102,6 +102,8 @@ class IterativePass(nn.Module):
         previous = torch.zeros((len(points), 1, *features.size), device=device)
         if batch.boxes is not None:
             previous = ellipses(batch.boxes.to(device, non_blocking=True), features.size)
+        if batch.previous is not None:  # of samples that have no box
+            previous = previous + batch.previous.to(device, non_blocking=True).float() / 255
         target = batch.target.to(device, non_blocking=True)
         detached = ImageFeatures(features.size, tuple(t.detach() for t in features.tensors))
         was_training = self.network.training
