@@ -126,8 +126,7 @@ class SampleSet(Dataset[Sample | IcmformerError]):
             box, points = box_prompt(cut, points, config.points.box, rng)
             previous = None
             if box[0] < 0:
-                share, anywhere = config.points.unfinished, config.points.anywhere
-                previous = unfinished_prompt(cut, others, points, share, config.serving.threshold, anywhere, rng)
+                previous, points = unfinished_prompt(cut, others, points, config.points, config.serving.threshold, rng)
             return Sample(number, pixels, cut, points, box, tuple(passed_over.values()), previous)
         if passed_over:
             last = next(reversed(passed_over.values()))

@@ -8,6 +8,8 @@ what the click points at.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -16,46 +18,48 @@ from numpy.typing import NDArray
 from icmformer.types import BoolMask, FloatMap
 
 from ..simulated_annotator import EXTRA, MISSED, any_pixel, sampled_click
-from .clicks import add_click
+from .clicks import PointsConfig, add_click, first_clicks
 
 _OPENED, _CLOSED, _LEAKED = 0.35, 0.25, 0.25
 """Shares of the masks that lose thin parts, have holes and bays filled, and take another object in."""
 _PIECES = (0.35, 0.35, 0.2, 0.1)
 """Shares of the masks of which no piece, one, two and three along the outline are wrong."""
+_GAMMA, _ERODE = 0.8, 0.5
+"""In place of the config's: as many clicks as have made such a mask, some of them close to the outline."""
 
 
 def unfinished_prompt(
     target: NDArray[np.uint8],
     others: BoolMask,
     points: NDArray[np.float32],
-    share: float,
+    config: PointsConfig,
     threshold: float,
-    anywhere: float,
     rng: Generator,
-) -> NDArray[np.uint8] | None:
-    """Gives a share of the samples a mask to begin with, and adds a click where it is wrong.
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32]]:
+    """Gives a share of the samples a mask to begin with, more clicks, and a last one where the mask is wrong.
 
     Args:
         target: (H, W) uint8: 1 object, 0 background, 255 ignored.
         others: (H, W) bool: other objects.
-        points: (2N, 3) first clicks of the sample, to which the correcting click is added in place.
-        share: Of the samples.
+        points: (2N, 3) first clicks of the sample.
+        config: Says what share, and how clicks are drawn.
         threshold: Probability above which a pixel is in the mask.
-        anywhere: As `sampled_click` takes it.
         rng: Randomness of this sample.
 
     Returns:
-        (H, W) uint8 probabilities, of 255; None for a sample that begins without a mask.
+        (H, W) uint8 probabilities, of 255, None for a sample that begins without a mask; and the clicks beside it.
     """
-    if not share or rng.random() >= share or not (target == 1).any():
-        return None
+    if not config.unfinished or rng.random() >= config.unfinished or not (target == 1).any():
+        return None, points
     previous = unfinished_mask(target == 1, others, rng)
     marked = previous > 255 * threshold
     wrong = ((target == 1) & ~marked).astype(np.uint8) * MISSED + ((target == 0) & marked).astype(np.uint8) * EXTRA
-    click = sampled_click(wrong, rng, anywhere)
+    many = replace(config, gamma=_GAMMA, erode=_ERODE)
+    points = first_clicks(target, others, len(points) // 2, many, rng)
+    click = sampled_click(wrong, rng, config.anywhere)
     if click:
         add_click(points, click)
-    return previous
+    return previous, points
 
 
 def unfinished_mask(truth: BoolMask, others: BoolMask, rng: Generator) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ import torch
 from scipy import ndimage
 
 from icmformer.models import ImageFeatures
+from training.loop.clicks import PointsConfig
 from training.loop.samples import Sample, collate
 from training.loop.trainer import IterativePass
 from training.loop.unfinished import unfinished_mask, unfinished_prompt
@@ -29,7 +30,7 @@ def others():
 
 
 def no_clicks():
-    return np.full((8, 3), -1.0, np.float32)
+    return np.full((32, 3), -1.0, np.float32)
 
 
 def prompts(target, others, seeds, share=1.0):
@@ -39,7 +40,7 @@ def prompts(target, others, seeds, share=1.0):
         points = no_clicks()
         points[0] = (40, 50, 0)
         rng = np.random.default_rng(seed)
-        made.append((unfinished_prompt(target, others, points, share, THRESHOLD, 0.0, rng), points))
+        made.append(unfinished_prompt(target, others, points, PointsConfig(12, unfinished=share), THRESHOLD, rng))
     return made
 
 
@@ -69,10 +70,15 @@ def test_what_meets_the_edge_of_the_input_ends_there(others):
         assert np.mean(kept) > 0.85  # no rim of background along the edge
 
 
-def test_the_click_is_deep_in_the_largest_error(target, others):
+def test_the_last_of_many_clicks_is_deep_in_the_largest_error(target, others):
+    counts = []
     for previous, points in prompts(target, others, 60):
         marked = previous > 255 * THRESHOLD
-        added = [(points[i], i < 4) for i in range(8) if points[i, 2] == 1]
+        made = points[:, 2] >= 0
+        assert (target[tuple(points[:16][made[:16], :2].astype(int).T)] == 1).all()
+        assert (target[tuple(points[16:][made[16:], :2].astype(int).T)] == 0).all()
+        counts.append(made.sum())
+        added = [(point, i < 16) for i, point in enumerate(points) if made[i] and point[2] == made.sum() - 1]
         depths = {
             kind: ndimage.distance_transform_edt(np.pad(wrong, 1))[1:-1, 1:-1]
             for kind, wrong in ((True, (target == 1) & ~marked), (False, (target == 0) & marked))
@@ -81,7 +87,7 @@ def test_the_click_is_deep_in_the_largest_error(target, others):
         (row, column, _), positive = added[0]
         largest = max(depth.max() for depth in depths.values())
         assert depths[positive][int(row), int(column)] > 0.4 * largest  # half, by distances that OpenCV approximates
-        assert (points[0] == (40, 50, 0)).all()
+    assert 4 < np.mean(counts) < 12
 
 
 def test_the_share_is_as_asked_and_without_an_object_there_is_none(target, others):
