@@ -1,0 +1,320 @@
+"""Measures the starter and writes its figures into the pages that tell them.
+
+python docs/figures/starter_figures.py measure --benchmarks DIR --shards DIR --out OUT [--jobs 2]
+python docs/figures/starter_figures.py write
+
+`measure` takes some half an hour on two cores, goes on where it stopped, and leaves starter_figures.json beside this
+file, with the checksum of the weights that the figures are of. `write` brings docs/starter.md, the model card, the
+README and other pages up to date with it: tables between the comments `<!-- starter NAME -->` and `<!-- end -->`, and
+the sentences of `SENTENCES`. A test fails where a page, the file and the weights do not agree.
+
+--benchmarks holds GrabCut and Berkeley, --shards the five training shards and the validation shard.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from icmformer import Engine
+from icmformer.weights import load
+from training.command_line import exit_status
+from training.evaluation.benchmarks import load_benchmark
+from training.evaluation.calibration import calibrate
+from training.evaluation.edge_clicks import measure_edges
+from training.evaluation.edge_clicks import table as edge_table
+from training.evaluation.runner import evaluate
+from training.evaluation.settings import EvaluationSettings
+from training.evaluation.standard_benchmarks import PUBLISHED
+from training.evaluation.stratified import stratified_metrics
+from training.tools.machine import machine
+
+ROOT = Path(__file__).parents[2]
+FIGURES = Path(__file__).with_suffix(".json")
+PAGES = (
+    "README.md",
+    "docs/starter.md",
+    "docs/choosing.md",
+    "docs/prediction.md",
+    "icmformer/assets/starter/MODEL_CARD.md",
+)
+SEEDS = (0, 1, 2)
+SPREADS = (0.5, 1.0)
+
+Figures = Mapping[str, Any]
+
+
+def evaluations(benchmarks: Path, shards: Path) -> Iterator[tuple[str, EvaluationSettings]]:
+    """Name and settings of every evaluation."""
+    for name in ("GrabCut", "Berkeley"):
+        yield name, EvaluationSettings(name, benchmarks / name, target_iou=None)
+        yield f"{name}, unordered", EvaluationSettings(name, benchmarks / name, order="unordered")
+    shard: dict[str, Any] = {"dataset": "shard", "root": shards / "val-000.zip", "profile": "fast"}
+    yield "validation", EvaluationSettings(**shard)
+    yield "validation 100", EvaluationSettings(**shard, limit=100)
+    yield "box", EvaluationSettings(**shard, limit=100, box="ellipse+centre")
+    for spread in SPREADS:
+        for seed in SEEDS:
+            yield jittered(spread, seed), EvaluationSettings(**shard, limit=100, click_spread=spread, seed=seed)
+    yield "never trained", EvaluationSettings("never-trained", shards, profile="fast")
+
+
+def jittered(spread: float, seed: int) -> str:
+    """The name of an evaluation with jittered clicks."""
+    return f"spread {spread:g}, seed {seed}"
+
+
+def measure(benchmarks: Path, shards: Path, out: Path, jobs: int) -> None:
+    """Measures everything and writes `FIGURES`."""
+    weights = load("starter")
+    out = out / weights.identity[:12]
+    found: dict[str, Any] = {"sha256": weights.sha256, "identity": weights.identity, "machine": machine()}
+    for name, settings in evaluations(benchmarks, shards):
+        folder = out / re.sub(r"\W+", "-", name)
+        result = evaluate(settings, folder, jobs=jobs)
+        kept = ("objects", "noc", "never", "miou_at_box", "miou_at_1", "miou", "profile", "runtime")
+        found[name] = {key: result[key] for key in kept}
+    found["groups"] = stratified_metrics(out / "never-trained")
+    engine = Engine.from_weights("starter", "cpu", "fast")
+    found["scores"] = calibrate(engine, load_benchmark("never-trained", shards, 240))
+    found["edges"] = edge_table(measure_edges(engine, load_benchmark("shard", shards / "val-000.zip", None), (0, 5)))
+    FIGURES.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _noc(result: Figures) -> list[str]:
+    return [f"{result['noc'][target]:.2f}" for target in ("80", "85", "90")]
+
+
+def benchmark(name: str) -> Callable[[Figures], list[str]]:
+    """The table of one benchmark, with the baselines of `training.baselines`."""
+
+    def lines(f: Figures) -> list[str]:
+        protocol, unordered = f[name], f[f"{name}, unordered"]
+        one, five = protocol["miou"][0], protocol["miou"][4]
+        served = f"{unordered['miou_at_1']:.3f}"
+        return [
+            _row("", "NoC@80", "NoC@85", "NoC@90", "never at 90%", "mIoU after 1 click", "after 5"),
+            _row(*["---"] * 7),
+            _row("**starter**, protocol", *_noc(protocol), protocol["never"]["90"], f"{one:.3f}", f"{five:.3f}"),
+            _row("starter, as served, clicks unordered", *_noc(unordered), unordered["never"]["90"], served, ""),
+            *BASELINES[name],
+        ]
+
+    return lines
+
+
+BASELINES = {
+    "GrabCut": (
+        "| OpenCV's GrabCut, clicks as seeds | 4.38 | 4.96 | 6.22 | 7 | 0.719 | |",
+        "| random walker | 6.84 | 8.86 | 11.06 | 11 | 0.320 | |",
+    ),
+    "Berkeley": (
+        "| OpenCV's GrabCut, clicks as seeds | 8.23 | 9.68 | 11.87 | 36 | 0.561 | |",
+        "| random walker | 8.55 | 11.27 | 14.79 | 45 | 0.343 | |",
+    ),
+}
+
+
+def comparison(f: Figures) -> list[str]:
+    """The starter beside published networks, as many clicks as each needs to 85% and to 90% IoU."""
+    sets = ("GrabCut", "Berkeley", "DAVIS", "SBD")
+    own = {name: f"**{f[name]['noc']['85']:.2f} / {f[name]['noc']['90']:.2f}**" for name in sets if name in f}
+    lines = [_row("", "trained on", *sets), _row(*["---"] * 6)]
+    lines.append(_row("**starter**", "16,368 photos", *(own.get(name, "not measured") for name in sets)))
+    lines += [
+        _row(other.model, other.trained_on, *(other.clicks.get(name, "- / -").replace("- / -", "") for name in sets))
+        for other in PUBLISHED
+        if other.trained_on in ("COCO+LVIS", "SA-1B")
+    ]
+    return lines
+
+
+def groups(f: Figures) -> list[str]:
+    """The tables by kind, size and shape."""
+    return str(f["groups"]).splitlines()
+
+
+def jitter(f: Figures) -> list[str]:
+    """Clicks off the middle: the mean of all seeds, and their range."""
+    usual = f["validation 100"]
+    lines = [_row("the simulated annotator clicks", "NoC@80", "NoC@85", "NoC@90", "mIoU after 1 click")]
+    lines.append(_row(*["---"] * 5))
+    lines.append(_row("in the middle of the error, as published", *_noc(usual), f"{usual['miou_at_1']:.3f}"))
+    for spread, words in zip(
+        SPREADS, ("at least half as deep as the middle (0.5)", "anywhere in the error (1)"), strict=True
+    ):
+        runs = [f[jittered(spread, seed)] for seed in SEEDS]
+        cells = [_ranged([run["noc"][target] for run in runs], 2) for target in ("80", "85", "90")]
+        lines.append(_row(words, *cells, _ranged([run["miou_at_1"] for run in runs], 3)))
+    return lines
+
+
+def _ranged(values: list[float], digits: int) -> str:
+    low, mean, high = (f"{value:.{digits}f}" for value in (min(values), statistics.mean(values), max(values)))
+    return f"{mean} ({low} to {high})"
+
+
+def fenced(name: str) -> Callable[[Figures], list[str]]:
+    """What a command prints, as it is."""
+    return lambda f: ["```text", *str(f[name]).splitlines(), "```"]
+
+
+BLOCKS: Mapping[str, Callable[[Figures], list[str]]] = {
+    "GrabCut": benchmark("GrabCut"),
+    "Berkeley": benchmark("Berkeley"),
+    "comparison": comparison,
+    "groups": groups,
+    "jittered clicks": jitter,
+    "scores": fenced("scores"),
+    "edges": fenced("edges"),
+}
+"""Name of a table -> its lines."""
+
+
+def numbers(f: Figures) -> dict[str, float]:
+    """The numbers that sentences tell, by name."""
+    told: dict[str, float] = {}
+    for key, name in (
+        ("g", "GrabCut"),
+        ("b", "Berkeley"),
+        ("v", "validation"),
+        ("v100", "validation 100"),
+        ("n", "never trained"),
+    ):
+        told |= {f"{key}{target}": f[name]["noc"][target] for target in ("80", "85", "90")}
+        told |= {
+            f"{key}_never": f[name]["never"]["90"],
+            f"{key}_one": f[name]["miou_at_1"],
+            f"{key}_count": f[name]["objects"],
+        }
+    for name, row in _rows(f["groups"]).items():
+        told[re.sub(r"\W", "_", name)] = row
+    spread = statistics.mean(f[jittered(1.0, seed)]["noc"]["90"] for seed in SEEDS)
+    told["spread"] = spread - told["v10090"]
+    told["box"], told["box_click"] = f["box"]["miou_at_box"], f["box"]["miou_at_1"]
+    return told
+
+
+def _rows(tables: str) -> dict[str, float]:
+    """Group -> NoC@90, of the tables by kind, size and shape."""
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in tables.splitlines() if line.startswith("|")
+    ]
+    return {row[0]: float(row[4]) for row in cells if row[1].isdigit()}
+
+
+CARD = "icmformer/assets/starter/MODEL_CARD.md"
+_METRICS = "".join(
+    f"- {{type: noc_{target}, name: Mean number of clicks for {target}% IoU, value: [KEY{target}:.2f]}} "
+    for target in ("80", "85", "90")
+)
+_METRICS += "- {type: miou_1, name: Mean IoU after one click, value: [KEY_one:.3f]}"
+SENTENCES = (
+    ("README.md", "| **starter**, 7 MB, in the package | [g90:.2f] | [b90:.2f] |"),
+    ("README.md", "it needs [n90:.1f] clicks:"),
+    (
+        "docs/choosing.md",
+        "GrabCut [g90:.1f] clicks to 90% IoU, Berkeley [b90:.1f]; [n90:.1f] on [n_count:.0f] objects",
+    ),
+    (
+        "docs/choosing.md",
+        "Thin objects ([thin:.1f] clicks to 90%) and objects under a hundredth of the photo ([under_1_:.1f])",
+    ),
+    (CARD, "name: GrabCut} metrics: " + _METRICS.replace("KEY", "g")),
+    (CARD, "name: Berkeley} metrics: " + _METRICS.replace("KEY", "b")),
+    (
+        CARD,
+        "Mean number of clicks for 90% IoU: [g90:.1f] on GrabCut, [b90:.1f] on Berkeley, [v10090:.1f] on 100 objects "
+        "of the validation photos ([v90:.1f] on all of them), [n90:.1f] on [n_count:.0f] held-out objects that include "
+        "small ones and kinds of photos that were never trained on ([n_never:.0f] of these",
+    ),
+    (
+        CARD,
+        "smaller than a hundredth of their photo ([under_1_:.1f] clicks for 90% IoU), thin objects ([thin:.1f]) and "
+        "objects in several pieces ([several:.1f])",
+    ),
+    (CARD, "(nuclei [dsb2018:.1f], solar panels [solar:.1f], façades [facade:.1f], viruses [virus_em:.1f])"),
+    (CARD, "damage without an edge ([cardamage:.1f])"),
+    (CARD, "it needs [spread:.2f] clicks more on the validation photos"),
+    (
+        "docs/starter.md",
+        "A box's first mask has an IoU of [box:.2f] on the validation photos, and [box_click:.2f] after one more click",
+    ),
+)
+"""Page, and a sentence on it with its numbers as [name:format]; a space stands for any white space."""
+
+
+def updated(page: str, text: str, f: Figures) -> str:
+    """A page with the figures in it.
+
+    Raises:
+        ValueError: A sentence or the end of a table that is not there.
+    """
+    told = numbers(f)
+    for name, lines in BLOCKS.items():
+        start, end = f"<!-- starter {name} -->\n", "<!-- end -->"
+        before, found, rest = text.partition(start)
+        if found:
+            _, ended, after = rest.partition(end)
+            if not ended:
+                raise ValueError(f"{page}: the table {name} has no end")
+            text = before + start + "\n" + "\n".join(lines(f)) + "\n\n" + end + after
+    for where, sentence in SENTENCES:
+        if where == page:
+            text = _with_sentence(page, text, sentence, told)
+    return text
+
+
+def _with_sentence(page: str, text: str, sentence: str, told: Mapping[str, float]) -> str:
+    """A text in which the numbers of one sentence are brought up to date."""
+    pieces = re.split(r"\[(\w+:[^\]]+)\]", sentence)  # texts and fields by turns
+    pattern = "".join(
+        rf"({_NUMBER})" if number % 2 else re.escape(piece).replace(r"\ ", r"\s+")
+        for number, piece in enumerate(pieces)
+    )
+    found = list(re.finditer(pattern, text))
+    if len(found) != 1:
+        raise ValueError(f"{page} has {len(found)} sentences such as: {sentence}")
+    for group, field in reversed([*enumerate(pieces[1::2], 1)]):
+        name, _, form = field.partition(":")
+        start, end = found[0].span(group)
+        text = text[:start] + format(told[name], form) + text[end:]
+    return text
+
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    measuring = commands.add_parser("measure", help="measure the starter")
+    for name in ("benchmarks", "shards", "out"):
+        measuring.add_argument(f"--{name}", type=Path, required=True)
+    measuring.add_argument("--jobs", type=int, default=2, help="processes (2)")
+    commands.add_parser("write", help="write what was measured into the pages")
+    args = parser.parse_args(argv)
+
+    def work() -> None:
+        if args.command == "measure":
+            measure(args.benchmarks, args.shards, args.out, args.jobs)
+            return
+        figures = json.loads(FIGURES.read_text())
+        for page in PAGES:
+            path = ROOT / page
+            path.write_text(updated(page, path.read_text(), figures))
+
+    return exit_status(work, "stopped; run it again to go on")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
