@@ -25,6 +25,7 @@ class ImageRecord:
         segments: Labels are regions of an image segmentation rather than objects.
         stuff: What is stuff (sky, grass) rather than an object, of images with layers.
         parts: Objects that are parts of others, each with the object that it is a part of, of images with layers.
+        permissive: Whether the source says that the image's licence lets anybody use it for anything.
     """
 
     key: str
@@ -34,6 +35,7 @@ class ImageRecord:
     segments: bool = False
     stuff: tuple[Place, ...] = ()
     parts: tuple[tuple[Place, Place], ...] = ()
+    permissive: bool = False
 
 
 class ImageSource(Protocol):

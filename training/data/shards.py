@@ -1,7 +1,7 @@
 """Zip shards of images with label maps: random access, no unpacking.
 
-A shard holds `index.jsonl` (one record an image: key, set, labels and flags), `<key>.webp` and `<key>.png`, a label map
-in uint8: 0 background, 255 ignored, the rest object ids.
+A shard holds `index.jsonl` (one record an image: key, set, labels and flags, such as whether its licence is
+permissive), `<key>.webp` and `<key>.png`, a label map in uint8: 0 background, 255 ignored, the rest object ids.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Shard:
             if not row["labels"] or (not include_held_out and held_out(row["set"], row["key"])):
                 continue
             parts, segments = bool(row.get("semantic_parts")), bool(row.get("segments"))
-            self.records.append(ImageRecord(row["key"], row["set"], tuple(row["labels"]), parts, segments))
+            labels, permissive = tuple(row["labels"]), bool(row.get("permissive"))
+            self.records.append(ImageRecord(row["key"], row["set"], labels, parts, segments, permissive=permissive))
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": {}}

@@ -41,6 +41,8 @@ class DataConfig:
         least: Smallest share of the image that a target covers (`recipe: own`).
         balance: `images`: all images of a set are drawn equally often; `objects`: as often as they have objects, so
             that every object counts alike, as it does in a benchmark.
+        permissive: Only images of which the shard's index says that their licence is permissive: CC0, public domain,
+            CC BY, CC BY-SA or MIT. Folders say nothing of licences, so none of theirs.
         unreadable: Share of the images that may be unreadable, though always five: they are passed over, and more end
             the run after a checkpoint. At 0, the first one does.
     """
@@ -51,6 +53,7 @@ class DataConfig:
     stuff: float = 0.3
     least: float = 0.002
     balance: Literal["images", "objects"] = "images"
+    permissive: bool = False
     unreadable: float = 0.02
 
     def __post_init__(self) -> None:
@@ -239,7 +242,7 @@ def stages(config: TrainConfig) -> list[Stage]:
     for number, overrides in enumerate(config.stages):
         last = number == len(config.stages) - 1
         fixed = set(overrides) & _OF_THE_WHOLE_RUN | {
-            f"data.{k}" for k in overrides.get("data", {}) if k in ("shards", "unreadable")
+            f"data.{k}" for k in overrides.get("data", {}) if k in ("shards", "permissive", "unreadable")
         }
         _require(not fixed, f"stages[{number}] cannot change {', '.join(sorted(fixed))}: they hold for the whole run")
         until = overrides.get("until", config.samples if last else None)

@@ -68,11 +68,12 @@ class SampleSet(Dataset[Sample | IcmformerError]):
         if unknown:
             raise ConfigError(f"data.set_weights names sets that no image is of: {', '.join(sorted(unknown))}")
         by_objects = config.data.balance == "objects"
+        self._drawn = [n for n, record in enumerate(images.records) if record.permissive or not config.data.permissive]
+        if not self._drawn:
+            raise ConfigError("data.permissive: no image is said to have a permissive licence")
+        drawn = [images.records[n] for n in self._drawn]
         weights = np.array(
-            [
-                config.data.set_weights.get(record.set, 1.0) * (len(record.labels) if by_objects else 1)
-                for record in images.records
-            ]
+            [config.data.set_weights.get(r.set, 1.0) * (len(r.labels) if by_objects else 1) for r in drawn]
         )
         self._edges = np.cumsum(weights / weights.sum())
 
@@ -96,7 +97,8 @@ class SampleSet(Dataset[Sample | IcmformerError]):
         passed_over: dict[str, UnreadableImageError] = {}
         failed = 0
         for _attempt in range(_ATTEMPTS):
-            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.images.records) - 1)
+            place = int(np.searchsorted(self._edges, rng.random(), side="right"))
+            index = self._drawn[min(place, len(self._drawn) - 1)]
             try:
                 image, labels = self.images.load(index)
             except UnreadableImageError as error:

@@ -1,4 +1,7 @@
+import json
 import pickle
+import zipfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,10 +12,12 @@ from skimage import data
 
 from icmformer.errors import ConfigError, UnreadableImageError
 from tests.conftest import ROOT
+from tests.training.conftest import TINY_RUN
 from training.data.held_out import HELD_OUT_SETS, held_out
 from training.data.shards import Shard
 from training.data.sources import open_images
 from training.loop.augmentation import OTHER, AugmentConfig, view
+from training.loop.config import parse_config
 from training.loop.samples import RunSampler, SampleSet, collate
 
 LIST = ROOT / "training" / "data" / "held_out.txt"
@@ -64,6 +69,34 @@ def test_targets_lie_on_their_objects(images, tiny_config):
         slots = len(sample.points) // 2
         for row, column, _ in sample.points[:slots][sample.points[:slots, 2] >= 0]:
             assert sample.target[int(row), int(column)] == 1
+
+
+def test_only_images_with_a_permissive_licence_are_drawn_where_the_config_says_so(tmp_path, tiny_config):
+    licences = {"open": True, "unnamed": None, "closed": False}
+    gray = {"open": 40, "unnamed": 120, "closed": 200}
+    with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
+        rows = []
+        for key, permissive in licences.items():
+            labels = np.zeros((120, 160), np.uint8)
+            labels[30:90, 40:110] = 1
+            pixels = np.full((120, 160, 3), gray[key], np.uint8)
+            archive.writestr(f"{key}.webp", cv2.imencode(".webp", pixels)[1].tobytes())
+            archive.writestr(f"{key}.png", cv2.imencode(".png", labels)[1].tobytes())
+            rows.append({"key": key, "set": "coco", "labels": [1]})
+            if permissive is not None:
+                rows[-1]["permissive"] = permissive
+        archive.writestr("index.jsonl", "\n".join(map(json.dumps, rows)))
+    images = open_images(tmp_path, ["tiny.zip"])
+    plain = {"brightness": [0, 0], "contrast": [0, 0], "rgb_shift": 0, "gray": 0, "whole": 1, "zoom": 0}
+    shown = {}
+    for wish in (False, True):
+        data_ = {"shards": ["tiny.zip"], "permissive": wish}
+        samples = SampleSet(images, parse_config({**TINY_RUN, "augment": plain, "data": data_}))
+        shown[wish] = {round(int(samples.sample(n).image[112, 112, 0]) / 20) * 20 for n in range(60)}
+    assert shown == {False: set(gray.values()), True: {40}}
+    closed = SimpleNamespace(records=[r for r in images.records if not r.permissive], load=images.load)
+    with pytest.raises(ConfigError, match="no image is said to have a permissive licence"):
+        SampleSet(closed, parse_config({**TINY_RUN, "data": {"shards": ["tiny.zip"], "permissive": True}}))
 
 
 def test_views_keep_image_object_and_other_objects_together():
