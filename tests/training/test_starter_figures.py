@@ -3,11 +3,14 @@
 import importlib.util
 import json
 import re
+import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from icmformer import weights
+from icmformer.images.masks import write_image, write_mask
 from tests.conftest import ROOT
 
 SPEC = importlib.util.spec_from_file_location("starter_figures", ROOT / "docs/figures/starter_figures.py")
@@ -49,3 +52,40 @@ def test_other_figures_change_numbers_and_nothing_else():
     )
     with pytest.raises(ValueError, match="has 0 sentences such as"):
         starter_figures.updated("README.md", text.replace("it needs", "it wants"), FIGURES)
+
+
+@pytest.mark.slow
+def test_the_commands_measure_everything_and_write_it(tmp_path, shard_root, monkeypatch):
+    picture = np.full((60, 80, 3), 40, np.uint8)
+    truth = np.zeros((60, 80), bool)
+    truth[15:45, 20:60] = True
+    picture[truth] = 210
+    for name, images, masks in (("GrabCut", "data_GT", "boundary_GT"), ("Berkeley", "images", "masks")):
+        for folder in (images, masks):
+            (tmp_path / name / folder).mkdir(parents=True)
+        write_image(tmp_path / name / images / "a.png", picture)
+        write_mask(tmp_path / name / masks / "a.png", truth)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for name in ("train-000.zip", "val-000.zip"):
+        shutil.copy(shard_root / "tiny.zip", shards / name)
+    monkeypatch.setattr(starter_figures, "FIGURES", tmp_path / "figures.json")
+    options = ["--benchmarks", str(tmp_path), "--shards", str(shards), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    assert starter_figures.main(["measure", *options]) == 0
+    measured = json.loads((tmp_path / "figures.json").read_text())
+    assert measured.keys() == FIGURES.keys()
+    assert measured["GrabCut"]["objects"] == 1
+    assert measured["GrabCut"]["miou"][-1] > 0.9  # a bright rectangle
+    assert measured["box"]["miou_at_box"] > 0.8
+
+    monkeypatch.setattr(starter_figures, "ROOT", tmp_path)
+    pages = {page: tmp_path / page for page in starter_figures.PAGES}
+    for page, path in pages.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(re.sub(r"\d\.\d\d", "7.77", (ROOT / page).read_text()))
+    (tmp_path / "figures.json").write_text(json.dumps(FIGURES))
+    assert starter_figures.main(["write"]) == 0
+    card = pages["icmformer/assets/starter/MODEL_CARD.md"].read_text()
+    assert f"value: {FIGURES['Berkeley']['noc']['90']:.2f}}}" in card
+    assert f"value: {FIGURES['GrabCut']['miou_at_1']:.3f}}}" in card
+    assert card.count("7.77") < 12  # of the baselines and of published networks, which are not measured here
