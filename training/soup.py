@@ -30,7 +30,7 @@ def soup(weights: Sequence[Weights], shares: Sequence[float]) -> dict[str, torch
         shares: What each counts; they add up to 1.
 
     Raises:
-        ConfigError: Another number of shares than of weights, shares that do not add up to 1, or fewer than two of them.
+        ConfigError: Fewer than two weights, another number of shares, or shares that do not add up to 1.
         WeightsError: Weights of different networks.
     """
     if len(weights) < 2 or len(shares) != len(weights):
