@@ -86,8 +86,6 @@ def program_of(command):
     if words[0].endswith("python") and words[1] == "-m" and words[2] != "pytest":
         sub = words[3:4] if words[2] in ("training.data.download", "training.gpu_visit") else []
         return words[2], *sub
-    if words[0].endswith("python") and words[1].endswith(".py"):
-        return (words[1],)
     if words[0] == "torchrun":
         return ("training.train",)
     if words[0].endswith("icmformer"):
