@@ -1,13 +1,14 @@
-"""Draws the pictures of docs/gallery.md, docs/figures/gallery_*.webp, and prints what the page says of each.
+"""Draws the pictures of docs/gallery.md, docs/figures/gallery_*.webp, and brings the scores and IoUs on it up to date.
 
 python docs/figures/gallery.py [WEIGHTS]
 
 All photos come with scikit-image, whose documentation gives each as CC0 or in the public domain. An IoU is that with an
-outline drawn by hand, below; of the cell, with all that is brighter than Otsu's threshold. A test compares the numbers
-on the page with what the engine says.
+outline drawn by hand, below; of the cell, with all that is brighter than Otsu's threshold. What the page says of a mask
+in words is for whoever runs this to read again; a test compares the numbers with what the engine says.
 """
 
 import io
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from icmformer import Box, Click, Engine, LoadedImage, MaskResult
 from icmformer.images.masks import overlay
 
 FOLDER = Path(__file__).parent
+PAGE = FOLDER.parent / "gallery.md"
 WIDTH, GAP, MOST = 400, 8, 45_000  # of a panel and between panels, in pixels; of a file, in bytes
+
+TOLD = re.compile(r"[A-Z0-9][\w ]*: score \d\.\d\d(?:, IoU \d\.\d\d)?\.")
 
 Points = list[tuple[int, int]]
 
@@ -229,9 +233,9 @@ def encoded(panels: list[Image.Image]) -> bytes:
 
 
 def main(weights: str) -> None:
-    """Draws all pictures and prints the lines about them."""
+    """Draws all pictures and writes the numbers into the page."""
     engine = Engine.from_weights(weights, profile="exact")
-    total = 0
+    page, total = PAGE.read_text(), 0
     for entry in ENTRIES:
         told, panels = [], []
         for step, result, iou in answers(engine, entry):
@@ -241,7 +245,23 @@ def main(weights: str) -> None:
         (FOLDER / f"gallery_{entry.name}.webp").write_bytes(content)
         total += len(content)
         print(f"{entry.name} ({len(content)} bytes): {'. '.join(told)}.")
+        page = updated(page, entry.name, told)
+    PAGE.write_text(page)
     print(f"{total} bytes")
+
+
+def updated(page: str, name: str, told: list[str]) -> str:
+    """The page with the scores and IoUs of one picture, whose words stay.
+
+    Raises:
+        ValueError: The page says more or less of it.
+    """
+    before, link, after = page.partition(f"(figures/gallery_{name}.webp)\n\n")
+    text, blank, rest = after.partition("\n\n")
+    if len(TOLD.findall(text)) != len(told):
+        raise ValueError(f"{PAGE} says something else of {name} than: {'. '.join(told)}")
+    lines = iter(told)
+    return before + link + TOLD.sub(lambda _: next(lines) + ".", text) + blank + rest
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_what_is_said_to_run_it_starts_its_program_with_its_options(page, comman
 
 
 def programs_of_make(command):
-    """The programs of ours behind a command: a file that Python runs, or those of make's target, as modules or files."""
+    """The programs of ours behind a command: a file, or those of make's target, as modules or files."""
     words = shlex.split(command)
     if words[0] != "make":
         return [words[1:2] if words[1:] and words[1].endswith(".py") else words[:1]]
