@@ -15,6 +15,8 @@ from icmformer.errors import ConfigError
 _BEYOND = (124, 116, 104)  # ImageNet's mean colour, beyond the image
 OTHER = 2
 """Marks other objects than the one asked for, in the maps here."""
+IGNORED = 255
+"""Marks what does not count, and what lies beyond the image."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,9 @@ def _cut(
     else:
         seen = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderValue=_BEYOND)
     share = cv2.warpAffine((mask == 1).astype(np.float32), matrix, (size, size), flags=cv2.INTER_LINEAR)
-    coded = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=255)
-    cut = np.where((coded == 255) | (coded == OTHER), coded, np.uint8(0))
-    cut[(share > 0.5) & (coded != 255)] = 1
+    coded = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderValue=IGNORED)
+    cut = np.where((coded == IGNORED) | (coded == OTHER), coded, np.uint8(0))
+    cut[(share > 0.5) & (coded != IGNORED)] = 1
     return np.asarray(seen, np.uint8), cut
 
 

@@ -39,6 +39,8 @@ class DataConfig:
         merge: Probability of merging two objects of an image into one target.
         stuff: Share of the samples in which stuff (sky, grass) counts as an object, where a set knows any.
         least: Smallest share of the image that a target covers (`recipe: own`).
+        regions: Share of the samples whose target is a region of one colour instead of an object (`recipe: own`). They
+            begin as those of `points.unfinished` do, since no first click could say what is meant.
         balance: `images`: all images of a set are drawn equally often; `objects`: as often as they have objects, so
             that every object counts alike, as it does in a benchmark.
         permissive: Only images of which the shard's index says that their licence is permissive: CC0, public domain,
@@ -52,12 +54,13 @@ class DataConfig:
     merge: float = 0.15
     stuff: float = 0.3
     least: float = 0.002
+    regions: float = 0.0
     balance: Literal["images", "objects"] = "images"
     permissive: bool = False
     unreadable: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("merge", "stuff", "least", "unreadable"):
+        for name in ("merge", "stuff", "least", "regions", "unreadable"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"data.{name} must lie in [0, 1], got {value}")
 
@@ -195,6 +198,7 @@ _NOT_IN = {
     "published": (
         *(f"augment.{name}" for name in ("whole", "zoom", "zoom_expansion", "native", "gray", "least")),
         "data.least",
+        "data.regions",
         "points.centre_first",
         *(f"points.{name}" for name in ("border", "edge", "anywhere", "box", "unfinished")),
     ),

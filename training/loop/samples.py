@@ -16,11 +16,12 @@ from icmformer.errors import ConfigError, IcmformerError, TrainingError, Unreada
 
 from ..data.objects import any_object, pick_object, without_stuff
 from ..data.records import ImageSource
-from .augmentation import OTHER, colour, view
+from .augmentation import IGNORED, OTHER, colour, view
 from .boxes import NO_BOX, box_prompt
 from .clicks import first_clicks
 from .config import TrainConfig
 from .published_recipe import published_sample
+from .regions import colour_region
 from .unfinished import unfinished_prompt
 
 _ATTEMPTS = 500  # images drawn for one sample before the data is called unusable
@@ -123,12 +124,18 @@ class SampleSet(Dataset[Sample | IcmformerError]):
                 continue
             others = cut == OTHER
             cut[others] = 0
-            points = first_clicks(cut, others, slots, config.points, rng)
+            asked = config.points
+            if config.data.regions and rng.random() < config.data.regions:
+                region = colour_region(seen, cut != IGNORED, config.augment.least, rng)
+                if region is not None:  # which no first click could name: it begins with a mask
+                    cut, others = np.where(cut == IGNORED, cut, region.astype(np.uint8)), np.zeros_like(others)
+                    asked = replace(asked, box=0.0, unfinished=1.0)
+            points = first_clicks(cut, others, slots, asked, rng)
             pixels = colour(seen, config.augment, rng)
-            box, points = box_prompt(cut, points, config.points.box, rng)
+            box, points = box_prompt(cut, points, asked.box, rng)
             previous = None
             if box[0] < 0:
-                previous, points = unfinished_prompt(cut, others, points, config.points, config.serving.threshold, rng)
+                previous, points = unfinished_prompt(cut, others, points, asked, config.serving.threshold, rng)
             return Sample(number, pixels, cut, points, box, tuple(passed_over.values()), previous)
         if passed_over:
             last = next(reversed(passed_over.values()))
