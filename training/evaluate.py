@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--close-up",
         metavar="CLICK,PIXELS,RATIO",
-        help="from which click on the ROI is how many pixels wide at least, and how many times as wide as the mask; no "
-        "for all clicks alike (default: as the weights' config says)",
+        help="from click CLICK on, zoom in to at least PIXELS and RATIO times the mask's sides; no: zoom as at earlier "
+        "clicks (default: as the weights' config says)",
     )
     add_processes(parser)
     parser.add_argument("--overlays", action="store_true", help="write a picture of every click of every object")

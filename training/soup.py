@@ -1,9 +1,8 @@
 """Averages the parameters of weights of one network: `python -m training.soup W1 W2 -o FOLDER`.
 
-Weights that one training was begun from, or that began another, often lie close enough for their mean to be better than
-either (Wortsman et al., Model soups, 2022): a training on from W1 that made W2, say. Measure before you believe it.
-Names, facts and serving defaults are the last one's; its ranges for int8 are left out: measure them with
-training.quantise.
+The mean of weights before and after a further training, or of several trainings from one start, is often better than
+each (Wortsman et al., Robust fine-tuning and Model soups, both 2022). Measure before you believe it. Name, facts and
+serving defaults are the last one's; its ranges for int8 are left out: measure them with training.quantise.
 """
 
 from __future__ import annotations
@@ -40,13 +39,12 @@ def soup(weights: Sequence[Weights], shares: Sequence[float]) -> dict[str, torch
     other = next((w for w in weights if w.config != weights[0].config), None)
     if other:
         raise WeightsError(f"{other.name} is of another network than {weights[0].name}")
-    return {
-        name: sum(
-            (w.state_dict[name].double() * share for w, share in zip(weights, shares, strict=True)),
-            start=torch.zeros((), dtype=torch.float64),
-        ).to(value.dtype)
-        for name, value in weights[-1].state_dict.items()
-    }
+    mean = dict(weights[-1].state_dict)
+    for name, value in mean.items():
+        if value.is_floating_point():  # others, such as Swin's table of positions, are the same in all
+            parts = [w.state_dict[name].double() * share for w, share in zip(weights, shares, strict=True)]
+            mean[name] = torch.stack(parts).sum(dim=0).to(value.dtype)
+    return mean
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -120,10 +120,7 @@ def _info(args: argparse.Namespace) -> int:
     print(f"variant     {variant or 'not a registered one'}\nparameters  {facts['parameters']:,}")
     serving = found.serving
     closer = ", then refines what a first click found" if serving.refinement_pass else ""
-    print(f"zooms to    {serving.min_crop_size} pixels at least{closer}")
-    if close := serving.close_up:
-        later = f"from click {close.from_click} on, {close.min_crop_size} pixels at least"
-        print(f"            {later}, {close.expansion_ratio:g} times the mask's sides")
+    print(f"zooms to    {serving.zoom}{closer}")
     print(f"clicks      at least {serving.click_margin} pixels from the edges of the network's input")
     print(f"scores      log-odds times {serving.score_sharpness:g}")
     for title, mapping in (("network", found.config), ("about", found.about)):

@@ -140,7 +140,7 @@ class Predictor:
         chosen = roi or self._roi(image, previous, clicks, timings)
         prediction = self._run(image, previous, clicks, chosen, timings)
         if self.serving.refinement_pass and previous is None and roi is None:
-            closer = self._roi(image, prediction, clicks, timings)
+            closer = self._roi(image, prediction, clicks, timings, refinement=True)
             if closer != prediction.roi:
                 prediction = self._run(image, prediction, clicks, closer, timings)
         return prediction
@@ -151,16 +151,19 @@ class Predictor:
         return self._features(image, roi, self.zoom.input_size(roi), Timings())
 
     def _roi(
-        self, image: LoadedImage, previous: Prediction | None, clicks: Sequence[PixelClick], timings: Timings
+        self,
+        image: LoadedImage,
+        previous: Prediction | None,
+        clicks: Sequence[PixelClick],
+        timings: Timings,
+        refinement: bool = False,
     ) -> ROI | None:
         height, width = image.pixels.shape[:2]
         with timings.stage("roi"):
             box = None if previous is None else previous.map.extent(self.zoom.mask_threshold)
             kept = None if previous is None else previous.roi
-            zoom, least, close_up = self.zoom, self.serving.min_crop_size, self.serving.close_up
-            if close_up and len(clicks) >= close_up.from_click:
-                zoom = replace(zoom, expansion_ratio=close_up.expansion_ratio)
-                least = min(least, close_up.min_crop_size)
+            least, ratio = self.serving.zoom_at(1 if refinement else len(clicks))
+            zoom = self.zoom if ratio is None else replace(self.zoom, expansion_ratio=ratio)
             return choose_roi(box, kept, clicks, (height, width), zoom, least)
 
     def _run(

@@ -18,8 +18,12 @@ THRESHOLD = 0.49
 class CloseUp:
     """How later clicks zoom in, once the mask is nearly right.
 
+    An ROI stays as long as the one that is asked for overlaps it by half, here as everywhere: so the ROIs of small
+    objects change, which `ServingDefaults.min_crop_size` has kept large.
+
     Attributes:
-        from_click: The first click of an object that does, counted from 1; 2 at least, as a first one has no mask.
+        from_click: The first click of an object that does, counted from 1, a box's own click included; 2 at least. The
+            refinement pass never does.
         min_crop_size: Least side in pixels of the ROI; where `ServingDefaults.min_crop_size` is less, that holds.
         expansion_ratio: The ROI's side over the mask's side.
 
@@ -93,6 +97,25 @@ class ServingDefaults:
             raise ConfigError(f"score_sharpness must be a positive number, got {sharpness!r}")
         if not isinstance(self.threshold, float) or not 0 < self.threshold < 1:
             raise ConfigError(f"threshold must be a probability between 0 and 1, got {self.threshold!r}")
+
+    def zoom_at(self, clicks: int) -> tuple[int, float | None]:
+        """How a step with so many clicks zooms in: the ROI's least side in pixels, and its side over the mask's.
+
+        The latter is None where the predictor's own ratio holds.
+        """
+        close_up = self.close_up
+        if close_up is None or clicks < close_up.from_click:
+            return self.min_crop_size, None
+        return min(self.min_crop_size, close_up.min_crop_size), close_up.expansion_ratio
+
+    @property
+    def zoom(self) -> str:
+        """How clicks zoom in, for people."""
+        told = f"{self.min_crop_size} pixels at least"
+        if self.close_up:
+            least, ratio = self.zoom_at(self.close_up.from_click)
+            told += f"; from click {self.close_up.from_click} on {least}, and {ratio:g} times the mask's sides"
+        return told
 
     @staticmethod
     def of(description: Mapping[str, Any]) -> ServingDefaults:

@@ -135,25 +135,57 @@ def test_what_fills_the_image_or_starts_from_a_mask_or_has_its_roi_is_not_refine
         assert len(recorder.inputs) == 1
 
 
-def test_later_clicks_zoom_in_closer():
-    """Each prediction is a square in its ROI, so ROIs get smaller with every click, down to their least side."""
-    clicks = [PixelClick(200 + i, 260 + i, True) for i in range(5)]
-    usual = [p.roi for p in steps(clicks, Recorder(), least_overlap=1.0)]
-    close = [p.roi for p in steps(clicks, Recorder(), close_up=CloseUp(3, 60, 1.1), least_overlap=1.0)]
+class Finds:
+    """A network that finds the same rectangle of the image, whatever it is shown: the image is black elsewhere."""
+
+    def __call__(self, image, prev_mask, points):
+        return torch.where(image.mean(dim=1, keepdim=True) > 0.5, 8.0, -8.0)
+
+
+def rois(clicks, rows, columns, **settings):
+    """The ROI of each step, on an image of 600 x 800 in which the network finds one rectangle."""
+    pixels = np.zeros((600, 800, 3), np.uint8)
+    pixels[rows, columns] = 255
+    return [p.roi for p in steps(clicks, Finds(), LoadedImage.from_array(pixels), **settings)]
+
+
+def test_later_clicks_zoom_in_closer_on_what_is_small():
+    clicks = [PixelClick(310, 415, True)] * 4
+    found = slice(300, 321), slice(400, 431)  # 21 x 31 pixels
+    usual, close = (rois(clicks, *found, close_up=wish) for wish in (None, CloseUp(3, 30, 1.6)))
     assert close[:2] == usual[:2]
-    assert usual[2] != close[2]
-    for number, (before, roi) in enumerate(pairwise(close[1:]), 3):
-        rows = before.height // 4, before.height // 2  # of the mask in the ROI before
-        assert roi.height < usual[number - 1].height
-        assert roi.height >= min(60, 1.1 * (rows[1] - rows[0]) - 2)
-    assert usual[-1].height == 201
-    assert min(close[-1].height, close[-1].width) in (61, 62)  # the square of 60, and what the rounding adds
+    assert usual[1] == usual[2] == usual[3]
+    assert (usual[1].height, usual[1].width) == (201, 201)
+    assert close[2] == close[3]
+    assert abs(close[2].height - 1.6 * 21) <= 4  # at the resolution of the crop before, a pixel or so
+    assert abs(close[2].width - 1.6 * 31) <= 4
+    least = rois(clicks, *found, close_up=CloseUp(3, 60, 1.6))
+    assert (least[2].height, least[2].width) == (61, 61)
+
+
+def test_the_roi_of_a_large_mask_stays_as_it_does_without_close_ups():
+    clicks = [PixelClick(300, 400, True)] * 4
+    found = slice(150, 451), slice(200, 601)
+    assert rois(clicks, *found, close_up=CloseUp(3, 60, 1.25)) == rois(clicks, *found)
 
 
 def test_a_close_up_never_keeps_further_away_than_the_weights_do():
-    clicks = [PixelClick(200, 260, True)] * 4
-    near = [p.roi for p in steps(clicks, Recorder(), close_up=CloseUp(2, 150, 1.4), min_crop_size=50)]
-    assert near == [p.roi for p in steps(clicks, Recorder(), min_crop_size=50)]
+    clicks, found = [PixelClick(310, 415, True)] * 4, (slice(300, 321), slice(400, 431))
+    near = rois(clicks, *found, close_up=CloseUp(2, 150, 1.4), min_crop_size=50)
+    assert near == rois(clicks, *found, min_crop_size=50)
+    assert near[-1].height == 51
+
+
+def test_the_refinement_pass_is_no_close_up_however_many_clicks_came_before():
+    clicks = [PixelClick(10, 10, False), PixelClick(10, 700, False), PixelClick(310, 415, True)]
+    pixels = np.zeros((600, 800, 3), np.uint8)
+    pixels[300:321, 400:431] = 255
+    found = [
+        predictor(Finds(), refinement_pass=True, close_up=wish).step(LoadedImage.from_array(pixels), None, clicks).roi
+        for wish in (None, CloseUp(2, 30, 1.2))
+    ]
+    assert found[0] == found[1]
+    assert (found[0].height, found[0].width) == (201, 201)
 
 
 def test_a_given_mask_is_a_prediction_of_every_pixel():

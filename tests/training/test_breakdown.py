@@ -12,7 +12,7 @@ from icmformer import Click
 from tests.conftest import TINY, TRAINED
 from training.breakdown import main
 from training.evaluation.benchmarks import EvalObject, ShardObject, load_benchmark
-from training.evaluation.hard_cases import close_up, error_map, hardest, sheet
+from training.evaluation.hard_cases import error_map, framed, hardest, sheet
 from training.evaluation.runner import evaluate
 from training.evaluation.settings import EvaluationSettings
 from training.evaluation.stratified import groups_of, tables
@@ -139,11 +139,11 @@ def test_an_error_map_shows_right_missed_and_too_much():
     assert over[25, 40, 0] > over[25, 40, 1]
 
 
-def test_a_close_up_holds_object_mask_and_clicks():
+def test_what_is_shown_holds_object_mask_and_clicks():
     truth = a_mask(300, 400, slice(100, 140), slice(200, 300))
     mask = np.zeros((300, 400), bool)
     mask[90:120, 210:220] = True
-    rows, columns = close_up(truth, mask, [Click(320.5, 110.5, False)])
+    rows, columns = framed(truth, mask, [Click(320.5, 110.5, False)])
     # 50 rows from 90 on and 121 columns from 200 on, a quarter wider; at least 64 rows
     assert (rows.start, rows.stop) == (82, 147)
     assert (columns.start, columns.stop) == (184, 337)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from icmformer import Caches, Click, Engine
 from icmformer.images.masks import write_image, write_mask
 from icmformer.inference.backends import openvino
-from icmformer.weights import load
+from icmformer.weights import CloseUp, load, save
 from tests.conftest import ROOT, TRAINED
 from training.evaluate import main
 from training.evaluation.benchmarks import load_benchmark
@@ -301,16 +302,28 @@ def test_the_refinement_pass_is_made_or_not_whatever_the_weights_say(tmp_path, r
 
 
 def test_later_clicks_zoom_in_as_the_option_says_whatever_the_weights_say(pairs, tmp_path, run, capsys):
-    fixed = "--all-clicks", "--limit", "1", "--profile", "fast"
-    wishes = {"no": None, "3,20,1.1": {"from_click": 3, "min_crop_size": 20, "expansion_ratio": 1.1}}
+    trained = load(TRAINED)
+    serving = replace(trained.serving, close_up=CloseUp(2, 30, 1.2))
+    close = str(save(tmp_path / "close", trained.config, trained.state_dict, "close", serving=serving))
+    expected = {
+        "": {"from_click": 2, "min_crop_size": 30, "expansion_ratio": 1.2},
+        "3,20,1.1": {"from_click": 3, "min_crop_size": 20, "expansion_ratio": 1.1},
+        "no": None,
+    }
     masks = {}
-    for wish, expected in wishes.items():
-        out = tmp_path / wish
-        assert run(pairs, out, *fixed, "--close-up", wish, weights=TRAINED)["close_up"] == expected
+    for wish, told in expected.items():
+        out, options = tmp_path / f"wish {wish}", ["--close-up", wish] if wish else []
+        found = run(pairs, out, "--all-clicks", "--limit", "1", "--profile", "fast", *options, weights=close)
+        assert found["close_up"] == told
         masks[wish] = json.loads((out / "objects.jsonl").read_text().splitlines()[1])["masks"]
-    near, usual = masks["3,20,1.1"], masks["no"]
-    assert near[:2] == usual[:2]
-    assert near[2] != usual[2]
+    plain = replace(trained.serving, close_up=None)
+    usual = str(save(tmp_path / "usual", trained.config, trained.state_dict, "usual", serving=plain))
+    run(pairs, tmp_path / "without", "--all-clicks", "--limit", "1", "--profile", "fast", weights=usual)
+    assert masks["no"] == json.loads((tmp_path / "without/objects.jsonl").read_text().splitlines()[1])["masks"]
+    assert masks["3,20,1.1"][:2] == masks["no"][:2]
+    assert masks["3,20,1.1"][2] != masks["no"][2]
+    assert masks[""][0] == masks["no"][0]
+    assert masks[""][1] != masks["no"][1]
     common = ["--dataset", "folder", "--root", str(pairs), "--out", str(tmp_path / "bad")]
     for text, told in (("3,60", "--close-up is CLICK,PIXELS,RATIO"), ("1,60,1.2", "from_click must be 2 or a later")):
         assert main([*common, "--close-up", text]) == 2

@@ -45,6 +45,17 @@ def test_a_soup_of_one_kind_only_is_that_kind(two, tmp_path):
         torch.testing.assert_close(value, states[0][name].half().float())
 
 
+def test_what_are_no_parameters_stay_as_they_are(tmp_path):
+    """Swin has a table of relative positions in its state, which thirds would round down."""
+    swin = weights.load("random:icmformer_swin_tiny224")
+    folder = str(weights.save(tmp_path / "swin", swin.config, swin.state_dict, "swin"))
+    assert main([folder] * 3 + ["-o", str(tmp_path / "soup")]) == 0
+    found = weights.load(tmp_path / "soup").state_dict
+    whole = [name for name, value in swin.state_dict.items() if not value.is_floating_point()]
+    assert whole
+    assert all(torch.equal(found[name], swin.state_dict[name]) for name in whole)
+
+
 def test_what_cannot_be_averaged_is_told(two, tmp_path, capsys):
     folders, _ = two
     out = ["-o", str(tmp_path / "soup")]

@@ -25,7 +25,7 @@ class ImageRecord:
         segments: Labels are regions of an image segmentation rather than objects.
         stuff: What is stuff (sky, grass) rather than an object, of images with layers.
         parts: Objects that are parts of others, each with the object that it is a part of, of images with layers.
-        permissive: Whether the source says that the image's licence lets anybody use it for anything.
+        permissive: Whether the source says that the image's licence is permissive. Only zip shards say so of any.
     """
 
     key: str

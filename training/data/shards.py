@@ -40,7 +40,7 @@ class Shard:
             if not row["labels"] or (not include_held_out and held_out(row["set"], row["key"])):
                 continue
             parts, segments = bool(row.get("semantic_parts")), bool(row.get("segments"))
-            labels, permissive = tuple(row["labels"]), bool(row.get("permissive"))
+            labels, permissive = tuple(row["labels"]), row.get("permissive") is True
             self.records.append(ImageRecord(row["key"], row["set"], labels, parts, segments, permissive=permissive))
 
     def __getstate__(self) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Images:
 
     Args:
         sources: The sources, by their names.
+        permissive: Take only images whose licence is said to be permissive.
 
     Attributes:
         records: What is known of each image.
@@ -31,11 +33,16 @@ class Images:
         remarks: What else there is to say of the sources, for people.
     """
 
-    def __init__(self, sources: Sequence[tuple[str, ImageSource]]) -> None:
+    def __init__(self, sources: Sequence[tuple[str, ImageSource]], permissive: bool = False) -> None:
         self._names = [name for name, _ in sources]
         self._sources = [source for _, source in sources]
-        self._places = [(s, i) for s, source in enumerate(self._sources) for i in range(len(source.records))]
-        self.records = [record for source in self._sources for record in source.records]
+        self._places = [
+            (s, i)
+            for s, source in enumerate(self._sources)
+            for i, record in enumerate(source.records)
+            if record.permissive or not permissive
+        ]
+        self.records = [self._sources[s].records[i] for s, i in self._places]
         self.unreadable: list[UnreadableImageError] = []
         self.remarks: list[str] = []
         for name, source in sources:
@@ -64,7 +71,8 @@ class Images:
     def spread(self, count: int) -> Iterator[int]:
         """Numbers of at most `count` images, as many of each source as there are, spread evenly over it."""
         start, left = 0, min(count, len(self.records))
-        sizes = [len(source.records) for source in self._sources]
+        taken = Counter(source for source, _ in self._places)
+        sizes = [taken[source] for source in range(len(self._sources))]
         shares = dict.fromkeys(range(len(sizes)), 0)
         for rank, source in enumerate(sorted(shares, key=lambda n: sizes[n])):  # what a small one leaves, others take
             shares[source] = min(sizes[source], left // (len(sizes) - rank))
@@ -74,13 +82,20 @@ class Images:
             start += size
 
 
-def open_images(root: Path, names: Sequence[str]) -> Images:
+def open_images(root: Path, names: Sequence[str], permissive: bool = False) -> Images:
     """Opens what `names` are below `root`, without the images that are held out.
+
+    Args:
+        root: The folder.
+        names: Zip shards and folders below it.
+        permissive: Leave out images whose licence is not said to be permissive.
 
     Raises:
         ConfigError: One that is not there or cannot be read, or no labelled image in any of them.
     """
-    images = Images([(name, _open(root / name)) for name in names])
+    images = Images([(name, _open(root / name)) for name in names], permissive)
+    if permissive and not images.records:
+        raise ConfigError(f"data.permissive: no image in {', '.join(names)} of {root} is said to have such a licence")
     if not any(record.labels for record in images.records):
         why = f"; {len(images.unreadable):,} cannot be read: {images.unreadable[0]}" if images.unreadable else ""
         raise ConfigError(f"there is no labelled image to train on in {', '.join(names)} of {root}{why}")

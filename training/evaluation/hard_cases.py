@@ -77,7 +77,7 @@ def draw_hard_cases(
         predict = as_served(engine, image, header["served"] or "ordered")
         session = simulate(predict, truth, threshold, None, annotator=ScriptedAnnotator(truth, made))
         points = pixel_middles(made)
-        rows, columns = close_up(truth, session.mask, points)
+        rows, columns = framed(truth, session.mask, points)
         shifted = [Click(c.x - columns.start, c.y - rows.start, c.positive) for c in points]
         base = image.pixels[rows, columns] if over_images else None
         tile = error_map(base, truth[rows, columns], session.mask[rows, columns], shifted)
@@ -135,7 +135,7 @@ def error_map(image: RGBImage | None, truth: Truth, mask: BoolMask, clicks: Sequ
     return tile
 
 
-def close_up(truth: Truth, mask: BoolMask, clicks: Sequence[Click]) -> tuple[slice, slice]:
+def framed(truth: Truth, mask: BoolMask, clicks: Sequence[Click]) -> tuple[slice, slice]:
     """The rows and columns that hold object, mask and clicks, with a margin; no fewer than 64 pixels."""
     height, width = truth.shape
     seen = (truth == 1) | mask

@@ -93,7 +93,7 @@ def _finetuned(settings: FinetuneSettings, weights: Weights, progress: Progress)
         progress.stage("promoting")
         promotion = promote(settings, weights, made)
     switch = promotion.told if promotion else ""
-    facts = _facts(settings, split, tried, best)
+    facts = _facts(settings, weights, split, tried, best)
     report = write_report(settings, facts, data, comparison, before, after, clicks, made, switch)
     _tell_end(settings, comparison, made, report, switch)
     _end(progress, comparison, promotion)
@@ -229,7 +229,9 @@ def _save(
     return save(folder, config["network"], state["average"], name, about, "fp16", serving)
 
 
-def _facts(settings: FinetuneSettings, split: Split, tried: Mapping[int, float], best: int) -> dict[str, str]:
+def _facts(
+    settings: FinetuneSettings, weights: Weights, split: Split, tried: Mapping[int, float], best: int
+) -> dict[str, str]:
     """What was done, for the report."""
     facts = {
         "annotations": settings.source,
@@ -242,7 +244,7 @@ def _facts(settings: FinetuneSettings, split: Split, tried: Mapping[int, float],
         "profile of the evaluation": settings.profile,
         "photos' long side": f"{split.long_side} pixels (median)",
         **{f"clicks zooming in to {crop} pixels": f"{clicks:.2f}" for crop, clicks in tried.items()},
-        "zooms in to": f"{best} pixels at least",
+        "zooms in to": dataclasses.replace(weights.serving, min_crop_size=best).zoom,
     }
     return {name: fact for name, fact in facts.items() if fact}
 

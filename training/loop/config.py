@@ -43,8 +43,8 @@ class DataConfig:
             begin as those of `points.unfinished` do, since no first click could say what is meant.
         balance: `images`: all images of a set are drawn equally often; `objects`: as often as they have objects, so
             that every object counts alike, as it does in a benchmark.
-        permissive: Only images of which the shard's index says that their licence is permissive: CC0, public domain,
-            CC BY, CC BY-SA or MIT. Folders say nothing of licences, so none of theirs.
+        permissive: Only images whose licence is permissive, as the index of their zip shard says. Folders and sets say
+            nothing of licences, so none of theirs is drawn.
         unreadable: Share of the images that may be unreadable, though always five: they are passed over, and more end
             the run after a checkpoint. At 0, the first one does.
     """
@@ -318,10 +318,17 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where} must be a mapping, got {raw!r}")
     hints = typing.get_type_hints(kind)
+    missing = [
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.name not in raw and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     unknown = set(raw) - {f.name for f in dataclasses.fields(kind)}
     if unknown:
         known = ", ".join(f.name for f in dataclasses.fields(kind))
         raise ConfigError(f"{where}: unknown keys {', '.join(sorted(map(str, unknown)))}; known: {known}")
+    if missing:
+        raise ConfigError(f"{where}: missing keys {', '.join(missing)}")
     return kind(**{key: _value(hints[key], value, f"{where}.{key}") for key, value in raw.items()})
 
 

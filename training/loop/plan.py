@@ -82,7 +82,7 @@ def plan(config: TrainConfig, data_root: Path, start: str | None, tflops: float)
     network = meta_network(config.network)
     count = sum(p.numel() for p in network.parameters())
     try:
-        images = open_images(data_root, config.data.shards)
+        images = open_images(data_root, config.data.shards, config.data.permissive)
         SampleSet(images, config)
         sets = ", ".join(f"{number:,} of {name}" for name, number in Counter(r.set for r in images.records).items())
         data = f"{len(images.records):,} images: {sets}"

@@ -126,7 +126,7 @@ def no_network(config: TrainConfig, options: RunOptions) -> FeedFigures:
     if options.threads:
         torch.set_num_threads(options.threads)
     seconds = 15 if options.time_budget is None else 60 * options.time_budget
-    images = open_images(options.data_root, config.data.shards)
+    images = open_images(options.data_root, config.data.shards, config.data.permissive)
     return measure_feed(config, _decoded(images, options), options.workers, seconds)
 
 
@@ -142,7 +142,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, options: RunOptions, device: torch.device, processes: Processes) -> None:
         self.options, self.processes = options, processes
-        self.source = open_images(options.data_root, config.data.shards)
+        self.source = open_images(options.data_root, config.data.shards, config.data.permissive)
         self.images = _decoded(self.source, options)
         every, out = len(self.source.records) + len(self.source.unreadable), options.out if processes.first else None
         self.unreadable = Unreadable(out, every, config.data.unreadable)

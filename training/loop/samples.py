@@ -69,12 +69,11 @@ class SampleSet(Dataset[Sample | IcmformerError]):
         if unknown:
             raise ConfigError(f"data.set_weights names sets that no image is of: {', '.join(sorted(unknown))}")
         by_objects = config.data.balance == "objects"
-        self._drawn = [n for n, record in enumerate(images.records) if record.permissive or not config.data.permissive]
-        if not self._drawn:
-            raise ConfigError("data.permissive: no image is said to have a permissive licence")
-        drawn = [images.records[n] for n in self._drawn]
         weights = np.array(
-            [config.data.set_weights.get(r.set, 1.0) * (len(r.labels) if by_objects else 1) for r in drawn]
+            [
+                config.data.set_weights.get(record.set, 1.0) * (len(record.labels) if by_objects else 1)
+                for record in images.records
+            ]
         )
         self._edges = np.cumsum(weights / weights.sum())
 
@@ -95,11 +94,12 @@ class SampleSet(Dataset[Sample | IcmformerError]):
         config = self.config
         rng = sample_rng(config.seed, number)
         slots = config.points.max_points + config.max_rounds
+        if config.points.unfinished or config.data.regions:
+            slots += 1  # for the click that corrects a mask which is nearly right
         passed_over: dict[str, UnreadableImageError] = {}
         failed = 0
         for _attempt in range(_ATTEMPTS):
-            place = int(np.searchsorted(self._edges, rng.random(), side="right"))
-            index = self._drawn[min(place, len(self._drawn) - 1)]
+            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.images.records) - 1)
             try:
                 image, labels = self.images.load(index)
             except UnreadableImageError as error:
@@ -199,7 +199,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same in memory from which a GPU copies while the CPU goes on."""
-        return replace(self, image=self.image.pin_memory(), target=self.target.pin_memory())
+        previous = None if self.previous is None else self.previous.pin_memory()
+        return replace(self, image=self.image.pin_memory(), target=self.target.pin_memory(), previous=previous)
 
     def pixels(self, device: torch.device, channels_last: bool = False) -> Tensor:
         """The images on a device: (B, 3, S, S) float32 in [0, 1]."""

@@ -126,7 +126,7 @@ def visit(options: VisitOptions) -> list[Done]:
     config = load_config(options.config)
     find_device(options.device)
     if {"feed", "train"} & set(options.parts):
-        SampleSet(open_images(options.data_root, config.data.shards), config)
+        SampleSet(open_images(options.data_root, config.data.shards, config.data.permissive), config)
     if options.start and "train" in options.parts:
         starting_network(config.network, options.start)
     wrap_up = 10 + 4 * sum(p.numel() for p in meta_network(config.network).parameters()) / _WRITTEN

@@ -19,6 +19,8 @@ def test_every_shipped_config_is_valid(path):
     ("raw", "text"),
     [
         ({"sise": 3}, "unknown keys sise; known: network"),
+        ({"serving": {"close_up": {"from_click": 3}}}, "close_up: missing keys min_crop_size, expansion_ratio"),
+        ({"serving": {"close_up": 3}}, "close_up must be a mapping"),
         ({"size": "big"}, "config.size must be int"),
         ({"optim": {"betas": [0.9]}}, r"config.optim.betas must be a list of 2"),
         ({"optim": {"schedule": "linear"}}, "config.optim.schedule must be one of constant, cosine, step"),

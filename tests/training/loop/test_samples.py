@@ -1,7 +1,6 @@
 import json
 import pickle
 import zipfile
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -72,8 +71,8 @@ def test_targets_lie_on_their_objects(images, tiny_config):
 
 
 def test_only_images_with_a_permissive_licence_are_drawn_where_the_config_says_so(tmp_path, tiny_config):
-    licences = {"open": True, "unnamed": None, "closed": False}
-    gray = {"open": 40, "unnamed": 120, "closed": 200}
+    licences = {"open": True, "unnamed": None, "closed": False, "doubtful": "no"}
+    gray = {"open": 40, "unnamed": 120, "closed": 200, "doubtful": 160}
     with zipfile.ZipFile(tmp_path / "tiny.zip", "w") as archive:
         rows = []
         for key, permissive in licences.items():
@@ -86,17 +85,21 @@ def test_only_images_with_a_permissive_licence_are_drawn_where_the_config_says_s
             if permissive is not None:
                 rows[-1]["permissive"] = permissive
         archive.writestr("index.jsonl", "\n".join(map(json.dumps, rows)))
-    images = open_images(tmp_path, ["tiny.zip"])
     plain = {"brightness": [0, 0], "contrast": [0, 0], "rgb_shift": 0, "gray": 0, "whole": 1, "zoom": 0}
+    config = parse_config({**TINY_RUN, "augment": plain})
     shown = {}
     for wish in (False, True):
-        data_ = {"shards": ["tiny.zip"], "permissive": wish}
-        samples = SampleSet(images, parse_config({**TINY_RUN, "augment": plain, "data": data_}))
+        images = open_images(tmp_path, ["tiny.zip"], wish)
+        samples = SampleSet(images, config)
         shown[wish] = {round(int(samples.sample(n).image[112, 112, 0]) / 20) * 20 for n in range(60)}
+        assert len(images.records) == len(shown[wish])
+        assert sorted(images.spread(10)) == list(range(len(images.records)))
     assert shown == {False: set(gray.values()), True: {40}}
-    closed = SimpleNamespace(records=[r for r in images.records if not r.permissive], load=images.load)
-    with pytest.raises(ConfigError, match="no image is said to have a permissive licence"):
-        SampleSet(closed, parse_config({**TINY_RUN, "data": {"shards": ["tiny.zip"], "permissive": True}}))
+    for folder, picture in (("images", pixels), ("masks", labels)):
+        (tmp_path / "team" / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "team" / folder / "a.png"), picture)
+    with pytest.raises(ConfigError, match=r"no image in team of .* is said to have such a licence"):
+        open_images(tmp_path, ["team"], permissive=True)
 
 
 def test_views_keep_image_object_and_other_objects_together():
