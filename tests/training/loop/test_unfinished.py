@@ -4,8 +4,11 @@ import torch
 from scipy import ndimage
 
 from icmformer.models import ImageFeatures
+from tests.training.conftest import TINY_RUN
+from training.data.sources import open_images
 from training.loop.clicks import PointsConfig
-from training.loop.samples import Sample, collate
+from training.loop.config import parse_config
+from training.loop.samples import Sample, SampleSet, collate
 from training.loop.trainer import IterativePass
 from training.loop.unfinished import unfinished_mask, unfinished_prompt
 
@@ -145,3 +148,16 @@ def test_a_pass_begins_with_the_masks_and_boxes_of_its_samples(target, others, r
                     np.testing.assert_allclose(shown[0].numpy(), np.broadcast_to(wanted, (120, 160)), atol=1e-6)
             if rounds:
                 assert (network.shown[1] == 0.5).all()  # then it begins with its own
+
+
+def test_there_is_room_for_the_click_that_corrects_whatever_the_config_allows(shard_root):
+    config = {**TINY_RUN, "max_rounds": 0, "points": {"max_points": 1, "unfinished": 1.0}}
+    samples = SampleSet(open_images(shard_root, ["tiny.zip"]), parse_config(config))
+    for number in range(40):
+        sample = samples.sample(number)
+        marked = sample.previous > 255 * THRESHOLD
+        wrong = (marked != (sample.target == 1)) & (sample.target != 255)
+        made = sample.points[sample.points[:, 2] >= 0]
+        last = made[made[:, 2].argmax(), :2].astype(int)
+        assert len(made) >= 2
+        assert wrong[tuple(last)] or not wrong.any()
