@@ -119,8 +119,9 @@ def _info(args: argparse.Namespace) -> int:
     print(f"name        {found.name}\npath        {found.path}\nsha256      {found.sha256}")
     print(f"variant     {variant or 'not a registered one'}\nparameters  {facts['parameters']:,}")
     serving = found.serving
-    closer = ", then refines what a first click found" if serving.refinement_pass else ""
-    print(f"zooms to    {serving.zoom}{closer}")
+    print(f"zooms to    {serving.zoom}")
+    if serving.refinement_pass:
+        print("            and segments what a first click found once more, in its own ROI")
     print(f"clicks      at least {serving.click_margin} pixels from the edges of the network's input")
     print(f"scores      log-odds times {serving.score_sharpness:g}")
     for title, mapping in (("network", found.config), ("about", found.about)):

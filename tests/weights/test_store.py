@@ -15,7 +15,9 @@ from icmformer.models import build_network
 from icmformer.models.config import config_mapping, network_config
 from icmformer.weights.quantise import unpack
 from icmformer.weights.serving_defaults import AS_PUBLISHED, CloseUp, ServingDefaults
+from tests.conftest import ROOT
 from tests.weights.conftest import NAME
+from training.loop.config import load_config
 
 
 def test_native_weights_come_back_bit_for_bit(native, network):
@@ -126,9 +128,11 @@ def test_folders_of_all_formats_load(network, tmp_path, written, serving):
     assert "second_look" not in told
 
 
-def test_the_starter_is_served_as_it_was_measured():
-    assert weights.load("starter").serving == ServingDefaults(200, True, 5, 2.5)
-    assert weights.load("starter").sha256 == "26b79f8a547da206c188cc8d0dc2fa2699b9407f884efacca672c7f03fe7dda5"
+@pytest.mark.parametrize("config", ["starter", "starter_gpu", "starter_late", "starter_regions"])
+def test_a_starter_trained_again_is_served_as_this_one_is(config):
+    starter = weights.load("starter")
+    assert load_config(ROOT / f"training/configs/{config}.yaml").serving == starter.serving
+    assert starter.serving.close_up
 
 
 def test_rows_of_zeros_are_stored_as_bytes(network, tmp_path):
