@@ -47,9 +47,7 @@ def test_other_figures_change_numbers_and_nothing_else():
     text = (ROOT / "README.md").read_text()
     changed = starter_figures.updated("README.md", text, other)
     assert "it needs 1.3 clicks" in re.sub(r"\s+", " ", changed)
-    assert re.sub(r"\d", "", changed.replace("1.3 clicks", "")) == re.sub(
-        r"\d", "", re.sub(r"needs\s\S+ clicks", lambda m: m.group().rsplit(" ", 2)[0] + " ", text)
-    )
+    assert re.sub(r"[\d.]", "", changed) == re.sub(r"[\d.]", "", text)
     with pytest.raises(ValueError, match="has 0 sentences such as"):
         starter_figures.updated("README.md", text.replace("it needs", "it wants"), FIGURES)
 
