@@ -281,21 +281,26 @@ def test_good_annotations_are_promoted_and_shuffled_ones_are_not(shuffled, tmp_p
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("kind", "lr"), [("rolled masks", "3e-3"), ("next to nothing learned", "1e-5")])
-def test_trainings_that_do_not_help_are_promoted_with_no_seed(kind, lr, tmp_path, monkeypatch):
+def test_trainings_that_do_not_help_are_promoted_by_chance_at_most(kind, lr, tmp_path, monkeypatch):
+    """With ten photos the gate takes weights that are no better for better in up to 6 of 100 cases.
+
+    More than 3 of 20 are so in 3 of 100 such tests. Weights that are worse are never taken for better.
+    """
     out = tmp_path / "run"
     command = ["--annotations", str(write_rings(tmp_path / "rings", 25)), "--out", str(out), *JUDGED]
     command += ["--objects", str(gate.LEAST_GROUPS), "--samples", "4", "--batch", "2", "--lr", lr]  # one object a photo
     monkeypatch.setattr("training.finetuning.runner.write_report", lambda *_: None)  # other tests look at it
     if kind == "rolled masks":
         with_rolled_masks(command, out, monkeypatch)
-    found = []
+    found, promoted = [], 0
     for seed in range(20):  # all with one split, whose evaluation before the training they share
         for name in ("settings.json", "run", "after", "candidate"):
             path = out / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        assert main([*command, "--seed", str(seed)]) == NOT_PROMOTED
-        assert not (out / "weights").exists()
+        shutil.rmtree(out / "weights", ignore_errors=True)
+        promoted += main([*command, "--seed", str(seed)]) == 0
         found.append(json.loads((out / "gate.json").read_text()))
+    assert promoted == 0 if kind == "rolled masks" else promoted <= 3
     assert all(result["groups"] == gate.LEAST_GROUPS for result in found)
     assert len({result["after"] for result in found}) > 1  # the seeds are not one and the same case
 
