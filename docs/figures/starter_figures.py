@@ -3,7 +3,7 @@
 python docs/figures/starter_figures.py measure --benchmarks DIR --shards DIR --out OUT [--jobs 2]
 python docs/figures/starter_figures.py write
 
-`measure` takes three quarters of an hour on two cores, goes on where it stopped, and leaves starter_figures.json beside
+`measure` takes a quarter of an hour on two cores, goes on where it stopped, and leaves starter_figures.json beside
 this file, with the checksum of the weights that the figures are of. After a change of how clicks become masks, give it
 a new OUT. `write` brings the pages up to date with it: tables between the comments `<!-- starter NAME -->` and
 `<!-- end -->`, and the sentences of `SENTENCES`. A test fails where a page, the file and the weights do not agree.
