@@ -65,7 +65,7 @@ def test_the_commands_measure_everything_and_write_it(tmp_path, shard_root, monk
         write_mask(tmp_path / name / masks / "a.png", truth)
     shards = tmp_path / "shards"
     shards.mkdir()
-    for name in ("train-000.zip", "val-000.zip"):
+    for name in ("train-000.zip", "train-001.zip", "val-000.zip"):
         shutil.copy(shard_root / "tiny.zip", shards / name)
     monkeypatch.setattr(starter_figures, "FIGURES", tmp_path / "figures.json")
     options = ["--benchmarks", str(tmp_path), "--shards", str(shards), "--out", str(tmp_path / "out"), "--jobs", "1"]
