@@ -30,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_parser("quantise", __doc__)
     add_measured_objects(parser, 100)
     parser.add_argument("--clicks", type=positive, default=5, help="clicks on each (5)")
+    parser.add_argument(
+        "--permissive", action="store_true", help="only on photos whose shard says that their licence is permissive"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--name", help="the weights' name (that of the given ones)")
     args = parser.parse_args(argv)
@@ -42,7 +45,8 @@ def _quantise(args: argparse.Namespace) -> None:
     settings = replace(Settings.from_environment(), precision="fp32")  # what is measured; int8 would want ranges
     weights = load(args.weights, settings)
     engine = Engine(weights, "cpu", args.profile, settings=settings)
-    ranges = measure_ranges(engine, load_benchmark(args.dataset, args.root, args.limit), args.clicks)
+    objects = load_benchmark(args.dataset, args.root, args.limit, args.permissive)
+    ranges = measure_ranges(engine, objects, args.clicks)
     name, stored = args.name or weights.name, stored_form(weights.path)
     save(args.output, weights.config, weights.state_dict, name, weights.about, stored, weights.serving, ranges)
     print(f"{args.output}: {len(ranges.encode)} products of the encoder, {len(ranges.decode)} of the decoder")

@@ -60,7 +60,7 @@ def test_groups_by_hand(truth, groups):
 
 def test_a_photos_set_and_whether_it_was_ever_trained_on_are_groups():
     truth = a_mask(10, 10, slice(0, 5), slice(0, 5))
-    told = [groups_of(ShardObject("x", None, None, "labels", 1, 0, name), truth) for name in ("solar", "coco")]
+    told = [groups_of(ShardObject("x", None, None, "labels", index=0, set=name), truth) for name in ("solar", "coco")]
     assert [groups["kind of set"] for groups in told] == [
         "whole set held out",
         "set trained on, except these photos",

@@ -25,7 +25,9 @@ class ImageRecord:
         segments: Labels are regions of an image segmentation rather than objects.
         stuff: What is stuff (sky, grass) rather than an object, of images with layers.
         parts: Objects that are parts of others, each with the object that it is a part of, of images with layers.
-        permissive: Whether the source says that the image's licence is permissive. Only zip shards say so of any.
+        source: What the source calls the image where it comes from. Only zip shards say so, as of the two below.
+        licence: The image's licence, in the words of the source.
+        permissive: Whether the source says that this licence is permissive.
     """
 
     key: str
@@ -35,6 +37,8 @@ class ImageRecord:
     segments: bool = False
     stuff: tuple[Place, ...] = ()
     parts: tuple[tuple[Place, Place], ...] = ()
+    source: str = ""
+    licence: str = ""
     permissive: bool = False
 
 

@@ -1,7 +1,8 @@
 """Zip shards of images with label maps: random access, no unpacking.
 
-A shard holds `index.jsonl` (one record an image: key, set, labels and flags, such as whether its licence is
-permissive), `<key>.webp` and `<key>.png`, a label map in uint8: 0 background, 255 ignored, the rest object ids.
+A shard holds `index.jsonl` (one record an image: key, set, labels, source, licence and flags, such as whether that
+licence is permissive), `<key>.webp` and `<key>.png`, a label map in uint8: 0 background, 255 ignored, the rest object
+ids.
 """
 
 from __future__ import annotations
@@ -39,9 +40,18 @@ class Shard:
             row = json.loads(line)
             if not row["labels"] or (not include_held_out and held_out(row["set"], row["key"])):
                 continue
-            parts, segments = bool(row.get("semantic_parts")), bool(row.get("segments"))
-            labels, permissive = tuple(row["labels"]), row.get("permissive") is True
-            self.records.append(ImageRecord(row["key"], row["set"], labels, parts, segments, permissive=permissive))
+            source, licence = (str(row.get(name) or "") for name in ("source", "licence"))
+            record = ImageRecord(
+                row["key"],
+                row["set"],
+                tuple(row["labels"]),
+                semantic_parts=bool(row.get("semantic_parts")),
+                segments=bool(row.get("segments")),
+                source=source,
+                licence=licence,
+                permissive=row.get("permissive") is True,
+            )
+            self.records.append(record)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open": {}}

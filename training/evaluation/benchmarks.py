@@ -35,6 +35,7 @@ class EvalObject:
         mask: The file its truth is in.
         kind: How that file is read.
         label: The object's id in the file, where it holds several.
+        permissive: Whether the licence of the image is said to be permissive; only zip shards say so.
     """
 
     name: str
@@ -42,6 +43,7 @@ class EvalObject:
     mask: Path
     kind: str
     label: int = 1
+    permissive: bool = False
 
     def load(self) -> tuple[LoadedImage, Truth]:
         """The image, and its truth as (H, W) int32: 1 object, 0 background, -1 ignored.
@@ -109,9 +111,8 @@ def _objects_of(shard: Shard, index: int, record: ImageRecord, least: float) -> 
     _, labels = shard.load(index)
     large = [label for label in record.labels if (labels == label).mean() >= least]
     for label in large[:3]:
-        yield ShardObject(
-            f"{record.set}_{record.key}_{label}", shard.path, shard.path, "labels", label, index, record.set
-        )
+        name = f"{record.set}_{record.key}_{label}"
+        yield ShardObject(name, shard.path, shard.path, "labels", label, record.permissive, index, record.set)
 
 
 def _mosaics(path: Path) -> Iterator[EvalObject]:
@@ -241,13 +242,14 @@ BENCHMARKS: Mapping[str, Callable[[Path], Iterator[EvalObject]]] = {
 shards has of held-out images."""
 
 
-def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[EvalObject]:
+def load_benchmark(name: str, root: Path, limit: int | None = None, permissive: bool = False) -> list[EvalObject]:
     """Lists a benchmark's objects.
 
     Args:
         name: A key of `BENCHMARKS`.
         root: The data set's folder.
         limit: Take only so many, spread evenly over the set.
+        permissive: Leave out images whose licence is not said to be permissive.
 
     Raises:
         ConfigError: An unknown name, a limit under 1, or files that are not where the layout wants them.
@@ -259,6 +261,10 @@ def load_benchmark(name: str, root: Path, limit: int | None = None) -> list[Eval
     objects = list(BENCHMARKS[name](root))
     if not objects:
         raise ConfigError(f"no objects found in {root} for {name}")
+    if permissive:
+        objects = [item for item in objects if item.permissive]
+        if not objects:
+            raise ConfigError(f"of no image in {root} it is said that its licence is permissive")
     return objects if limit is None else _spread(objects, limit)
 
 
