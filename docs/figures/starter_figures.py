@@ -1,9 +1,9 @@
-"""Measures the starter and writes its figures into the pages that tell them.
+"""Measures the bundled weights and writes their figures into the pages that tell them.
 
 python docs/figures/starter_figures.py measure --benchmarks DIR --shards DIR --out OUT [--jobs 2]
 python docs/figures/starter_figures.py write
 
-`measure` takes a quarter of an hour on two cores, goes on where it stopped, and leaves starter_figures.json beside
+`measure` takes twenty minutes on two cores, goes on where it stopped, and leaves starter_figures.json beside
 this file, with the checksum of the weights that the figures are of. After a change of how clicks become masks, give it
 a new OUT. `write` brings the pages up to date with it: tables between the comments `<!-- starter NAME -->` and
 `<!-- end -->`, and the sentences of `SENTENCES`. A test fails where a page, the file and the weights do not agree.
@@ -17,6 +17,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,11 @@ from training.tools.machine import machine
 ROOT = Path(__file__).parents[2]
 FIGURES = Path(__file__).with_suffix(".json")
 CARD = "icmformer/assets/starter/MODEL_CARD.md"
-PAGES = (
-    "README.md",
-    "docs/starter.md",
-    "docs/choosing.md",
-    "docs/prediction.md",
-    CARD,
-)
+OPEN_CARD = "icmformer/assets/starter-open/MODEL_CARD.md"
+PAGES = ("README.md", "docs/starter.md", "docs/choosing.md", "docs/prediction.md", CARD, OPEN_CARD)
+OPEN = "starter-open"
+OF_OPEN = ("GrabCut", "Berkeley", "validation", "never trained", "box")
+"""What is measured of it; of the starter all of `evaluations`."""
 SEEDS = (0, 1, 2)
 SPREADS = (0.5, 1.0)
 
@@ -73,29 +72,28 @@ def jittered(spread: float, seed: int) -> str:
 
 def measure(benchmarks: Path, shards: Path, out: Path, jobs: int) -> None:
     """Measures everything and writes `FIGURES`."""
-    weights = load("starter")
-    out = out / weights.identity[:12]
-    found: dict[str, Any] = {"sha256": weights.sha256, "identity": weights.identity, "machine": machine()}
-    for name, settings in evaluations(benchmarks, shards):
-        folder = out / re.sub(r"\W+", "-", name)
-        result = evaluate(settings, folder, jobs=jobs)
-        kept = (
-            "objects",
-            "noc",
-            "never",
-            "miou_at_box",
-            "miou_at_1",
-            "miou",
-            "seconds_per_click",
-            "profile",
-            "runtime",
-        )
-        found[name] = {key: result[key] for key in kept}
-    found["groups"] = stratified_metrics(out / "never-trained")
+    every = dict(evaluations(benchmarks, shards))
+    found = {"machine": machine()} | _of_weights("starter", every, out, jobs)
+    found[OPEN] = _of_weights(OPEN, {name: every[name] for name in OF_OPEN}, out, jobs)
     engine = Engine.from_weights("starter", "cpu", "fast")
     found["scores"] = calibrate(engine, load_benchmark("never-trained", shards, 240))
     found["edges"] = edge_table(measure_edges(engine, load_benchmark("shard", shards / "train-001.zip", 700)))
     FIGURES.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _of_weights(bundle: str, settings: Mapping[str, EvaluationSettings], out: Path, jobs: int) -> dict[str, Any]:
+    """What evaluations give with some weights, and which these are."""
+    weights = load(bundle)
+    out = out / weights.identity[:12]
+    found: dict[str, Any] = {"sha256": weights.sha256, "identity": weights.identity}
+    for name, setting in settings.items():
+        result = evaluate(replace(setting, weights=bundle), out / re.sub(r"\W+", "-", name), jobs=jobs)
+        found[name] = {key: result[key] for key in KEPT}
+    found["groups"] = stratified_metrics(out / "never-trained")
+    return found
+
+
+KEPT = ("objects", "noc", "never", "miou_at_box", "miou_at_1", "miou", "seconds_per_click", "profile", "runtime")
 
 
 def _row(*cells: object) -> str:
@@ -170,6 +168,18 @@ SETS = {
 }
 
 
+def bundles(f: Figures) -> list[str]:
+    """Both bundled weights side by side."""
+    heads = ("GrabCut", "Berkeley", "validation", "held-out", "of these never", "held-out, mIoU after 1 click")
+    lines = [_row("NoC@90", "photos", *heads, "box: mIoU of its mask / after 1 click more"), _row(*["---"] * 9)]
+    for name, photos, found in (("starter", "16,368", f), (OPEN, "2,138", f[OPEN])):
+        nocs = [f"{found[data]['noc']['90']:.2f}" for data in OF_OPEN[:4]]
+        held_out, box = found["never trained"], found["box"]
+        boxes = f"{box['miou_at_box']:.2f} / {box['miou_at_1']:.2f}"
+        lines.append(_row(name, photos, *nocs, held_out["never"]["90"], f"{held_out['miou_at_1']:.3f}", boxes))
+    return lines
+
+
 def groups(f: Figures) -> list[str]:
     """The tables by kind, size and shape."""
     return str(f["groups"]).splitlines()
@@ -206,6 +216,8 @@ BLOCKS: Mapping[str, Callable[[Figures], list[str]]] = {
     "comparison": comparison,
     "close-ups": close_ups,
     "groups": groups,
+    "bundles": bundles,
+    "open groups": lambda f: groups(f[OPEN]),
     "jittered clicks": jitter,
     "scores": fenced("scores"),
     "edges": fenced("edges"),
@@ -214,23 +226,8 @@ BLOCKS: Mapping[str, Callable[[Figures], list[str]]] = {
 
 
 def numbers(f: Figures) -> dict[str, float]:
-    """The numbers that sentences tell, by name."""
-    told: dict[str, float] = {}
-    for key, name in (
-        ("g", "GrabCut"),
-        ("b", "Berkeley"),
-        ("v", "validation"),
-        ("v100", "validation 100"),
-        ("n", "never trained"),
-    ):
-        told |= {f"{key}{target}": f[name]["noc"][target] for target in ("80", "85", "90")}
-        told |= {
-            f"{key}_never": f[name]["never"]["90"],
-            f"{key}_one": f[name]["miou_at_1"],
-            f"{key}_count": f[name]["objects"],
-        }
-    for name, row in _rows(f["groups"]).items():
-        told[re.sub(r"\W", "_", name)] = row
+    """The numbers that sentences tell, by name; those of `OPEN` begin with o_."""
+    told = _of_sets(f) | {f"o_{name}": value for name, value in _of_sets(f[OPEN]).items()}
     error = re.search(r"([\d.]+) +[\d.]+ \*$", f["scores"], re.MULTILINE)
     pairs = re.search(r"in ([\d.]+)% of pairs", f["scores"])
     sure = re.search(r"0\.9 - 1\.0 .* (\d+)%", f["scores"])
@@ -239,8 +236,21 @@ def numbers(f: Figures) -> dict[str, float]:
     told |= {"score_error": float(error[1]), "score_pairs": float(pairs[1]), "score_sure": float(sure[1])}
     spread = statistics.mean(f[jittered(1.0, seed)]["noc"]["90"] for seed in SEEDS)
     told["spread"] = spread - told["v10090"]
-    told["box"], told["box_click"] = f["box"]["miou_at_box"], f["box"]["miou_at_1"]
     return told
+
+
+SET_KEYS = {"g": "GrabCut", "b": "Berkeley", "v": "validation", "v100": "validation 100", "n": "never trained"}
+
+
+def _of_sets(f: Figures) -> dict[str, float]:
+    """The numbers of some weights on every set that they were measured on, by group, and after a box."""
+    told: dict[str, float] = {}
+    for key, result in ((key, f[name]) for key, name in SET_KEYS.items() if name in f):
+        told |= {f"{key}{target}": result["noc"][target] for target in ("80", "85", "90")}
+        told |= {f"{key}_never": result["never"]["90"], f"{key}_one": result["miou_at_1"]}
+        told[f"{key}_count"] = result["objects"]
+    told |= {re.sub(r"\W", "_", name): row for name, row in _rows(f["groups"]).items()}
+    return told | {"box": f["box"]["miou_at_box"], "box_click": f["box"]["miou_at_1"]}
 
 
 def _rows(tables: str) -> dict[str, float]:
@@ -258,6 +268,7 @@ _METRICS = "".join(
 _METRICS += "- {type: miou_1, name: Mean IoU after one click, value: [KEY_one:.3f]}"
 SENTENCES = (
     ("README.md", "| **starter**, 7 MB, in the package | [g90:.2f] | [b90:.2f] |"),
+    ("README.md", "starter.md#starter-open) alone | [o_g90:.2f] | [o_b90:.2f] |"),
     ("README.md", "On [n_count:.0f] objects that include small ones,"),
     ("README.md", "it needs [n90:.1f] clicks:"),
     (
@@ -270,6 +281,15 @@ SENTENCES = (
     ),
     (CARD, "name: GrabCut} metrics: " + _METRICS.replace("KEY", "g")),
     (CARD, "name: Berkeley} metrics: " + _METRICS.replace("KEY", "b")),
+    (OPEN_CARD, "name: GrabCut} metrics: " + _METRICS.replace("KEY", "o_g")),
+    (OPEN_CARD, "name: Berkeley} metrics: " + _METRICS.replace("KEY", "o_b")),
+    (
+        OPEN_CARD,
+        "Mean number of clicks for 90% IoU: [o_g90:.1f] on GrabCut (the starter: [g90:.1f]), [o_b90:.1f] on Berkeley "
+        "([b90:.1f]), [o_v90:.1f] on the validation photos ([v90:.1f]), [o_n90:.1f] on [n_count:.0f] held-out objects "
+        "([n90:.1f])",
+    ),
+    ("docs/choosing.md", "GrabCut [o_g90:.1f], Berkeley [o_b90:.1f]; [o_n90:.1f] on the same [n_count:.0f] objects"),
     (
         CARD,
         "Mean number of clicks for 90% IoU: [g90:.1f] on GrabCut, [b90:.1f] on Berkeley, [v10090:.1f] on 100 objects "
@@ -345,7 +365,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    measuring = commands.add_parser("measure", help="measure the starter")
+    measuring = commands.add_parser("measure", help="measure the bundled weights")
     for name in ("benchmarks", "shards", "out"):
         measuring.add_argument(f"--{name}", type=Path, required=True)
     measuring.add_argument("--jobs", type=int, default=2, help="processes (2)")

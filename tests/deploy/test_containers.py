@@ -150,7 +150,8 @@ def test_licences_are_inside(image):
     """The code's, that of what the weights were trained from, the weights' own."""
     found = image.inside("sh", "-c", "cd / && find usr/local/lib -path '*/icmformer-*.dist-info/licenses/*' -type f")
     names = {path.partition("/licenses/")[2] for path in found.split()}
-    assert names >= {"LICENSE", "NOTICE", "LICENSES/Apache-2.0.txt", "icmformer/assets/starter/LICENSE"}
+    weights = {f"icmformer/assets/{name}/LICENSE" for name in ("starter", "starter-open")}
+    assert names >= {"LICENSE", "NOTICE", "LICENSES/Apache-2.0.txt", *weights}
 
 
 def test_a_server_can_write_to_three_folders_alone(image):

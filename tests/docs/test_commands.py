@@ -36,6 +36,7 @@ from tests.docs.commands import (
     source_of,
     what_runs,
 )
+from training.loop.config import load_config
 
 COMMANDS = sorted({(block.page, command) for block in blocks("sh") for command in block.commands()})
 VENV = ROOT / ".venv"
@@ -152,6 +153,20 @@ def test_targets_of_make_run_what_there_is(target):
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
     for script in re.findall(r"python (\S+\.py)", done.stdout):
         assert (ROOT / script).is_file()
+
+
+@pytest.mark.parametrize(("bundle", "alone"), [("starter", False), ("starter-open", True)])
+def test_make_trains_each_bundle_by_its_config_on_its_photos(bundle, alone):
+    def commands(target):
+        arguments = ["make", "--dry-run", "-o", ".venv/.installed", target, "DATA=data", f"BUNDLE={bundle}"]
+        return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    (config,) = re.findall(r"training\.train (\S+)", commands("starter"))
+    assert load_config(ROOT / config).data.permissive is alone
+    told = commands("starter-bundle")
+    assert f"training.export runs/{bundle} " in told
+    assert ("--permissive" in told) is alone
+    assert (ROOT / re.findall(r"cp \S+ (\S+)", told)[0] / "MODEL_CARD.md").is_file()
 
 
 def test_make_passes_on_how_many_tests_run_at_a_time_and_which():

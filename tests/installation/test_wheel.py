@@ -67,7 +67,9 @@ def test_nothing_but_the_package_is_installed(wheel):
     ours = {re.sub(r"^icmformer/applications/(?!__init__)", "", name) for name in names if name.endswith(".py")}
     assert ours == tracked
     for kind in ("model.safetensors", "config.json", "SHA256SUMS", "MODEL_CARD.md"):
-        assert f"icmformer/assets/starter/{kind}" in names
+        assert {f"icmformer/assets/starter/{kind}", f"icmformer/assets/starter-open/{kind}"} <= names
+    assert "icmformer/assets/starter-open/PHOTOS.csv" in names
+    assert wheel.stat().st_size < 20e6
     assert "icmformer/py.typed" in names
     assert "icmformer/applications/serverless/function.yaml" in names  # serverless.local reads it
     assert "icmformer/applications/training/configs/starter.yaml" in names

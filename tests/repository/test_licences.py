@@ -1,10 +1,12 @@
 """What NOTICE, the licences and the model card say is true of what is in the repository."""
 
+import csv
 import importlib.metadata
 import json
 import re
 import tomllib
 import zipfile
+from collections import Counter
 from fnmatch import fnmatch
 
 import pytest
@@ -16,7 +18,8 @@ from demo.photos import NAMES
 from tests.conftest import ROOT
 from tests.repository.checkers import tracked
 
-STARTER = ROOT / "icmformer/assets/starter"
+STARTER, OPEN = (ROOT / "icmformer/assets" / name for name in ("starter", "starter-open"))
+BUNDLES = pytest.mark.parametrize("bundle", [STARTER, OPEN], ids=lambda folder: folder.name)
 NOTICE = (ROOT / "NOTICE").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PHOTOS = dict(re.findall(r"^  ([a-z]+) +\S.*; (CC0|public domain|no known restrictions)$", NOTICE, re.M))
@@ -43,9 +46,16 @@ def test_the_apache_licence_is_whole():
 def test_the_metadata_has_all_terms():
     expression = canonicalize_license_expression(PROJECT["license"])
     assert expression == PROJECT["license"]
-    assert set(expression.split(" AND ")) == {"MIT", f"LicenseRef-{front_matter()['license_name']}"}
+    own = {f"LicenseRef-{front_matter(bundle)['license_name']}" for bundle in (STARTER, OPEN)}
+    assert set(expression.split(" AND ")) == {"MIT", *own}
     shipped = {str(path.relative_to(ROOT)) for glob in PROJECT["license-files"] for path in ROOT.glob(glob)}
-    assert shipped == {"LICENSE", "NOTICE", "LICENSES/Apache-2.0.txt", "icmformer/assets/starter/LICENSE"}
+    assert shipped == {
+        "LICENSE",
+        "NOTICE",
+        "LICENSES/Apache-2.0.txt",
+        "icmformer/assets/starter/LICENSE",
+        "icmformer/assets/starter-open/LICENSE",
+    }
     assert "MIT License" in (ROOT / "LICENSE").read_text()
 
 
@@ -75,9 +85,12 @@ def test_a_photo_has_the_terms_that_scikit_image_gives(photo):
     assert said[PHOTOS[photo]] in told or (PHOTOS[photo] == "CC0" and "creative commons cc0" in told)
 
 
+TERMS = ("LICENSE", "MODEL_CARD.md")
+
+
 def test_the_trunk_is_the_one_that_training_starts_from():
     (package,) = re.findall(r"install --quiet (efficientnet-[\w-]+)==([\d.]+)$", (ROOT / "Makefile").read_text(), re.M)
-    for text in (NOTICE, (STARTER / "LICENSE").read_text(), (STARTER / "MODEL_CARD.md").read_text()):
+    for text in (NOTICE, *((folder / name).read_text() for folder in (STARTER, OPEN) for name in TERMS)):
         assert " ".join(package) in words(text).replace("`", "")
         assert re.search(r"Apache (License,? )?(Version )?2\.0", words(text))
 
@@ -156,36 +169,85 @@ def test_the_terms_are_those_of_the_shards(shared):
                 assert ("non-commercial" in licence) == ("non-commercial" in said), licence
 
 
-def front_matter():
-    empty, head, _ = (STARTER / "MODEL_CARD.md").read_text().split("---\n", 2)
+def photos():
+    """Set, source and licence of every photo that the open weights were trained on, as they tell it."""
+    with (OPEN / "PHOTOS.csv").open(newline="") as file:
+        return [tuple(row.values()) for row in csv.DictReader(file)]
+
+
+def test_the_open_weights_name_their_photos_and_no_other_licences():
+    counts = Counter(name for name, _, _ in photos())
+    table = re.findall(r"^     (\S.*?) +(\d+)  (\S.*)$", (OPEN / "LICENSE").read_text(), re.M)
+    assert {SETS[name]: int(number) for name, number, _ in table} == counts
+    terms_of = {SETS[name]: terms for name, _, terms in table}
+    allowed = re.compile(r"(photo )?(CC0|CC BY|CC BY-SA|MIT|Public Domain)( [234]\.0)?(;.*| \(declared\))?")
+    for name, _, licence in photos():
+        assert allowed.fullmatch(licence), licence
+        terms = licence.removeprefix("photo ").partition(" (declared)")[0].partition(";")[0]
+        assert terms.lower() in terms_of[name].lower()
+    card = words((OPEN / "MODEL_CARD.md").read_text())
+    assert f"Data: {counts.total():,} photos" in card
+    assert sorted(map(int, re.findall(r"\b(\d+) (?:of|micro)", card.partition("- Data: ")[2]))) == sorted(
+        counts.values()
+    )
+    assert "ImageNet's own terms are for non-commercial research" in card
+
+
+def test_the_photos_of_the_open_weights_are_permissive_and_not_held_out(shared):
+    declared = {}
+    for shard in sorted((shared / "data/train").glob("*.zip")):
+        with zipfile.ZipFile(shard) as archive:
+            for line in archive.read("index.jsonl").decode().splitlines():
+                entry = json.loads(line)
+                declared[entry["set"], entry["source"]] = (entry, shard.name)
+    assert len(photos()) > 2000
+    for name, source, licence in photos():
+        entry, shard = declared[name, source]
+        assert entry["permissive"] is True
+        assert entry["licence"] == licence
+        assert shard.startswith("train-")
+        assert name not in NEVER
+    config = json.loads((OPEN / "config.json").read_text())["about"]["training"]["data"]
+    assert config["permissive"] is True
+
+
+def front_matter(bundle):
+    empty, head, _ = (bundle / "MODEL_CARD.md").read_text().split("---\n", 2)
     assert empty == ""
     return yaml.safe_load(head)
 
 
-def test_the_cards_front_matter_points_to_the_terms():
-    head = front_matter()
+@BUNDLES
+def test_the_cards_front_matter_points_to_the_terms(bundle):
+    head = front_matter(bundle)
     assert head["license"] == "other"  # with the two lines below, as a hub of models wants it
-    assert (STARTER / head["license_link"]).is_file()
+    assert (bundle / head["license_link"]).is_file()
     assert head["pipeline_tag"] == "mask-generation"
     assert head["library_name"] == PROJECT["name"]
-    text = (STARTER / "MODEL_CARD.md").read_text()
-    assert "not known\nto be safe" in text or "not known to be safe" in text
+
+
+def test_the_starters_card_warns_of_commercial_use():
+    assert "not known to be safe" in words((STARTER / "MODEL_CARD.md").read_text())
+
+
+@BUNDLES
+def test_the_cards_front_matter_tells_benchmarks(bundle):
+    (model,) = front_matter(bundle)["model-index"]
+    assert model["name"] == json.loads((bundle / "config.json").read_text())["name"] == bundle.name
+    assert [result["dataset"]["name"] for result in model["results"]] == ["GrabCut", "Berkeley"]
+    assert all(result["task"]["type"] == "mask-generation" for result in model["results"])
+    assert all(metric["value"] > 0 for result in model["results"] for metric in result["metrics"])
 
 
 def test_the_cards_front_matter_has_the_figures_of_its_tables():
-    (model,) = front_matter()["model-index"]
-    assert model["name"] == json.loads((STARTER / "config.json").read_text())["name"]
     card = (STARTER / "MODEL_CARD.md").read_text()
     columns = {"noc_80": 0, "noc_85": 1, "noc_90": 2, "miou_1": 4}
-    for result in model["results"]:
-        assert result["task"]["type"] == front_matter()["pipeline_tag"]
-        name = result["dataset"]["name"]
-        table = card.partition(f"**{name}, ")[2]
+    for result in front_matter(STARTER)["model-index"][0]["results"]:
+        table = card.partition(f"**{result['dataset']['name']}, ")[2]
         row = re.search(r"^\| \*\*starter\*\*, protocol \| (.*) \|$", table, re.M)[1].split(" | ")
         assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
             kind: float(row[column]) for kind, column in columns.items()
         }
-    assert [result["dataset"]["name"] for result in model["results"]] == ["GrabCut", "Berkeley"]
 
 
 def test_the_readme_says_at_once_what_this_is_not():
