@@ -11,21 +11,30 @@ import pytest
 
 from icmformer import weights
 from icmformer.images.masks import write_image, write_mask
+from icmformer.images.reading import read_image
 from tests.conftest import ROOT
 
-SPEC = importlib.util.spec_from_file_location("starter_figures", ROOT / "docs/figures/starter_figures.py")
-starter_figures = sys.modules["starter_figures"] = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(starter_figures)
+
+def script(name):
+    """A script of the pictures, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/figures/{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+starter_figures, starter_curves = script("starter_figures"), script("starter_curves")
 FIGURES = json.loads(starter_figures.FIGURES.read_text())
 
 
 def test_the_figures_are_of_the_weights_that_ship_as_they_are_served():
-    starter = weights.load("starter")
-    assert (FIGURES["sha256"], FIGURES["identity"]) == (starter.sha256, starter.identity)
-    names = [name for name, _ in starter_figures.evaluations(ROOT, ROOT)]
-    assert set(names) < FIGURES.keys()
-    assert (FIGURES["GrabCut"]["objects"], FIGURES["Berkeley"]["objects"]) == (50, 100)
-    assert len(FIGURES["GrabCut"]["miou"]) == 20
+    assert set(dict(starter_figures.evaluations(ROOT, ROOT))) < FIGURES.keys()
+    for figures, name in ((FIGURES, "starter"), (FIGURES["starter-open"], "starter-open")):
+        shipped = weights.load(name)
+        assert (figures["sha256"], figures["identity"]) == (shipped.sha256, shipped.identity)
+        assert (figures["GrabCut"]["objects"], figures["Berkeley"]["objects"]) == (50, 100)
+        assert len(figures["GrabCut"]["miou"]) == 20
+        assert figures["validation"]["objects"] == 427
 
 
 @pytest.mark.parametrize("page", starter_figures.PAGES)
@@ -50,6 +59,27 @@ def test_other_figures_change_numbers_and_nothing_else():
     assert re.sub(r"[\d.]", "", changed) == re.sub(r"[\d.]", "", text)
     with pytest.raises(ValueError, match="has 0 sentences such as"):
         starter_figures.updated("README.md", text.replace("it needs", "it wants"), FIGURES)
+
+
+def test_the_curves_are_of_the_same_figures(tmp_path, monkeypatch):
+    baselines = json.loads(starter_figures.BASELINE_FIGURES.read_text())
+    assert baselines.keys() == {"GrabCut", "Berkeley"}
+    for data, methods in baselines.items():
+        for result in (*methods.values(), FIGURES[data], FIGURES["starter-open"][data]):
+            shares = result["reached"]
+            assert len(shares) == 20
+            assert shares == sorted(shares)
+            assert round((1 - shares[-1]) * result["objects"]) == result["never"]["90"]
+            noc = 20 - sum(shares[:-1])  # of each click but the last, the share that needs no more
+            assert noc == pytest.approx(result["noc"]["90"])
+            reported = tmp_path / data / ("grabcut" if result is methods["grabcut"] else "random-walker")
+            reported.mkdir(parents=True, exist_ok=True)
+            (reported / "results.json").write_text(json.dumps({**result, "reached": {"90": shares}}))
+    monkeypatch.setattr(starter_curves, "BASELINE_FIGURES", tmp_path / "baselines.json")
+    starter_curves.take(tmp_path)
+    assert json.loads((tmp_path / "baselines.json").read_text()).keys() == baselines.keys()
+    starter_curves.draw(tmp_path / "curves.png")
+    assert read_image(tmp_path / "curves.png").pixels.std() > 10
 
 
 @pytest.mark.slow

@@ -53,6 +53,12 @@ def click_count(ious: Sequence[Sequence[float]], target: float, max_clicks: int 
     return ClickCount(float(numbers.mean()), float(numbers.std()), int((numbers == max_clicks).sum()), never)
 
 
+def reached(ious: Sequence[Sequence[float]], target: float, max_clicks: int = MAX_CLICKS) -> list[float]:
+    """Share of objects that have reached the IoU `target` by each of 1 .. max_clicks clicks."""
+    needed = [clicks_to(sequence, target) or max_clicks + 1 for sequence in ious]
+    return [float(np.mean([number <= clicks for number in needed])) for clicks in range(1, max_clicks + 1)]
+
+
 def iou_at(ious: Sequence[float], clicks: int) -> float:
     """One object's IoU after so many clicks; a session that ended early keeps its last IoU."""
     return ious[min(clicks, len(ious)) - 1]

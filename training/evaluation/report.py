@@ -15,7 +15,7 @@ from icmformer.inference.roi import PixelClick
 from icmformer.types import BoolMask, RGBImage
 
 from .benchmarks import Truth
-from .noc import MAX_CLICKS, area_under_curve, click_count, clicks_to, mean_iou, mean_iou_at
+from .noc import MAX_CLICKS, area_under_curve, click_count, mean_iou, mean_iou_at, reached
 from .object_results import ObjectResult
 from .protocol import pixel_middles
 
@@ -39,6 +39,7 @@ def summarise(results: Sequence[Mapping[str, Any]], target_iou: float | None) ->
         "noc_std": {t: c.std if c else None for t, c in counts.items()},
         "nof": {t: c.failures if c else None for t, c in counts.items()},
         "never": {t: c.never if c else None for t, c in counts.items()},
+        "reached": {str(t): reached(ious, t / 100) if known[t] else None for t in TARGETS},
         "miou_at_box": float(np.mean([r["box_iou"] for r in results])) if "box_iou" in results[0] else None,
         "miou_at_1": mean_iou_at(ious, 1),
         "miou": curve,
@@ -104,9 +105,8 @@ def _save_curve(object_results: Sequence[ObjectResult], results: Mapping[str, An
         axes.set_ylabel("mean IoU")
     else:
         target = results["target_iou"]
-        needed = [clicks_to(result["ious"], target) for result in object_results]
-        share = [np.mean([n is not None and n <= c for n in needed]) for c in clicks]
-        axes.plot(clicks, share, marker="o", markersize=3)
+        shares = reached([result["ious"] for result in object_results], target)
+        axes.plot(clicks, shares, marker="o", markersize=3)
         axes.set_ylabel(f"share of objects at IoU {target:g} or better")
     axes.set(xlabel="clicks", xticks=clicks, ylim=(0, 1), title=f"{results['dataset']}: {_subject(results)}")
     axes.grid(alpha=0.3)

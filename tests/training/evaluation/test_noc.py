@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.noc import area_under_curve, click_count, mean_iou
+from training.evaluation.noc import area_under_curve, click_count, mean_iou, reached
 
 
 def test_failures_count_success_at_the_very_last_click_as_published():
@@ -10,6 +10,10 @@ def test_failures_count_success_at_the_very_last_click_as_published():
     assert counted.noc == pytest.approx((2 + 20 + 20) / 3)
     assert counted.failures == 2
     assert counted.never == 1
+
+
+def test_an_object_has_reached_an_iou_once_it_was_there():
+    assert reached([[0.5, 0.95, 0.3], [0.1] * 4, [0.92]], 0.9, 4) == pytest.approx([1 / 3, 2 / 3, 2 / 3, 2 / 3])
 
 
 def test_ious_are_compared_in_single_precision():
