@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +16,16 @@ from icmformer.images.reading import read_image
 from tests.conftest import ROOT
 
 
-def script(name):
+def script(path):
     """A script of the pictures, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/figures/{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-starter_figures, starter_curves = script("starter_figures"), script("starter_curves")
+starter_figures = script("docs/figures/starter_figures.py")
+starter_curves = script("docs/figures/starter_curves.py")
 FIGURES = json.loads(starter_figures.FIGURES.read_text())
 
 
