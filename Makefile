@@ -128,11 +128,14 @@ starter: $(STAMP) ## train the bundled network (hours): make starter DATA=folder
 
 starter-bundle: $(STAMP) ## put the weights that `make starter` trained into the package: make starter-bundle DATA=... [BUNDLE=...]
 	@test -n "$(DATA)" || { echo "give the folder of the training shards: make starter-bundle DATA=..."; exit 1; }
+	@test -n "$(RANGES_$(BUNDLE))" || { echo "BUNDLE is starter or starter-open"; exit 1; }
 	rm -rf runs/exported runs/rounded
 	$(BIN)/python -m training.export runs/$(BUNDLE) -o runs/exported --name $(BUNDLE) --store int8
 	$(BIN)/python -m training.quantise --weights runs/exported --root $(DATA)/$(RANGES_$(BUNDLE)) --limit 200 \
 	  --name $(BUNDLE) -o runs/rounded
 	cp runs/rounded/* icmformer/assets/$(BUNDLE)/
+	$(if $(filter starter-open,$(BUNDLE)),$(BIN)/python -m training.photos training/configs/starter_open.yaml --data-root $(DATA) \
+	  -o icmformer/assets/starter-open/PHOTOS.csv)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .venv-label-studio $(AUDIT) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site

@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--weights",
-        help="name or path of the weights to begin with (the current version of --promote's store; starter)",
+        help="name or path of the weights to begin with (the current version of --promote's store; "
+        "ICMFORMER_WEIGHTS; starter)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--name", help="name of the new weights (RUN's folder name)")

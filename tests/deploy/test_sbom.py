@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPT = ROOT / "docker" / "sbom.py"
-STARTER = ROOT / "icmformer" / "assets" / "starter"
+ASSETS = ROOT / "icmformer" / "assets"
 
 
 def run(*options):
@@ -37,12 +37,13 @@ def test_an_sbom_lists_what_is_installed_and_the_weights(tmp_path):
         assert listed[name]["purl"].startswith(f"pkg:pypi/{name}@")
     installed = {d.metadata["Name"].lower().replace("_", "-") for d in importlib.metadata.distributions()}
     assert installed - {"icmformer"} <= set(listed)
-    weights = listed["starter"]
-    assert weights["type"] == "machine-learning-model"
-    sum_of_file = hashlib.sha256((STARTER / "model.safetensors").read_bytes()).hexdigest()
-    assert weights["hashes"] == [{"alg": "SHA-256", "content": sum_of_file}]
-    assert "Commercial use" in weights["licenses"][0]["license"]["text"]["content"]
-    assert any("weights:starter" in entry.get("dependsOn", []) for entry in document["dependencies"])
+    for name, terms in (("starter", "Commercial use"), ("starter-open", "ImageNet")):
+        weights = listed[name]
+        assert weights["type"] == "machine-learning-model"
+        sum_of_file = hashlib.sha256((ASSETS / name / "model.safetensors").read_bytes()).hexdigest()
+        assert weights["hashes"] == [{"alg": "SHA-256", "content": sum_of_file}]
+        assert terms in weights["licenses"][0]["license"]["text"]["content"]
+        assert any(f"weights:{name}" in entry.get("dependsOn", []) for entry in document["dependencies"])
     assert str(ROOT) not in text
 
 
@@ -59,8 +60,8 @@ def test_weights_that_are_not_those_of_their_sums_are_not_listed(tmp_path, monke
     import sbom
 
     for name in ("config.json", "SHA256SUMS", "MODEL_CARD.md"):
-        (tmp_path / name).write_bytes((STARTER / name).read_bytes())
+        (tmp_path / name).write_bytes((ASSETS / "starter" / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"another")
     with pytest.raises(sbom.SbomError, match=r"model\.safetensors is missing, or is another"):
         sbom.weights_component(tmp_path)
-    assert sbom.weights_component(STARTER)["name"] == "starter"
+    assert sbom.weights_component(ASSETS / "starter")["name"] == "starter"

@@ -17,6 +17,8 @@ from packaging.licenses import canonicalize_license_expression
 from demo.photos import NAMES
 from tests.conftest import ROOT
 from tests.repository.checkers import tracked
+from training.loop.config import as_mapping, load_config
+from training.photos import list_photos
 
 STARTER, OPEN = (ROOT / "icmformer/assets" / name for name in ("starter", "starter-open"))
 BUNDLES = pytest.mark.parametrize("bundle", [STARTER, OPEN], ids=lambda folder: folder.name)
@@ -175,40 +177,51 @@ def photos():
         return [tuple(row.values()) for row in csv.DictReader(file)]
 
 
-def test_the_open_weights_name_their_photos_and_no_other_licences():
+OPENLY = re.compile(
+    r"(photo )?(CC BY|CC BY-SA|MIT|Public Domain)( [24]\.0)?(; COCO annotations CC BY 4\.0)?( \(declared\))?"
+)
+
+
+def test_the_open_weights_name_their_photos_under_open_licences_alone():
+    licences = Counter((name, licence) for name, _, licence in photos())
     counts = Counter(name for name, _, _ in photos())
     table = re.findall(r"^     (\S.*?) +(\d+)  (\S.*)$", (OPEN / "LICENSE").read_text(), re.M)
     assert {SETS[name]: int(number) for name, number, _ in table} == counts
-    terms_of = {SETS[name]: terms for name, _, terms in table}
-    allowed = re.compile(r"(photo )?(CC0|CC BY|CC BY-SA|MIT|Public Domain)( [234]\.0)?(;.*| \(declared\))?")
-    for name, _, licence in photos():
-        assert allowed.fullmatch(licence), licence
-        terms = licence.removeprefix("photo ").partition(" (declared)")[0].partition(";")[0]
-        assert terms.lower() in terms_of[name].lower()
-    card = words((OPEN / "MODEL_CARD.md").read_text())
-    assert f"Data: {counts.total():,} photos" in card
-    assert sorted(map(int, re.findall(r"\b(\d+) (?:of|micro)", card.partition("- Data: ")[2]))) == sorted(
-        counts.values()
-    )
-    assert "ImageNet's own terms are for non-commercial research" in card
+    card = (OPEN / "MODEL_CARD.md").read_text()
+    rows = {
+        name: (int(number), said)
+        for name, number, said in re.findall(r"^\| `(\w+)` \| (\d+) \|.*\| (.*) \|$", card, re.M)
+    }
+    assert {name: number for name, (number, _) in rows.items()} == counts
+    for (name, licence), number in licences.items():
+        assert OPENLY.fullmatch(licence), licence
+        for said in (rows[name][1], next(said for title, _, said in table if SETS[title] == name)):
+            assert OPENLY.fullmatch(licence).group(2).lower() in said.lower()
+            assert ("declare" in said) == licence.endswith("(declared)")
+            if name == "coco":
+                assert f"({number})" in said
+    declared = sum(number for (_, licence), number in licences.items() if "declared" in licence)
+    alike = sum(number for (_, licence), number in licences.items() if "BY-SA" in licence)
+    assert f"Of {declared:,} photos, somebody who uploaded" in card
+    assert f"BY-SA ({alike} photos)" in words(card)
+    for page in (card, *((ROOT / page).read_text() for page in ("docs/starter.md", "docs/weights.md"))):
+        assert f"{counts.total():,} photos" in words(page)
+    assert "ImageNet's own terms are for non-commercial research" in words(card)
 
 
-def test_the_photos_of_the_open_weights_are_permissive_and_not_held_out(shared):
-    declared = {}
-    for shard in sorted((shared / "data/train").glob("*.zip")):
-        with zipfile.ZipFile(shard) as archive:
-            for line in archive.read("index.jsonl").decode().splitlines():
-                entry = json.loads(line)
-                declared[entry["set"], entry["source"]] = (entry, shard.name)
-    assert len(photos()) > 2000
-    for name, source, licence in photos():
-        entry, shard = declared[name, source]
-        assert entry["permissive"] is True
-        assert entry["licence"] == licence
-        assert shard.startswith("train-")
-        assert name not in NEVER
-    config = json.loads((OPEN / "config.json").read_text())["about"]["training"]["data"]
-    assert config["permissive"] is True
+def test_the_open_weights_were_trained_by_their_config_to_its_end():
+    config = load_config(ROOT / "training/configs/starter_open.yaml")
+    about = json.loads((OPEN / "config.json").read_text())["about"]
+    assert about["training"] == as_mapping(config)
+    assert about["samples"] == config.samples
+    assert config.data.permissive
+
+
+def test_the_list_of_the_open_weights_photos_is_that_of_their_config(shared, tmp_path):
+    config = ROOT / "training/configs/starter_open.yaml"
+    list_photos(config, shared / "data/train", tmp_path / "photos.csv")
+    assert (tmp_path / "photos.csv").read_bytes() == (OPEN / "PHOTOS.csv").read_bytes()
+    assert not {name for name, _, _ in photos()} & NEVER
 
 
 def front_matter(bundle):

@@ -64,8 +64,9 @@ def test_results_hold_what_was_promised(pairs, tmp_path, run, miniature):
     assert results["noc"].keys() == results["nof"].keys() == {"80", "85", "90", "95"}
     assert results["noc"]["95"] is None  # sessions stopped at 0.90
     assert results["noc"]["90"] == np.mean([len(r[1]) if r[1][-1] >= 0.9 else 20 for r in rows(tmp_path).values()])
-    assert results["miou"] is None
-    assert results["auc"] is None
+    assert results["reached"]["95"] is results["miou"] is results["auc"] is None
+    there = [np.mean([max(r[1][:n]) >= 0.9 for r in rows(tmp_path).values()]) for n in range(1, 21)]
+    assert results["reached"]["90"] == there
     assert results["weights"]["name"] == "miniature"
     assert len(results["weights"]["sha256"]) == 64
     assert results["seconds_per_click"] > 0

@@ -97,6 +97,7 @@ def test_the_commands_measure_everything_and_write_it(tmp_path, shard_root, monk
     assert starter_figures.main(["measure", *options]) == 0
     measured = json.loads((tmp_path / "figures.json").read_text())
     assert measured.keys() == FIGURES.keys()
+    assert measured["starter-open"].keys() == FIGURES["starter-open"].keys()
     assert measured["GrabCut"]["objects"] == 1
     assert measured["GrabCut"]["miou"][-1] > 0.9  # a bright rectangle
     assert measured["box"]["miou_at_box"] > 0.8
@@ -111,4 +112,6 @@ def test_the_commands_measure_everything_and_write_it(tmp_path, shard_root, monk
     card = pages["icmformer/assets/starter/MODEL_CARD.md"].read_text()
     assert f"value: {FIGURES['Berkeley']['noc']['90']:.2f}}}" in card
     assert f"value: {FIGURES['GrabCut']['miou_at_1']:.3f}}}" in card
+    open_card = pages["icmformer/assets/starter-open/MODEL_CARD.md"].read_text()
+    assert f"value: {FIGURES['starter-open']['Berkeley']['noc']['90']:.2f}}}" in open_card
     assert card.count("7.77") < 12  # of the baselines and of published networks, which are not measured here

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icmformer.errors import ConfigError, WeightsError
+from icmformer.settings import Settings
 from icmformer.weights import NONE_YET, CurrentChangedError, VersionStore, Weights, load, open_store, store_of
 
 from .settings import FinetuneSettings
@@ -35,8 +36,15 @@ class Promotion:
 
 
 def default_weights(promote: str | None) -> str:
-    """What a run begins with that names no weights: the current version of the store that it promotes to, if any."""
-    return str(promote) if promote and _current(open_store(promote)) else "starter"
+    """What a run begins with that names no weights: the current version of the store that it promotes to, if any.
+
+    Else those that are served (`ICMFORMER_WEIGHTS`), unless they are to be in this store, which is still empty.
+    """
+    if promote and _current(open_store(promote)):
+        return str(promote)
+    served = Settings.from_environment().weights
+    begun = promote and Path(served).absolute() == open_store(promote).folder.absolute()
+    return Settings().weights if begun else served
 
 
 def bound(settings: FinetuneSettings) -> FinetuneSettings:

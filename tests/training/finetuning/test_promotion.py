@@ -14,6 +14,7 @@ from icmformer.weights.pointer import LOCK_FILE
 from tests.training.test_finetune import write_rings
 from training.finetune import NOT_PROMOTED, main
 from training.finetuning import gate
+from training.finetuning.promotion import default_weights
 
 
 @pytest.fixture
@@ -93,6 +94,18 @@ def test_promoted_weights_become_the_current_version_and_a_rollback_stays(
     assert main(command("worse")) == NOT_PROMOTED
     assert store.current == "ours-0002"
     assert len(store.versions()) == 3
+
+
+def test_a_run_that_names_no_weights_begins_with_those_that_are_served(store, miniature, monkeypatch):
+    monkeypatch.delenv("ICMFORMER_WEIGHTS", raising=False)
+    assert default_weights(None) == default_weights(str(store.folder)) == "starter"
+    monkeypatch.setenv("ICMFORMER_WEIGHTS", "starter-open")
+    assert default_weights(None) == default_weights(str(store.folder)) == "starter-open"
+    monkeypatch.setenv("ICMFORMER_WEIGHTS", str(store.folder))  # for later: nothing is in it yet
+    assert default_weights(str(store.folder)) == "starter"
+    store.add(miniature, "first")
+    store.promote("first")
+    assert default_weights(str(store.folder)) == str(store.folder)
 
 
 def test_a_run_keeps_the_version_it_began_with_and_switches_nothing_that_changed_meanwhile(
