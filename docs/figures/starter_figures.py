@@ -12,6 +12,7 @@ a new OUT. `write` brings the pages up to date with it: tables between the comme
 """
 
 import argparse
+import csv
 import json
 import re
 import statistics
@@ -73,16 +74,19 @@ def jittered(spread: float, seed: int) -> str:
 def measure(benchmarks: Path, shards: Path, out: Path, jobs: int) -> None:
     """Measures everything and writes `FIGURES`."""
     every = dict(evaluations(benchmarks, shards))
-    found = {"machine": machine()} | _of_weights("starter", every, out, jobs)
-    found[OPEN] = _of_weights(OPEN, {name: every[name] for name in OF_OPEN}, out, jobs)
+    with (ROOT / OPEN_CARD).with_name("PHOTOS.csv").open(newline="") as file:
+        sets = {row["set"] for row in csv.DictReader(file)}
+    found = {"machine": machine()} | _of_weights("starter", every, None, out, jobs)
+    found[OPEN] = _of_weights(OPEN, {name: every[name] for name in OF_OPEN}, sets, out, jobs)
     engine = Engine.from_weights("starter", "cpu", "fast")
-    found["scores"] = calibrate(engine, load_benchmark("never-trained", shards, 240))
     found["edges"] = edge_table(measure_edges(engine, load_benchmark("shard", shards / "train-001.zip", 700)))
     FIGURES.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _of_weights(bundle: str, settings: Mapping[str, EvaluationSettings], out: Path, jobs: int) -> dict[str, Any]:
-    """What evaluations give with some weights, and which these are."""
+def _of_weights(
+    bundle: str, settings: Mapping[str, EvaluationSettings], trained_on: set[str] | None, out: Path, jobs: int
+) -> dict[str, Any]:
+    """Which weights these are, what evaluations give with them, by group, too, and what their scores are worth."""
     weights = load(bundle)
     out = out / weights.identity[:12]
     found: dict[str, Any] = {"sha256": weights.sha256, "identity": weights.identity}
@@ -91,7 +95,9 @@ def _of_weights(bundle: str, settings: Mapping[str, EvaluationSettings], out: Pa
         found[name] = {key: result[key] for key in KEPT}
         if name in CURVES:
             found[name]["reached"] = result["reached"]["90"]
-    found["groups"] = stratified_metrics(out / "never-trained")
+    found["groups"] = stratified_metrics(out / "never-trained", trained_on)
+    objects = load_benchmark("never-trained", settings["never trained"].root, 240)
+    found["scores"] = calibrate(Engine.from_weights(bundle, "cpu", "fast"), objects)
     return found
 
 
@@ -222,6 +228,7 @@ BLOCKS: Mapping[str, Callable[[Figures], list[str]]] = {
     "groups": groups,
     "bundles": bundles,
     "open groups": lambda f: groups(f[OPEN]),
+    "open scores": lambda f: fenced("scores")(f[OPEN]),
     "jittered clicks": jitter,
     "scores": fenced("scores"),
     "edges": fenced("edges"),

@@ -62,10 +62,12 @@ def test_a_photos_set_and_whether_it_was_ever_trained_on_are_groups():
     truth = a_mask(10, 10, slice(0, 5), slice(0, 5))
     told = [groups_of(ShardObject("x", None, None, "labels", index=0, set=name), truth) for name in ("solar", "coco")]
     assert [groups["kind of set"] for groups in told] == [
-        "whole set held out",
+        "set never trained on",
         "set trained on, except these photos",
     ]
     assert [groups["set"] for groups in told] == ["solar", "coco"]
+    solar = ShardObject("x", None, None, "labels", index=0, set="solar")
+    assert groups_of(solar, truth, trained_on={"solar"})["kind of set"] == "set trained on, except these photos"
 
 
 def test_tables_by_hand():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -26,12 +26,13 @@ Groups = Mapping[str, str]
 """Kind of group -> the group of that kind which an object is in."""
 
 
-def groups_of(item: EvalObject, truth: Truth) -> Groups:
+def groups_of(item: EvalObject, truth: Truth, trained_on: Container[str] | None = None) -> Groups:
     """The groups of one object.
 
     Args:
         item: The object.
         truth: (H, W): 1 object, 0 background, -1 ignored; at least a pixel of the object.
+        trained_on: Sets that the weights were trained on; all but `HELD_OUT_SETS` unless given.
     """
     inside = (truth == 1).astype(np.uint8)
     area = int(inside.sum())
@@ -48,20 +49,25 @@ def groups_of(item: EvalObject, truth: Truth) -> Groups:
         "pieces": "one" if (areas >= _LEAST_PIECE * area).sum() == 1 else "several",
     }
     if isinstance(item, ShardObject):
-        kind = "whole set held out" if item.set in HELD_OUT_SETS else "set trained on, except these photos"
+        known = item.set not in HELD_OUT_SETS if trained_on is None else item.set in trained_on
+        kind = "set trained on, except these photos" if known else "set never trained on"
         return {"kind of set": kind, "set": item.set, **found}
     return found
 
 
-def stratified_metrics(folder: Path) -> str:
+def stratified_metrics(folder: Path, trained_on: Container[str] | None = None) -> str:
     """The Markdown `tables` of the finished evaluation in a folder.
+
+    Args:
+        folder: The evaluation's.
+        trained_on: See `groups_of`.
 
     Raises:
         ConfigError: See `evaluated_objects`.
     """
     _, evaluated = evaluated_objects(folder, _TARGETS[-1])
     bar = tqdm(evaluated, unit="object")
-    return tables([(groups_of(item, item.load()[1]), result["ious"]) for item, result in bar])
+    return tables([(groups_of(item, item.load()[1], trained_on), result["ious"]) for item, result in bar])
 
 
 def tables(objects: Sequence[tuple[Groups, Sequence[float]]]) -> str:
