@@ -1,8 +1,8 @@
 """The photos that a config trains on, as CSV: `python -m training.photos CONFIG --data-root DIR -o photos.csv`.
 
-A row is a photo: its set, its source, and its licence, as the index of its zip shard says. Folders say
-nothing of licences. Held-out photos are not listed. Whoever gives trained weights away can name with it, and with what
-the weights of `--start` were trained on, where they come from.
+A row is a photo: its set, its source, and its licence, as the index of its zip shard says. Folders say nothing of
+licences. Held-out photos are not listed. Whoever gives trained weights away can name with it, and with what the weights
+of `--start` were trained on, where they come from.
 """
 
 from __future__ import annotations

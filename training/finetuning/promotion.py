@@ -43,8 +43,8 @@ def default_weights(promote: str | None) -> str:
     if promote and _current(open_store(promote)):
         return str(promote)
     served = Settings.from_environment().weights
-    begun = promote and Path(served).absolute() == open_store(promote).folder.absolute()
-    return Settings().weights if begun else served
+    empty = promote and Path(served).absolute() == open_store(promote).folder.absolute()
+    return Settings().weights if empty else served
 
 
 def bound(settings: FinetuneSettings) -> FinetuneSettings:
