@@ -41,6 +41,8 @@ class DataConfig:
         least: Smallest share of the image that a target covers (`recipe: own`).
         regions: Share of the samples whose target is a region of one colour instead of an object (`recipe: own`). They
             begin as those of `points.unfinished` do, since no first click could say what is meant.
+        paste: Share of the samples with an object of another image pasted, as the target or in front of it (`recipe:
+            own`).
         balance: `images`: all images of a set are drawn equally often; `objects`: as often as they have objects, so
             that every object counts alike, as it does in a benchmark.
         permissive: Only images whose licence is permissive, as the index of their zip shard says. Folders and sets say
@@ -55,12 +57,13 @@ class DataConfig:
     stuff: float = 0.3
     least: float = 0.002
     regions: float = 0.0
+    paste: float = 0.0
     balance: Literal["images", "objects"] = "images"
     permissive: bool = False
     unreadable: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("merge", "stuff", "least", "regions", "unreadable"):
+        for name in ("merge", "stuff", "least", "regions", "paste", "unreadable"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"data.{name} must lie in [0, 1], got {value}")
 
@@ -199,6 +202,7 @@ _NOT_IN = {
         *(f"augment.{name}" for name in ("whole", "zoom", "zoom_expansion", "native", "gray", "least")),
         "data.least",
         "data.regions",
+        "data.paste",
         "points.centre_first",
         *(f"points.{name}" for name in ("border", "edge", "anywhere", "box", "unfinished")),
     ),

@@ -20,6 +20,7 @@ from .augmentation import IGNORED, OTHER, colour, view
 from .boxes import NO_BOX, box_prompt
 from .clicks import first_clicks
 from .config import TrainConfig
+from .copy_paste import paste
 from .published_recipe import published_sample
 from .regions import colour_region
 from .unfinished import unfinished_prompt
@@ -99,7 +100,7 @@ class SampleSet(Dataset[Sample | IcmformerError]):
         passed_over: dict[str, UnreadableImageError] = {}
         failed = 0
         for _attempt in range(_ATTEMPTS):
-            index = min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.images.records) - 1)
+            index = self._any_image(rng)
             try:
                 image, labels = self.images.load(index)
             except UnreadableImageError as error:
@@ -122,6 +123,11 @@ class SampleSet(Dataset[Sample | IcmformerError]):
             seen, cut = view(image, target, config.size, config.augment, rng)
             if (cut == 1).sum() < max(config.augment.least * cut.size, 1):
                 continue
+            if config.data.paste and rng.random() < config.data.paste:
+                try:
+                    seen, cut = self._with_another(seen, cut, rng)
+                except UnreadableImageError as error:
+                    passed_over[error.image] = error
             others = cut == OTHER
             cut[others] = 0
             asked = config.points
@@ -144,6 +150,22 @@ class SampleSet(Dataset[Sample | IcmformerError]):
                 f"no usable object; for one: {last}"
             )
         raise ConfigError(f"no usable object in {_ATTEMPTS} images drawn for sample {number}: check the data's masks")
+
+    def _any_image(self, rng: Generator) -> int:
+        """An image's number, drawn by weight."""
+        return min(int(np.searchsorted(self._edges, rng.random(), side="right")), len(self.images.records) - 1)
+
+    def _with_another(
+        self, seen: NDArray[np.uint8], cut: NDArray[np.uint8], rng: Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """What a sample shows, with an object of another image pasted, if that one has any."""
+        index = self._any_image(rng)
+        image, labels = self.images.load(index)
+        record = self.images.records[index]
+        truth = pick_object(without_stuff(labels, record, rng, 0.0), record, rng, 0.0, self.config.data.least)
+        if truth is None:
+            return seen, cut
+        return paste(seen, cut, colour(image, self.config.augment, rng), truth == 1, self.config.augment.least, rng)
 
 
 class RunSampler(Sampler[int]):
