@@ -215,6 +215,32 @@ def _ranged(values: list[float], digits: int) -> str:
     return f"{mean} ({low} to {high})"
 
 
+def goals(f: Figures) -> list[str]:
+    """What the training was to reach, and what was reached."""
+    told = numbers(f)
+    told["spread_percent"] = 100 * told["spread"] / told["v10090"]
+    lines = [_row("", "goal", "starter", "reached"), _row(*["---"] * 4)]
+    for what, name, goal, unit in GOALS:
+        better = told[name] - goal if name in ("box", "box_click") else goal - told[name]
+        number = f"{told[name]:.0f}{unit}" if unit else f"{told[name]:.2f}"
+        lines.append(_row(what, f"{goal:g}{unit}", number, "yes" if better >= 0 else "**no**"))
+    return lines
+
+
+GOALS = (
+    ("GrabCut, NoC@90", "g90", 1.95, ""),
+    ("Berkeley, NoC@90", "b90", 3.1, ""),
+    ("100 validation objects, NoC@90", "v10090", 5.8, ""),
+    ("962 held-out objects, NoC@90", "n90", 7.4, ""),
+    ("of them under 1% of the photo, NoC@90", "under_1_", 13.5, ""),
+    ("of them thin, NoC@90", "thin", 15, ""),
+    ("mIoU after a box", "box", 0.8, ""),
+    ("mIoU after a box and one more click", "box_click", 0.83, ""),
+    ("more clicks to 90% where they are anywhere in the error", "spread_percent", 8, "%"),
+)
+"""What it is, the number's name, the goal, and a unit; two decimals without one."""
+
+
 def fenced(name: str) -> Callable[[Figures], list[str]]:
     """What a command prints, as it is."""
     return lambda f: ["```text", *str(f[name]).splitlines(), "```"]
@@ -232,6 +258,7 @@ BLOCKS: Mapping[str, Callable[[Figures], list[str]]] = {
     "jittered clicks": jitter,
     "scores": fenced("scores"),
     "edges": fenced("edges"),
+    "goals": goals,
 }
 """Name of a table -> its lines."""
 

@@ -26,6 +26,7 @@ def script(path):
 
 starter_figures = script("docs/figures/starter_figures.py")
 starter_curves = script("docs/figures/starter_curves.py")
+starter_learning_curve = script("docs/figures/starter_learning_curve.py")
 FIGURES = json.loads(starter_figures.FIGURES.read_text())
 
 
@@ -75,6 +76,25 @@ def test_the_curves_are_of_the_same_figures(tmp_path):
             )  # who is there after a click spares the next
     starter_curves.draw(tmp_path / "curves.png")
     assert read_image(tmp_path / "curves.png").pixels.std() > 10
+
+
+def test_the_learning_curve_ends_with_what_ships(tmp_path):
+    last = {name: clicks for name, _, clicks in starter_learning_curve.points()}
+    for name, figures in (("starter", FIGURES), ("starter-open", FIGURES["starter-open"])):
+        shipped = [figures[data]["noc"]["90"] for data in ("validation", "never trained")]
+        assert last[name] == pytest.approx(shipped, abs=0.005)
+    starter_learning_curve.draw(tmp_path / "curve.png")
+    assert read_image(tmp_path / "curve.png").pixels.std() > 10
+
+
+def test_a_goal_is_reached_from_either_side_and_not_by_a_hair():
+    text = "\n".join(starter_figures.goals(FIGURES))
+    assert "| GrabCut, NoC@90 | 1.95 | 2.12 | **no** |" in text
+    other = json.loads(json.dumps(FIGURES))
+    other["GrabCut"]["noc"]["90"], other["box"]["miou_at_box"] = 1.95, 0.799
+    text = "\n".join(starter_figures.goals(other))
+    assert "| GrabCut, NoC@90 | 1.95 | 1.95 | yes |" in text
+    assert "| mIoU after a box | 0.8 | 0.80 | **no** |" in text
 
 
 @pytest.mark.slow
