@@ -128,7 +128,7 @@ def test_folders_of_all_formats_load(network, tmp_path, written, serving):
     assert "second_look" not in told
 
 
-@pytest.mark.parametrize("config", ["starter", "starter_gpu", "starter_late", "starter_regions"])
+@pytest.mark.parametrize("config", ["starter", "starter_gpu", "starter_late", "starter_spread", "starter_regions"])
 def test_a_starter_trained_again_is_served_as_this_one_is(config):
     starter = weights.load("starter")
     assert load_config(ROOT / f"training/configs/{config}.yaml").serving == starter.serving
