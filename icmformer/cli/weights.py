@@ -121,7 +121,7 @@ def _info(args: argparse.Namespace) -> int:
     serving = found.serving
     print(f"zooms to    {serving.zoom}")
     if serving.refinement_pass:
-        print("            and segments what a first click found once more, in its own ROI")
+        print("            and runs once more after a first click, on the ROI of what that found (refinement pass)")
     print(f"clicks      at least {serving.click_margin} pixels from the edges of the network's input")
     print(f"scores      log-odds times {serving.score_sharpness:g}")
     for title, mapping in (("network", found.config), ("about", found.about)):
