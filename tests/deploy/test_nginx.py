@@ -5,6 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from gunicorn.config import Keepalive
 
 from demo.studio import free_port
 from ls_backend.settings import BackendSettings
@@ -31,6 +32,11 @@ def test_limits_fit_the_backends_own():
     assert proxy["proxy_next_upstream"] == ["error timeout http_503 non_idempotent"]
     assert proxy["proxy_next_upstream_tries"] == ["3"]
     assert proxy["proxy_http_version"] == ["1.1"]
+
+
+def test_nginx_closes_an_idle_connection_before_a_backend_does():
+    (seconds,) = (int(value.removesuffix("s")) for value in directives("nginx.conf")["keepalive_timeout"])
+    assert 0 < seconds < Keepalive.default  # the backend leaves gunicorn's default as it is
 
 
 def test_the_server_list_is_apart_from_the_rest():
