@@ -291,12 +291,14 @@ def _of_sets(f: Figures) -> dict[str, float]:
     return told | {"box": f["box"]["miou_at_box"], "box_click": f["box"]["miou_at_1"]}
 
 
+def table_rows(tables: str) -> list[list[str]]:
+    """The cells of each row of Markdown tables."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in tables.splitlines() if line[:1] == "|"]
+
+
 def _rows(tables: str) -> dict[str, float]:
     """Group -> NoC@90, of the tables by kind, size and shape."""
-    cells = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in tables.splitlines() if line.startswith("|")
-    ]
-    return {row[0]: float(row[4]) for row in cells if row[1].isdigit()}
+    return {row[0]: float(row[4]) for row in table_rows(tables) if row[1].isdigit()}
 
 
 _METRICS = "".join(

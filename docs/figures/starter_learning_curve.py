@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from starter_figures import table_rows
 
 PAGE = Path(__file__).parents[1] / "starter.md"
 SETS = ("validation, 427 objects", "962 held-out objects")
@@ -16,12 +17,9 @@ def points() -> list[tuple[str, int, tuple[float, ...]]]:
     """Weights, samples, and NoC@90 on each of `SETS`, of every row of the table."""
     table = re.search(r"<!-- learning curve -->\n(.*?)<!-- end -->", PAGE.read_text(), re.DOTALL)
     assert table, f"{PAGE} has no table of the learning curve"
-    rows = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in table[1].split("\n") if "|" in line
-    ]
     return [
-        (name, int(samples.replace(",", "")), tuple(float(cell.split(",")[0].split("/")[-1]) for cell in cells))
-        for name, samples, _, *cells in rows[2:]
+        (name, int(samples.replace(",", "")), tuple(float(figure.split(",")[0].split("/")[-1]) for figure in figures))
+        for name, samples, _, *figures in table_rows(table[1])[2:]
     ]
 
 
