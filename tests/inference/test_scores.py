@@ -1,5 +1,7 @@
 """Scores: the IoU that a mask may be expected to have, sharpened as the weights say."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from icmformer import Caches, Click, LoadedImage, weights
 from icmformer.inference.engine import expected_iou
 from icmformer.inference.roi import PixelClick
 from icmformer.weights import AS_PUBLISHED, ServingDefaults
+from tests.conftest import ROOT
 from tests.engines import engine
 
 SHARP = ServingDefaults(score_sharpness=2.5)
@@ -33,7 +36,8 @@ def test_scores_are_sharpened_as_the_weights_say(photo, sharpness):
 
 def test_weights_that_say_nothing_are_taken_at_their_word():
     assert weights.load("random:icmformer_vit_tiny224").serving.score_sharpness == 1
-    assert weights.load("starter").serving.score_sharpness == 2.5
+    config = json.loads((ROOT / "icmformer/assets/starter/config.json").read_text())
+    assert weights.load("starter").serving.score_sharpness == config["score_sharpness"] != 1
 
 
 def test_the_score_is_the_expected_iou():
